@@ -1,0 +1,27 @@
+"""The environments: `create_env(name)`; importing this package fills the registry `ENVS`."""
+
+import re
+
+from envs import ant, reacher, simple
+from envs.base import ENVS, GoalEnv
+from envs.maze import MAZES
+from src.registry import choices
+
+
+def create_env(env_name: str, backend: str | None = None, dense_reward: bool = False) -> GoalEnv:
+    """An environment by name.
+
+    Args:
+      env_name: a name of `ENVS`.
+      backend: one of its backends; None takes its default.
+      dense_reward: shaped reward in place of the sparse one.
+
+    Raises:
+      ValueError: unknown name, maze layout or backend, or no dense reward; it lists the choices.
+    """
+    if env_name not in ENVS and re.search("maze(_eval)?$", env_name):
+        for body in sorted(MAZES, key=len, reverse=True):
+            if env_name.startswith(f"{body}_"):
+                layout = env_name.removeprefix(f"{body}_")
+                raise ValueError(f"Unknown maze layout: {layout}. Choose from: {choices(layout, list(MAZES[body]))}.")
+    return ENVS[env_name](backend=backend, dense_reward=dense_reward)

@@ -1,0 +1,157 @@
+"""GoalEnv: what every environment shares. A new one states its body, its goal and start laws, and a few numbers."""
+
+import contextlib
+import io
+import warnings
+
+import jax
+import jax.numpy as jnp
+import mujoco
+
+with contextlib.redirect_stdout(io.StringIO()):  # MJX prints that the optional warp package is missing
+    from brax.envs.base import PipelineEnv, State
+    from brax.io import mjcf
+from etils import epath
+
+from src.registry import Registry
+
+Array = jax.Array
+ENVS = Registry("environment")  # name -> constructor (backend=None, dense_reward=False)
+BACKENDS = ("mjx", "spring", "positional", "generalized")
+
+
+def brax_body(name: str) -> mujoco.MjSpec:
+    """Editable copy of a body that Brax ships (envs/assets/NAME.xml), jointless bodies fused as Brax's engines need."""
+    path = epath.resource_path("brax") / "envs" / "assets" / f"{name}.xml"
+    return mujoco.MjSpec.from_string(mjcf.fuse_bodies(path.read_text()))
+
+
+def set_numeric(spec: mujoco.MjSpec, **values: list[float]) -> None:
+    """Replaces or adds custom numerics: the engine parameters (and init_qpos) that Brax reads from the model."""
+    numerics = {numeric.name: numeric for numeric in spec.numerics}
+    for name, value in values.items():
+        numeric = numerics.get(name) or spec.add_numeric(name=name)
+        numeric.data, numeric.size = value, len(value)
+
+
+class GoalEnv(PipelineEnv):
+    """A Brax environment whose observation is [state, goal]; the goal lives in info["goal"], outside the physics.
+
+    A subclass sets the attributes below and overrides the hooks under them; `help` is one line for the tables.
+    """
+
+    help: str = ""
+    state_dim: int
+    goal_indices: tuple[int, ...]  # the state entries that make up the goal
+    goal_reach_thresh: float  # metres; at the goal when nearer than this
+    goal_easy_thresh: float | None = None  # adds the metric success_easy
+    goal_hard_thresh: float | None = None  # adds the metric success_hard
+    backends: tuple[str, ...] = BACKENDS  # the first one is the default
+    # Presets of the run flags of the same names.
+    episode_length: int = 1000
+    num_timesteps: int = 10_000_000
+    normalize_observations: bool = True
+
+    # ---- hooks -------------------------------------------------------------------------------------------------------
+
+    def body(self) -> mujoco.MjSpec:
+        """The model, without goal marker."""
+        raise NotImplementedError
+
+    def physics(self, sys, backend: str):
+        """(sys, substeps per environment step) for a backend."""
+        return sys, 5
+
+    def sample_goal(self, key: Array) -> Array:
+        """A commanded goal [G]."""
+        raise NotImplementedError
+
+    def sample_start(self, key: Array, goal: Array) -> tuple[Array, Array]:
+        """Joint positions and velocities (q, qd) of a fresh start."""
+        raise NotImplementedError
+
+    def state_of(self, pipeline_state) -> Array:
+        """The state [S] that agents see."""
+        return jnp.concatenate([pipeline_state.q, pipeline_state.qd])
+
+    def is_terminal(self, pipeline_state) -> Array:
+        """True where the episode ends for good."""
+        return jnp.array(False)
+
+    # Where the environment has a dense reward: method (state [S], action [A], dist [], last_dist []) -> [].
+    shaped_reward = None
+
+    # ---- the common law ----------------------------------------------------------------------------------------------
+
+    def __init__(self, backend: str | None = None, dense_reward: bool = False):
+        backend = backend or self.backends[0]
+        if backend not in self.backends:
+            raise ValueError(f"Unsupported backend: {backend}. Choose from: {', '.join(self.backends)}.")
+        if dense_reward and self.shaped_reward is None:
+            raise ValueError("This environment has no dense reward.")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # Brax says on every load that its engines are in maintenance
+            sys = mjcf.load_model(self.body().compile())
+        sys, substeps = self.physics(sys, backend)
+        super().__init__(sys=sys, backend=backend, n_frames=substeps)
+        self.dense_reward = dense_reward
+
+    @property
+    def goal_dim(self) -> int:
+        return len(self.goal_indices)
+
+    @property
+    def observation_size(self) -> int:
+        return self.state_dim + self.goal_dim
+
+    def goal_of(self, state: Array) -> Array:
+        """The goal [..., G] that a state [..., S] achieves."""
+        return state[..., jnp.array(self.goal_indices)]
+
+    def reset(self, rng: Array) -> State:
+        """A fresh start and a fresh goal. Consumes rng."""
+        goal_key, start_key = jax.random.split(rng)
+        goal = self.sample_goal(goal_key)
+        pipeline_state = self.pipeline_init(*self.sample_start(start_key, goal))
+        state = self.state_of(pipeline_state)
+        zero = jnp.zeros(())
+        return State(
+            pipeline_state, jnp.concatenate([state, goal]), zero, zero, self._metrics(state, goal), {"goal": goal}
+        )
+
+    def step(self, state: State, action: Array) -> State:
+        """One environment step; action [A] is clipped to [-1, 1]."""
+        goal = state.info["goal"]
+        action = jnp.clip(action, -1, 1)
+        pipeline_state = self.pipeline_step(state.pipeline_state, action)
+        now = self.state_of(pipeline_state)
+        metrics = self._metrics(now, goal)
+        reward = metrics["success"]
+        if self.dense_reward:
+            reward = self.shaped_reward(now, action, metrics["dist"], state.metrics["dist"])
+        return state.replace(
+            pipeline_state=pipeline_state,
+            obs=jnp.concatenate([now, goal]),
+            reward=reward,
+            done=self.is_terminal(pipeline_state).astype(jnp.float32),
+            metrics=metrics,
+        )
+
+    def _metrics(self, state: Array, goal: Array) -> dict[str, Array]:
+        dist = jnp.linalg.norm(self.goal_of(state) - goal)
+        thresholds = {
+            "success": self.goal_reach_thresh,
+            "success_easy": self.goal_easy_thresh,
+            "success_hard": self.goal_hard_thresh,
+        }
+        at_goal = {name: (dist < limit).astype(jnp.float32) for name, limit in thresholds.items() if limit is not None}
+        return {**at_goal, "dist": dist}
+
+    # Brax's engines add vectors to matrices in a few places, which strict rank promotion would refuse.
+    def pipeline_init(self, *args, **kwargs):
+        with jax.numpy_rank_promotion("allow"):
+            return super().pipeline_init(*args, **kwargs)
+
+    def pipeline_step(self, *args, **kwargs):
+        with jax.numpy_rank_promotion("allow"):
+            return super().pipeline_step(*args, **kwargs)

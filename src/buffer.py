@@ -1,0 +1,110 @@
+"""The device-resident trajectory ring: init / add / sample, and the goal relabelling law."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from src.types import Array, Batch, BufferState, Transition
+
+CANDIDATES = 4  # rows drawn per sample, of which the first that has a future is taken
+
+
+def init(row: Transition, max_rows: int, unroll_length: int) -> BufferState:
+    """An empty ring.
+
+    Args:
+      row: one row of all environments (arrays or shapes), leaves [N, ...].
+      max_rows: rows to hold at least; rounded up to a multiple of unroll_length, so that an insertion never wraps.
+      unroll_length: rows of one `add`.
+    """
+    capacity = -(-max_rows // unroll_length) * unroll_length
+    return BufferState(
+        rows=jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), row),
+        count=jnp.zeros((), jnp.int32),
+    )
+
+
+def add(buffer: BufferState, rows: Transition) -> BufferState:
+    """Writes rows, leaves [unroll_length, N, ...], over the oldest ones."""
+    capacity, length = buffer.rows.reward.shape[0], rows.reward.shape[0]
+    slot = buffer.count % capacity
+    stored = jax.tree.map(lambda ring, new: jax.lax.dynamic_update_slice_in_dim(ring, new, slot, 0), buffer.rows, rows)
+    return BufferState(stored, buffer.count + length)
+
+
+def truncated_geometric(uniform: Array, left: Array, discounting: float) -> Array:
+    """Steps ahead, by inversion of P(k) proportional to discounting^k on 1 <= k <= left.
+
+    Args:
+      uniform: [B] in [0, 1).
+      left: [B] int32 >= 1, steps to the end of the episode.
+      discounting: in (0, 1).
+
+    Returns:
+      [B] int32.
+    """
+    tail = discounting ** left.astype(jnp.float32)
+    ahead = jnp.ceil(jnp.log1p(-uniform * (1 - tail)) / math.log(discounting))
+    return jnp.clip(ahead.astype(jnp.int32), 1, left)
+
+
+def steps_left(buffer: BufferState, row: Array, column: Array, max_episode_steps: int) -> Array:
+    """Rows between each (row, column) and the last stored row of the same episode: [B] int32 >= 0.
+
+    Binary search: along a column episode_start never decreases, and no episode is longer than max_episode_steps + 1
+    rows.
+    """
+    starts = buffer.rows.episode_start
+    start = starts[row % starts.shape[0], column]
+    low, high = row, jnp.minimum(start + max_episode_steps, buffer.count - 1)
+    for _ in range(max_episode_steps.bit_length()):
+        middle = (low + high + 1) // 2
+        same = starts[middle % starts.shape[0], column] == start
+        low, high = jnp.where(same, middle, low), jnp.where(same, high, middle - 1)
+    return low - row
+
+
+def draw(buffer: BufferState, key: Array, batch_size: int) -> tuple[Array, Array]:
+    """Rows and columns, both [B] int32, uniform over the stored rows whose next state is stored too."""
+    starts = buffer.rows.episode_start
+    capacity, num_envs = starts.shape
+    oldest = jnp.maximum(buffer.count - capacity, 0)
+    row_key, column_key = jax.random.split(key)
+    shape = (CANDIDATES, batch_size)
+    row = jax.random.randint(row_key, shape, oldest, buffer.count - 1)
+    column = jax.random.randint(column_key, shape, 0, num_envs)
+    has_next = starts[row % capacity, column] == starts[(row + 1) % capacity, column]
+    first = jnp.argmax(has_next, axis=0)[None]
+    row, column, found = (jnp.take_along_axis(x, first, axis=0)[0] for x in (row, column, has_next))
+    # All candidates were ends of episodes (probability 4e-9 for episodes of 125 steps): the row before such an end
+    # belongs to the same episode, except where it was overwritten; there the row after it begins an episode.
+    return jnp.where(found, row, jnp.where(row > oldest, row - 1, row + 1)), column
+
+
+def sample(buffer: BufferState, key: Array, batch_size: int, discounting: float, max_episode_steps: int) -> Batch:
+    """Transitions drawn uniformly, each with a future of its own episode drawn by the goal law; cost O(batch_size).
+
+    Args:
+      buffer: at least 2 rows stored.
+      key: consumed.
+      batch_size: B.
+      discounting: gamma of the goal law.
+      max_episode_steps: no episode has more steps (rows: one more).
+    """
+    draw_key, law_key = jax.random.split(key)
+    row, column = draw(buffer, draw_key, batch_size)
+    left = steps_left(buffer, row, column, max_episode_steps)
+    ahead = truncated_geometric(jax.random.uniform(law_key, (batch_size,)), left, discounting)
+    slot, next_slot, future_slot = ((row + offset) % buffer.rows.reward.shape[0] for offset in (0, 1, ahead))
+    rows = buffer.rows
+    return Batch(
+        state=rows.state[slot, column],
+        action=rows.action[slot, column],
+        next_state=rows.state[next_slot, column],
+        goal=rows.goal[slot, column],
+        future_state=rows.state[future_slot, column],
+        future_action=rows.action[future_slot, column],
+        reward=rows.reward[slot, column],
+        discount=discounting * (1 - rows.terminal[slot, column]),
+    )

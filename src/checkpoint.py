@@ -1,0 +1,92 @@
+"""Save and restore of RunState with Orbax: atomic, and a damaged newest checkpoint falls back to the one before."""
+
+import contextlib
+import gc
+import logging
+import sys
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from src.types import RunState
+
+KEEP = 2  # the newest, and the one to fall back to
+
+
+class NoCheckpointError(FileNotFoundError):
+    """There is no checkpoint that can be read."""
+
+
+def manager(directory: Path) -> ocp.CheckpointManager:
+    """Writes checkpoints of one run in the background; close it (or use it in a `with`) to wait for the last one."""
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, cleanup_tmp_directories=True)
+    return ocp.CheckpointManager(directory.absolute(), options=options)
+
+
+def checksum(tree: Any) -> int:
+    """CRC-32 of all leaves; the compressed files alone would not show every flipped bit."""
+    crc = 0
+    for leaf in jax.tree.leaves(tree):
+        crc = zlib.crc32(np.ascontiguousarray(leaf), crc)
+    return crc
+
+
+def save(saver: ocp.CheckpointManager, state: RunState) -> None:
+    """Starts to write the state under its number of environment steps; the state may be donated afterwards."""
+    step = int(state.env_steps)
+    if step not in saver.all_steps():
+        tree = jax.tree.map(np.array, state._asdict())  # copies: the arrays themselves may be donated
+        items = {"state": ocp.args.StandardSave(tree), "checksum": ocp.args.JsonSave({"crc32": checksum(tree)})}
+        saver.save(step, args=ocp.args.Composite(**items))
+
+
+def steps(directory: Path) -> list[int]:
+    """Environment steps of the finished checkpoints of a run, newest first."""
+    return sorted((int(path.name) for path in directory.glob("*") if path.name.isdigit()), reverse=True)
+
+
+@contextlib.contextmanager
+def quiet_coroutines():
+    """Orbax leaves a failed coroutine behind for every unreadable array; this hides what they print when collected."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        yield
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
+
+
+def restore(directory: Path, template: RunState, at_most: int | None = None) -> RunState:
+    """The newest readable state; warns about newer ones that are damaged.
+
+    Args:
+      directory: the checkpoints of one run.
+      template: arrays or shapes (`jax.eval_shape`) of a state of equal structure.
+      at_most: no newer than this many environment steps.
+
+    Raises:
+      NoCheckpointError: none can be read.
+    """
+    shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, template._asdict())
+    items = ocp.args.Composite(state=ocp.args.StandardRestore(shapes), checksum=ocp.args.JsonRestore())
+    for step in steps(directory):
+        if at_most is not None and step > at_most:
+            continue
+        with quiet_coroutines(), manager(directory) as reader:
+            try:
+                restored = reader.restore(step, args=items)
+                if checksum(restored["state"]) == restored["checksum"]["crc32"]:
+                    return RunState(**restored["state"])
+                reason = "its checksum does not match"
+            except Exception as error:  # whatever a damaged file makes Orbax raise
+                reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"
+        warnings.warn(
+            f"The checkpoint {directory / str(step)} is damaged ({reason}); trying the one before.", stacklevel=2
+        )
+    raise NoCheckpointError(f"There is no readable checkpoint in {directory}.")

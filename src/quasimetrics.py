@@ -1,0 +1,192 @@
+"""Quasimetrics between representations: distances d(x, y) >= 0 that obey the triangle inequality but may be asymmetric.
+
+Every quasimetric has two forms: `d(x, y)`, `[..., D] x [..., D] -> [...]`, and `pairwise_d(x, y)`,
+`[B, D] x [C, D] -> [B, C]`, equal to d on every pair but cheaper. Both raise ValueError on any other shapes.
+"""
+
+from collections.abc import Callable
+from functools import reduce
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+EPS = 1e-6  # under every square root of a sum of squares, so that its gradient is finite at 0
+
+
+def mrn(x: Array, y: Array, num_components: int = 8) -> Array:
+    """Metric residual network: an asymmetric maximum plus a Euclidean distance, mean over the components.
+
+    Each component is a contiguous chunk of D / num_components features: max_i relu(x_i - y_i) over its first half
+    plus sqrt(sum_i (x_i - y_i)^2 + EPS) over its second half. So d(x, x) = sqrt(EPS), not 0.
+
+    Args:
+      x: [..., D], D a multiple of 2 * num_components.
+      y: [..., D].
+      num_components: number of chunks.
+
+    Returns:
+      [...] distances from x to y.
+
+    Source: Liu et al., "Metric Residual Networks for Sample Efficient Goal-Conditioned RL", arXiv 2208.08133.
+    """
+    require_same_shape(x, y)
+    return _mrn(x, y, num_components, _max_gain, squared_distance)
+
+
+def pairwise_mrn(x: Array, y: Array, num_components: int = 8) -> Array:
+    """`mrn` of all pairs, [B, D] x [C, D] -> [B, C]; its Euclidean half is a matrix product."""
+    require_pairable(x, y)
+    return _mrn(x, y, num_components, _pairwise_max_gain, pairwise_squared_distance)
+
+
+def mrn_max(x: Array, y: Array, num_components: int = 8) -> Array:
+    """The asymmetric part of MRN alone: max_i relu(x_i - y_i) over each component, mean over the components.
+
+    Args:
+      x: [..., D], D a multiple of num_components.
+      y: [..., D].
+      num_components: number of contiguous chunks of D / num_components features.
+
+    Returns:
+      [...] distances from x to y.
+
+    Source: temporal metric distillation, arXiv 2509.20478, Eq. 20.
+    """
+    require_same_shape(x, y)
+    return _mrn_max(x, y, num_components, _max_gain)
+
+
+def pairwise_mrn_max(x: Array, y: Array, num_components: int = 8) -> Array:
+    """`mrn_max` of all pairs, [B, D] x [C, D] -> [B, C]."""
+    require_pairable(x, y)
+    return _mrn_max(x, y, num_components, _pairwise_max_gain)
+
+
+def iqe(x: Array, y: Array, alpha_raw: Array | float, num_components: int = 8) -> Array:
+    """Interval quasimetric embedding: how much of the line the intervals [x_i, y_i] with x_i < y_i cover.
+
+    The features are D / num_components contiguous rows of num_components intervals. The length of the union of a
+    row's intervals is one distance per row; the result is alpha * mean + (1 - alpha) * max of them.
+
+    Args:
+      x: [..., D], D a multiple of num_components.
+      y: [..., D].
+      alpha_raw: [] learned mixing scalar, alpha = sigmoid(alpha_raw).
+      num_components: number of intervals in a row.
+
+    Returns:
+      [...] distances from x to y.
+
+    Source: Wang & Isola, "Improved Representation of Asymmetrical Distances with Interval Quasimetric Embeddings",
+    arXiv 2211.15120 (IQE-maxmean).
+    """
+    require_same_shape(x, y)
+    x, y = _rows(x, num_components), _rows(y, num_components)
+    order = jnp.argsort(x, axis=-1)
+    starts, ends = (jnp.moveaxis(jnp.take_along_axis(z, order, axis=-1), -1, 0) for z in (x, y))
+    return _mean_max_mix(_union_length(starts, ends), alpha_raw)
+
+
+def pairwise_iqe(x: Array, y: Array, alpha_raw: Array | float, num_components: int = 8) -> Array:
+    """`iqe` of all pairs, [B, D] x [C, D] -> [B, C]."""
+    require_pairable(x, y)
+
+    def row_length(row: tuple[Array, Array]) -> Array:  # ([B, K], [C, K]) -> [B, C]
+        x, y = row
+        order = jnp.argsort(x, axis=-1)  # depends on x alone, so it is found B times, not B * C times
+        starts = jnp.take_along_axis(x, order, axis=-1).T[:, :, None]
+        # A list, not one [K, B, C] gather: the backward pass is then 3x faster on CPU.
+        return _union_length(starts, [y.T[index] for index in order.T])
+
+    rows = _rows(x, num_components), _rows(y, num_components)
+    # One row at a time, recomputed in the backward pass: memory for a row of pairs, not for all D / K of them.
+    return _mean_max_mix(lax.map(jax.checkpoint(row_length), rows), alpha_raw)
+
+
+def squared_distance(x: Array, y: Array) -> Array:
+    """sum_d (x_d - y_d)^2, [..., D] x [..., D] -> [...]."""
+    return jnp.sum((x - y) ** 2, axis=-1)
+
+
+def pairwise_squared_distance(x: Array, y: Array) -> Array:
+    """|x|^2 + |y|^2 - 2 x.y, [..., B, D] x [..., C, D] -> [..., B, C], without a tensor of B * C * D.
+
+    The sum cancels: the absolute error is a few float32 roundings of |x|^2 + |y|^2, that is about
+    1e-6 * (|x|^2 + |y|^2), so distances under 1e-3 * |x| are noise. The clamp keeps that noise from being negative.
+    """
+    x_squared, y_squared = jnp.sum(x**2, axis=-1)[..., :, None], jnp.sum(y**2, axis=-1)[..., None, :]
+    return jnp.maximum(x_squared + y_squared - 2 * pairwise_dot(x, y), 0.0)
+
+
+def pairwise_dot(x: Array, y: Array) -> Array:
+    """Inner products of all pairs, [..., B, D] x [..., C, D] -> [..., B, C]."""
+    # GPUs would otherwise round the factors to 10 bits (TF32), which no cancelling sum survives.
+    return jnp.matmul(x, jnp.swapaxes(y, -1, -2), precision=lax.Precision.HIGHEST)
+
+
+def require_same_shape(x: Array, y: Array) -> None:
+    """ValueError unless x and y have one shape, so that nothing is broadcast silently."""
+    if jnp.shape(x) != jnp.shape(y):
+        raise ValueError(f"Expected x and y of one shape [..., D], got {jnp.shape(x)} and {jnp.shape(y)}.")
+
+
+def require_pairable(x: Array, y: Array) -> None:
+    """ValueError unless x is [B, D] and y is [C, D]."""
+    if not (jnp.ndim(x) == jnp.ndim(y) == 2 and jnp.shape(x)[1] == jnp.shape(y)[1]):
+        raise ValueError(f"Expected x [B, D] and y [C, D], got {jnp.shape(x)} and {jnp.shape(y)}.")
+
+
+def _mrn(x: Array, y: Array, num_components: int, max_gain: Callable, sq_distance: Callable) -> Array:
+    x, y = _split(x, 2 * num_components), _split(y, 2 * num_components)
+    asymmetric = max_gain(x[0::2], y[0::2])  # [num_components, ...]
+    symmetric = jnp.sqrt(sq_distance(x[1::2], y[1::2]) + EPS)
+    return jnp.mean(asymmetric + symmetric, axis=0)
+
+
+def _mrn_max(x: Array, y: Array, num_components: int, max_gain: Callable) -> Array:
+    return jnp.mean(max_gain(_split(x, num_components), _split(y, num_components)), axis=0)
+
+
+def _max_gain(x: Array, y: Array) -> Array:
+    """max_i relu(x_i - y_i), [..., n] x [..., n] -> [...]."""
+    return jax.nn.relu(jnp.max(x - y, axis=-1))
+
+
+def _pairwise_max_gain(x: Array, y: Array) -> Array:
+    """`_max_gain` of all pairs, [..., B, n] x [..., C, n] -> [..., B, C]."""
+    # A running maximum over the n features never holds the [B, C, n] differences, and keeps the long axis C innermost.
+    differences = (x[..., :, None, i] - y[..., None, :, i] for i in range(x.shape[-1]))
+    return jax.nn.relu(reduce(jnp.maximum, differences))
+
+
+def _union_length(starts: Array, ends: Array | list[Array]) -> Array:
+    """Length of the union of the intervals [starts[i], ends[i]], in ascending order of start; [K, ...] -> [...]."""
+    length, covered = 0.0, starts[0]
+    for start, end in zip(starts, ends, strict=True):
+        length += jax.nn.relu(end - jnp.maximum(start, covered))  # 0 for an interval that ends before its start
+        covered = jnp.maximum(covered, end)
+    return length
+
+
+def _mean_max_mix(lengths: Array, alpha_raw: Array | float) -> Array:
+    """alpha * mean + (1 - alpha) * max over the leading axis, alpha = sigmoid(alpha_raw)."""
+    alpha = jax.nn.sigmoid(alpha_raw)
+    return alpha * jnp.mean(lengths, axis=0) + (1 - alpha) * jnp.max(lengths, axis=0)
+
+
+def _split(x: Array, num_parts: int) -> Array:
+    """Contiguous parts of the last axis, as a new leading axis: [..., D] -> [num_parts, ..., D / num_parts]."""
+    _require_multiple(x, num_parts)
+    return jnp.moveaxis(x.reshape(*x.shape[:-1], num_parts, -1), -2, 0)
+
+
+def _rows(x: Array, row_length: int) -> Array:
+    """`_split` by the length of a part: [..., D] -> [D / row_length, ..., row_length]."""
+    _require_multiple(x, row_length)
+    return _split(x, x.shape[-1] // row_length)
+
+
+def _require_multiple(x: Array, divisor: int) -> None:
+    if x.shape[-1] % divisor:
+        raise ValueError(f"Expected a number of features D that is a multiple of {divisor}, got {x.shape[-1]}.")

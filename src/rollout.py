@@ -1,0 +1,124 @@
+"""The only scans over env.step: collection with fresh resets, and evaluation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from src.types import Array, EnvState, Metrics, Transition
+
+Policy = Callable[[Array, Array, Array], Array]  # (state [N, S], goal [N, G], key) -> action [N, A]
+
+
+def where(condition: Array, yes: Any, no: Any) -> Any:
+    """Per environment: leaves [N, ...] of `yes` where condition [N], else of `no`."""
+    select = lambda a, b: jnp.where(condition.reshape(-1, *(1,) * (a.ndim - 1)), a, b)  # noqa: E731
+    return jax.tree.map(select, yes, no)
+
+
+def split_observation(env, env_state) -> tuple[Array, Array]:
+    """State [N, S] and goal [N, G]."""
+    return env_state.obs[..., : env.state_dim], env_state.obs[..., env.state_dim :]
+
+
+def reset_all(env, key: Array, num: int) -> Any:
+    return jax.vmap(env.reset)(jax.random.split(key, num))
+
+
+def hold(env, env_state, action: Array, action_repeat: int) -> Any:
+    """Steps all environments action_repeat times with one action, rewards summed; a terminated one stays as it is."""
+
+    def step(before, _):
+        after = jax.vmap(env.step)(before, action)
+        ended = before.done > 0
+        return where(ended, before, after), jnp.where(ended, 0.0, after.reward)
+
+    if action_repeat == 1:
+        return jax.vmap(env.step)(env_state, action)
+    after, rewards = jax.lax.scan(step, env_state.replace(done=jnp.zeros_like(env_state.done)), length=action_repeat)
+    return after.replace(reward=jnp.sum(rewards, axis=0))
+
+
+def init(env, key: Array, num_envs: int) -> EnvState:
+    zeros = jnp.zeros(num_envs, jnp.int32)
+    return EnvState(reset_all(env, key, num_envs), episode_step=zeros, episode_start=zeros, over=zeros > 0)
+
+
+def unroll(
+    env, policy: Policy, envs: EnvState, row: Array, key: Array, *, length: int, episode_length: int, action_repeat: int
+) -> tuple[EnvState, Transition]:
+    """Collects `length` rows.
+
+    An episode that ended is followed by a fresh start with a fresh goal, which takes one step of its environment (as
+    in Gymnasium's next-step autoreset), so that the state in which it ended gets a row too. Fresh starts are drawn
+    once per unroll, at least as many as there are rows and environments: environment e takes number e + t at row t, so
+    it never starts twice from the same one.
+
+    Args:
+      row: [] int32, absolute row of the first one collected.
+      key: consumed.
+
+    Returns:
+      The environments after, and rows with leaves [length, N, ...].
+    """
+    num_envs = envs.over.shape[0]
+    reset_key, action_key = jax.random.split(key)
+    pool_size = num_envs * -(-length // num_envs)
+    pool = reset_all(env, reset_key, pool_size)
+    pool = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[:num_envs]]), pool)
+
+    def step(envs: EnvState, inputs):
+        t, key = inputs
+        state, goal = split_observation(env, envs.env)
+        action = policy(state, goal, key)
+        stepped = hold(env, envs.env, action, action_repeat)
+        fresh = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, t % pool_size, num_envs), pool)
+        episode_step = jnp.where(envs.over, 0, envs.episode_step + action_repeat)
+        after = EnvState(
+            env=where(envs.over, fresh, stepped),
+            episode_step=episode_step,
+            episode_start=jnp.where(envs.over, row + t + 1, envs.episode_start),
+            over=~envs.over & ((stepped.done > 0) | (episode_step >= episode_length)),
+        )
+        return after, Transition(state, goal, action, stepped.reward, stepped.done, envs.episode_start)
+
+    return jax.lax.scan(step, envs, (jnp.arange(length), jax.random.split(action_key, length)))
+
+
+def evaluate(env, policy: Policy, key: Array, *, num_envs: int, episode_length: int, action_repeat: int) -> Metrics:
+    """One fresh episode in each of num_envs environments, averaged over them.
+
+    episode_X is the sum of X over the steps of an episode; episode_success_any the share of episodes with at least one
+    step at the goal; final_dist the distance after the last step. Nothing counts after a termination. Consumes key.
+    """
+    reset_key, action_key = jax.random.split(key)
+    start = reset_all(env, reset_key, num_envs)
+    zeros = jnp.zeros(num_envs)
+    totals = {"reward": zeros, "length": zeros, **jax.tree.map(jnp.zeros_like, start.metrics)}
+
+    def env_step(carry, _):
+        env_state, action, alive, totals, final_dist = carry
+        after = jax.vmap(env.step)(env_state, action)
+        values = {"reward": after.reward, "length": jnp.ones_like(zeros), **after.metrics}
+        totals = jax.tree.map(lambda total, value: total + jnp.where(alive, value, 0.0), totals, values)
+        final_dist = jnp.where(alive, after.metrics["dist"], final_dist)
+        return (after, action, alive & (after.done == 0), totals, final_dist), None
+
+    def decision(carry, key):
+        env_state, alive, totals, final_dist = carry
+        action = policy(*split_observation(env, env_state), key)
+        carry, _ = jax.lax.scan(env_step, (env_state, action, alive, totals, final_dist), length=action_repeat)
+        env_state, _, *rest = carry
+        return (env_state, *rest), None
+
+    keys = jax.random.split(action_key, episode_length // action_repeat)
+    (_, _, totals, final_dist), _ = jax.lax.scan(decision, (start, zeros == 0, totals, start.metrics["dist"]), keys)
+    length = totals.pop("length")
+    metrics = {f"episode_{name}": jnp.mean(total) for name, total in totals.items()}
+    return {
+        **metrics,
+        "episode_success_any": jnp.mean(totals["success"] > 0),
+        "final_dist": jnp.mean(final_dist),
+        "avg_episode_length": jnp.mean(length),
+    }

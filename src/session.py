@@ -1,0 +1,185 @@
+"""One training session on the host: calls the pure functions, logs, saves, and stops cleanly when asked to."""
+
+import contextlib
+import math
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from src import checkpoint
+from src.display import Display
+from src.runs import MetricsFile
+from src.train import Sizes, Train, compile_train, forget_metrics
+from src.types import RunState
+
+CHUNK_SECONDS = 1.0  # how often the host looks up from training
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or a parameter is not finite."""
+
+
+class Interrupt(contextlib.AbstractContextManager):
+    """Turns the first Ctrl-C or SIGTERM into a wish to stop; the second one acts as usual."""
+
+    signal: int | None = None
+
+    def __enter__(self):
+        self.previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _note(self, number, _frame):
+        self.signal = number
+        signal.signal(number, self.previous[number])
+
+    def __exit__(self, *_):
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+
+def seed_slice(tree: Any, index: int | None) -> Any:
+    """What belongs to one seed; index None: there is only one, without a seed axis."""
+    return tree if index is None else jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+@jax.jit
+def nonfinite_parameters(agent_state: Any) -> jax.Array:
+    """Number of entries of the agent's state that are not finite."""
+    floats = [leaf for leaf in jax.tree.leaves(agent_state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return sum(jnp.sum(~jnp.isfinite(leaf)) for leaf in floats)
+
+
+class Session:
+    """The runs of one program: one per seed, each with its own directory, metrics and checkpoints."""
+
+    def __init__(self, train: Train, sizes: Sizes, directories: list[Path], seeds: list[int], config: Any):
+        """config: num_timesteps, num_evals and checkpoint_interval as the flags; directories: one per seed."""
+        self.train, self.sizes, self.directories = train, sizes, directories
+        self.checkpoint_interval = config.checkpoint_interval
+        total = sizes.train_steps(config.num_timesteps)
+        evaluations = min(config.num_evals, total)
+        # Train steps after which to evaluate; the distances between them differ by one at most.
+        self.boundaries = [round(total * (k + 1) / evaluations) for k in range(evaluations)]
+        self.indices = [None] if len(seeds) == 1 else list(range(len(seeds)))
+        keys = [jax.random.PRNGKey(seed) for seed in seeds]
+        self.key = keys[0] if len(seeds) == 1 else jnp.stack(keys)
+
+    @property
+    def total_steps(self) -> int:
+        """Environment steps of the whole run."""
+        return self.env_steps(self.boundaries[-1])
+
+    def env_steps(self, train_steps: int) -> int:
+        return (train_steps + self.sizes.prefill_unrolls) * self.sizes.steps_per_unroll
+
+    def train_steps(self, state: RunState) -> int:
+        """Train steps that a state has behind it."""
+        return int(np.ravel(state.env_steps)[0]) // self.sizes.steps_per_unroll - self.sizes.prefill_unrolls
+
+    def compile(self) -> None:
+        self.train = compile_train(self.train, self.key)
+
+    def fresh(self) -> RunState:
+        """The state after the prefill."""
+        return self.train.fit(self.train.advance(self.train.init(self.key), self.sizes.prefill_unrolls, 0))
+
+    def restored(self) -> RunState:
+        """The newest state that can be read for every seed; NoCheckpointError if there is none."""
+        template = jax.eval_shape(self.train.init, self.key)
+        if self.indices != [None]:
+            template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), template)
+        at_most = None
+        while True:
+            folders = [directory / "checkpoints" for directory in self.directories]
+            states = [checkpoint.restore(folder, template, at_most) for folder in folders]
+            steps = {int(state.env_steps) for state in states}
+            if len(steps) == 1:
+                return states[0] if len(states) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+            at_most = min(steps)
+
+    def run(self, state: RunState, display: Display) -> tuple[RunState, int | None]:
+        """Trains to the end; returns the last state, and the signal that stopped training early if one did.
+
+        Raises:
+          NonFiniteError: a metric or a parameter is not finite; nothing of it is saved.
+        """
+        with contextlib.ExitStack() as stack:
+            interrupt = stack.enter_context(Interrupt())
+            savers = [stack.enter_context(checkpoint.manager(path / "checkpoints")) for path in self.directories]
+            files = [MetricsFile(path, int(np.ravel(state.env_steps)[0])) for path in self.directories]
+            done, chunk = self.train_steps(state), 1
+            for number, boundary in enumerate(self.boundaries, start=1):
+                if boundary <= done:
+                    continue
+                seconds, since = 0.0, done
+                while done < boundary and interrupt.signal is None:
+                    length = min(chunk, boundary - done)
+                    started = time.monotonic()
+                    state = self.train.advance(state, length, self.sizes.updates_per_unroll)
+                    jax.block_until_ready(state)
+                    elapsed = time.monotonic() - started
+                    seconds, done = seconds + elapsed, done + length
+                    chunk = max(1, round(CHUNK_SECONDS * length / elapsed))
+                    display.step(self.env_steps(done))
+                if done == boundary:
+                    metrics = self._evaluate(state, files, seconds, done - since)
+                    display.evaluated(self.env_steps(done), metrics)
+                    state = forget_metrics(state)
+                last = number == len(self.boundaries)
+                due = self.checkpoint_interval > 0 and number % self.checkpoint_interval == 0
+                if last or due or interrupt.signal is not None:
+                    self._check_parameters(state)
+                    self._save(state, savers)
+                if interrupt.signal is not None:
+                    break
+        return state, None if done == self.boundaries[-1] else interrupt.signal
+
+    def _evaluate(
+        self, state: RunState, files: list[MetricsFile], seconds: float, train_steps: int
+    ) -> dict[str, float]:
+        """Evaluates, appends a row to every metrics.csv, and returns the means over the seeds."""
+        started = time.monotonic()
+        metrics = jax.device_get(self.train.evaluate(state))
+        evaluation_seconds = time.monotonic() - started
+        rows = []
+        for index, file in zip(self.indices, files, strict=True):
+            values = {name: float(value) for name, value in sorted(seed_slice(metrics, index).items())}
+            row = {
+                "training/envsteps": self.env_steps(self.train_steps(state)),
+                "training/gradient_steps": int(np.ravel(state.gradient_steps)[0]),
+                "training/walltime": file.walltime + seconds + evaluation_seconds,
+                "training/sps": train_steps * self.sizes.steps_per_unroll / seconds,
+                **values,
+                "eval/sps": self.sizes.num_eval_envs * self.sizes.episode_length / evaluation_seconds,
+                "eval/epoch_eval_time": evaluation_seconds,
+            }
+            self._check_metrics(row)
+            rows.append(row)
+        self._check_parameters(state)
+        for row, file in zip(rows, files, strict=True):
+            file.append(row)
+        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+    def _save(self, state: RunState, savers: list) -> None:
+        for index, saver in zip(self.indices, savers, strict=True):
+            checkpoint.save(saver, seed_slice(state, index))
+
+    def _check_metrics(self, row: dict[str, float]) -> None:
+        for name, value in row.items():
+            if not math.isfinite(value):
+                self._stop_nonfinite(f"{name} is {value}", row["training/envsteps"])
+
+    def _check_parameters(self, state: RunState) -> None:
+        if nonfinite_parameters(state.agent) > 0:
+            self._stop_nonfinite("a parameter of the agent is not finite", self.env_steps(self.train_steps(state)))
+
+    def _stop_nonfinite(self, what: str, env_steps: int) -> None:
+        folder = self.directories[0] / "checkpoints"
+        good = checkpoint.steps(folder)
+        last = f"the last good checkpoint is {folder / str(good[0])}" if good else "there is no checkpoint before it"
+        raise NonFiniteError(f"Training stopped at {env_steps:,} environment steps: {what}; {last}.")

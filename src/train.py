@@ -1,0 +1,190 @@
+"""make_train: the whole of training as pure functions of one pytree, RunState; the host only calls them."""
+
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from src import buffer, normalization, rollout
+from src.types import Agent, Array, Batch, BufferState, Metrics, RunState, Spec, Transition
+
+
+class Sizes(NamedTuple):
+    """The numbers that shape the loop; steps are environment steps."""
+
+    num_envs: int
+    num_eval_envs: int
+    episode_length: int  # a multiple of action_repeat
+    action_repeat: int
+    unroll_length: int  # rows of the buffer per unroll
+    min_replay_size: int  # per environment, in rows
+    max_replay_size: int  # per environment, in rows
+    batch_size: int
+    updates_per_unroll: int
+    discounting: float
+
+    @property
+    def steps_per_unroll(self) -> int:
+        return self.num_envs * self.unroll_length * self.action_repeat
+
+    @property
+    def prefill_unrolls(self) -> int:
+        return math.ceil(self.min_replay_size / self.unroll_length)
+
+    @property
+    def max_episode_decisions(self) -> int:
+        return self.episode_length // self.action_repeat
+
+    def train_steps(self, num_timesteps: int) -> int:
+        """Unrolls with updates until the first unroll boundary at or past num_timesteps, after the prefill."""
+        return math.ceil(num_timesteps / self.steps_per_unroll) - self.prefill_unrolls
+
+
+class Train(NamedTuple):
+    """Training as pure functions, jitted; advance and fit donate the state that they get.
+
+    A run is `state = fit(advance(init(key), sizes.prefill_unrolls, 0))`, then advance(state, n,
+    sizes.updates_per_unroll) and evaluate(state) for as long as one likes.
+    """
+
+    init: Callable[[Array], RunState]  # (key): networks and environments, an empty buffer
+    advance: Callable[[RunState, int, int], RunState]  # (state, n, updates): n unrolls, each followed by the updates
+    fit: Callable[[RunState], RunState]  # fixes the input statistics, from what the buffer holds after the prefill
+    evaluate: Callable[[RunState], Metrics]  # means of training metrics, and fresh episodes under the policy's mode
+
+
+def forget_metrics(state: RunState) -> RunState:
+    """The state with its sums of training metrics at zero, as they are after an evaluation."""
+    return state._replace(metric_sums=jax.tree.map(jnp.zeros_like, state.metric_sums))
+
+
+def spec_of(env: Any, discounting: float) -> Spec:
+    return Spec(env.state_dim, env.goal_dim, env.action_size, tuple(env.goal_indices), discounting)
+
+
+def make_train(env: Any, eval_env: Any, agent: Agent, sizes: Sizes, normalize: bool, num_seeds: int = 1) -> Train:
+    """The functions of one run.
+
+    Args:
+      env, eval_env: GoalEnvs of equal state, goal and action sizes.
+      agent: the algorithm.
+      sizes: see there.
+      normalize: feed the agent inputs normalised with the statistics of the prefill.
+      num_seeds: with more than one, every function is `vmap`ped: keys, states and metrics get a leading axis.
+    """
+    spec = spec_of(env, sizes.discounting)
+    if normalize:
+        agent = normalization.normalized(agent, spec)
+
+    def unroll(state: RunState, key: Array) -> RunState:
+        envs, rows = rollout.unroll(
+            env,
+            lambda observed, goal, key: agent.act(state.agent, observed, goal, key),
+            state.env,
+            state.buffer.count,
+            key,
+            length=sizes.unroll_length,
+            episode_length=sizes.episode_length,
+            action_repeat=sizes.action_repeat,
+        )
+        return state._replace(
+            env=envs, buffer=buffer.add(state.buffer, rows), env_steps=state.env_steps + sizes.steps_per_unroll
+        )
+
+    def sample(ring: BufferState, key: Array) -> Batch:
+        return buffer.sample(ring, key, sizes.batch_size, sizes.discounting, sizes.max_episode_decisions)
+
+    def train_step(state: RunState, updates: Array) -> RunState:
+        key, unroll_key, update_key = jax.random.split(state.key, 3)
+        state = unroll(state._replace(key=key), unroll_key)
+        keys = jax.random.split(update_key, sizes.updates_per_unroll)
+
+        def update(i, carry):
+            agent_state, sums = carry
+            sample_key, update_key = jax.random.split(keys[i])
+            agent_state, metrics = agent.update(agent_state, sample(state.buffer, sample_key), update_key)
+            return agent_state, jax.tree.map(jnp.add, sums, {"updates": jnp.ones(()), **metrics})
+
+        agent_state, sums = jax.lax.fori_loop(0, updates, update, (state.agent, state.metric_sums))
+        return state._replace(agent=agent_state, metric_sums=sums, gradient_steps=state.gradient_steps + updates)
+
+    def init(key: Array) -> RunState:
+        key, agent_key, env_key = jax.random.split(key, 3)
+        zero = jnp.zeros((), jnp.int32)
+        row = Transition(
+            state=jax.ShapeDtypeStruct((sizes.num_envs, spec.state_size), jnp.float32),
+            goal=jax.ShapeDtypeStruct((sizes.num_envs, spec.goal_size), jnp.float32),
+            action=jax.ShapeDtypeStruct((sizes.num_envs, spec.action_size), jnp.float32),
+            reward=jax.ShapeDtypeStruct((sizes.num_envs,), jnp.float32),
+            terminal=jax.ShapeDtypeStruct((sizes.num_envs,), jnp.float32),
+            episode_start=jax.ShapeDtypeStruct((sizes.num_envs,), jnp.int32),
+        )
+        ring = buffer.init(row, sizes.max_replay_size, sizes.unroll_length)
+        agent_state = agent.init(agent_key)
+        _, metrics = jax.eval_shape(lambda: agent.update(agent_state, sample(ring, key), key))
+        return RunState(
+            agent=agent_state,
+            env=rollout.init(env, env_key, sizes.num_envs),
+            buffer=ring,
+            key=key,
+            env_steps=zero,
+            gradient_steps=zero,
+            metric_sums={name: jnp.zeros(()) for name in ("updates", *metrics)},
+        )
+
+    def advance(state: RunState, unrolls: Array, updates: Array) -> RunState:
+        # Loops of dynamic length: the host may cut training anywhere, and prefill too, with one compiled program.
+        return jax.lax.fori_loop(0, unrolls, lambda _, state: train_step(state, updates), state)
+
+    def fit(state: RunState) -> RunState:
+        if not normalize:
+            return state
+        rows = jax.tree.map(lambda ring: ring[: sizes.prefill_unrolls * sizes.unroll_length], state.buffer.rows)
+        state_map, goal_map = normalization.fit(rows, spec)
+        return state._replace(agent=state.agent._replace(state_map=state_map, goal_map=goal_map))
+
+    def evaluate(state: RunState) -> Metrics:
+        episodes = rollout.evaluate(
+            eval_env,
+            lambda observed, goal, key: agent.mode(state.agent, observed, goal),
+            jax.random.fold_in(state.key, 1),
+            num_envs=sizes.num_eval_envs,
+            episode_length=sizes.episode_length,
+            action_repeat=sizes.action_repeat,
+        )
+        updates = state.metric_sums["updates"]
+        training = {f"training/{name}": total / updates for name, total in state.metric_sums.items()}
+        training.pop("training/updates")
+        return {**training, **{f"eval/{name}": value for name, value in episodes.items()}}
+
+    functions = Train(init, advance, fit, evaluate)
+    if num_seeds > 1:
+        axes = Train(0, (0, None, None), 0, 0)
+        functions = Train(*(jax.vmap(function, in_axes=axis) for function, axis in zip(functions, axes, strict=True)))
+    return Train(
+        init=jax.jit(functions.init),
+        advance=jax.jit(functions.advance, donate_argnums=0),
+        fit=jax.jit(functions.fit, donate_argnums=0),
+        evaluate=jax.jit(functions.evaluate),
+    )
+
+
+def compile_train(train: Train, key: Array) -> Train:
+    """The functions compiled for the shapes that follow from `key`, side by side; slow, or fast with a filled cache."""
+    state = jax.eval_shape(train.init, key)
+    count = jax.ShapeDtypeStruct((), jnp.int32)
+    lowered = [
+        train.advance.lower(state, count, count),
+        train.evaluate.lower(state),
+        train.init.lower(key),
+        train.fit.lower(state),
+    ]
+    with ThreadPoolExecutor() as pool:
+        advance, evaluate, init, fit = pool.map(lambda function: function.compile(), lowered)
+    return Train(
+        init, lambda state, unrolls, updates: advance(state, np.int32(unrolls), np.int32(updates)), fit, evaluate
+    )

@@ -1,0 +1,89 @@
+"""The nouns of the training loop. Sizes: S state, G goal, A action, B batch, N environments."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+Array = jax.Array
+Metrics = dict[str, Array]  # name -> scalar
+AgentState = Any  # a pytree that belongs to the agent
+
+
+class Spec(NamedTuple):
+    """What an agent needs to know of its environment."""
+
+    state_size: int
+    goal_size: int
+    action_size: int
+    goal_indices: tuple[int, ...]  # the state entries that make up the goal
+    discounting: float  # gamma of the goal law and of returns
+
+
+class Transition(NamedTuple):
+    """One row of the buffer; there every leaf is [capacity, N, ...].
+
+    An episode of L steps fills L + 1 rows: the last one holds the state in which it ended and the action that the
+    policy would have taken there; its reward means nothing. The next state of a row is the state of the next row of the
+    same episode.
+    """
+
+    state: Array  # [S]; the goal is never concatenated in storage
+    goal: Array  # [G] commanded goal
+    action: Array  # [A] in [-1, 1]
+    reward: Array  # []
+    terminal: Array  # [] 1 where the action ended the episode for good; a time limit does not
+    episode_start: Array  # [] int32, absolute row at which this episode began
+
+
+class Batch(NamedTuple):
+    """What every agent's update sees."""
+
+    state: Array  # [B, S]
+    action: Array  # [B, A]
+    next_state: Array  # [B, S]
+    goal: Array  # [B, G] commanded goal
+    future_state: Array  # [B, S] later state of the same episode, drawn by the goal law
+    future_action: Array  # [B, A] action of the policy in future_state
+    reward: Array  # [B] for the commanded goal
+    discount: Array  # [B] gamma, 0 after a true termination
+
+
+class Agent(NamedTuple):
+    """An algorithm as pure functions, like `optax.GradientTransformation`.
+
+    state [..., S] and goal [..., G] have equal leading axes, which the action [..., A] in [-1, 1] keeps.
+    """
+
+    init: Callable[[Array], AgentState]  # (key)
+    act: Callable[[AgentState, Array, Array, Array], Array]  # (agent, state, goal, key) -> action, for exploration
+    mode: Callable[[AgentState, Array, Array], Array]  # (agent, state, goal) -> action, for evaluation and rendering
+    update: Callable[[AgentState, Batch, Array], tuple[AgentState, Metrics]]  # (agent, batch, key)
+
+
+class EnvState(NamedTuple):
+    """N environments and where each one is in its episode; every leaf has leading axis N."""
+
+    env: Any  # state of the environment (brax.envs.State)
+    episode_step: Array  # int32, environment steps since the start of the episode
+    episode_start: Array  # int32, absolute row of the buffer at which the episode began
+    over: Array  # bool, the episode has ended: the next step starts a new one
+
+
+class BufferState(NamedTuple):
+    """The device-resident ring."""
+
+    rows: Transition  # leaves [capacity, N, ...]; absolute row r lies in slot r % capacity
+    count: Array  # [] int32, rows written since the start
+
+
+class RunState(NamedTuple):
+    """Everything: save it and a run resumes bit for bit."""
+
+    agent: AgentState
+    env: EnvState
+    buffer: BufferState
+    key: Array
+    env_steps: Array  # [] int32
+    gradient_steps: Array  # [] int32
+    metric_sums: Metrics  # of the train steps since the last evaluation, and their number under "train_steps"

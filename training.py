@@ -1,0 +1,104 @@
+#!/usr/bin/env python
+"""Trains an agent: `python training.py --env_name ant`; `--help` lists the flags, `--agent NAME --help` an agent's."""
+
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from src import curves, runs
+from src.checkpoint import NoCheckpointError
+from src.display import Display, duration
+from src.flags import FlagError
+from src.session import NonFiniteError, Session
+from utils import Config, Run, enable_compilation_cache, make_run, read_flags, read_resumed_flags
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line; returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        config, agent_config = read_flags(argv)
+        directories = []
+        if config.resume:
+            directories = runs.find_all(config)
+            config, agent_config = read_resumed_flags(argv, config, directories[0])
+        run = make_run(config, agent_config)
+        seeds = range(config.seed, config.seed + config.num_seeds)
+        directories = directories or [runs.create(run.config, seed) for seed in seeds]
+        return train(run, list(seeds), directories)
+    except (FlagError, NoCheckpointError) as error:
+        print(f"training.py: {error}", file=sys.stderr)
+        return 2
+    except NonFiniteError as error:
+        print(f"training.py: {error}", file=sys.stderr)
+        return 1
+
+
+def train(run: Run, seeds: list[int], directories: list[Path]) -> int:
+    """Trains from the start or from the newest checkpoint, and writes everything into the run directories."""
+    config, started = run.config, time.monotonic()
+    enable_compilation_cache()
+    session = Session(run.train, run.sizes, directories, seeds, config)
+    with Display(session.total_steps, config.episode_length) as display:
+        display.say(f"{describe(run)}; writes to {directories[0]}")
+        state = session.restored() if config.resume else None
+        for directory, seed in zip(directories, seeds, strict=True):
+            runs.write_config(directory, config, run.agent_config, seed)
+        display.say("compiling (the next start of the same sizes takes seconds)")
+        session.compile()
+        if state is None:
+            display.say(f"collecting {run.sizes.prefill_unrolls * run.sizes.steps_per_unroll:,} steps before learning")
+            state = session.fresh()
+        state, stopped_by = session.run(state, display)
+    for directory in directories:
+        rows = runs.read_metrics(directory / "metrics.csv")
+        if rows:
+            curves.draw(rows, config.episode_length, directory.name, directory / "curves.png")
+            display.summary(directory.name, numbers(rows[-1], config), written(directory))
+    if stopped_by is None:
+        print(f"Finished in {duration(time.monotonic() - started)}.")
+        return 0
+    print(f"Stopped and saved. To continue exactly here: python training.py {resume_flags(config, directories)}")
+    return 128 + stopped_by
+
+
+def describe(run: Run) -> str:
+    sizes = run.sizes
+    updates = f"{sizes.updates_per_unroll} updates per {sizes.steps_per_unroll:,} steps"
+    seeds = f", {run.config.num_seeds} seeds" if run.config.num_seeds > 1 else ""
+    task = f"{run.config.agent} on {run.config.env_name} ({run.env.backend})"
+    return f"{task}, {sizes.num_envs} environments{seeds}, {updates}"
+
+
+def numbers(row: dict[str, float], config: Config) -> dict[str, str]:
+    """The last row of metrics.csv in words."""
+    return {
+        "environment steps": f"{row['training/envsteps']:,}",
+        "episodes that reach the goal": f"{row['eval/episode_success_any']:.3f}",
+        "share of time at the goal": f"{row['eval/episode_success'] / config.episode_length:.3f}",
+        "distance at the end": f"{row['eval/final_dist']:.3f}",
+        "training speed": f"{row['training/sps']:,.0f} steps/s",
+        "wall clock": duration(row["training/walltime"]),
+    }
+
+
+def written(directory: Path) -> list[Path]:
+    names = ("config.json", "metrics.csv", "curves.png", "checkpoints")
+    return [directory / name for name in names if (directory / name).exists()]
+
+
+def resume_flags(config: Config, directories: list[Path]) -> str:
+    if len(directories) == 1:
+        return f"--resume --run_dir {directories[0]}"
+    group = f" --group_name {config.group_name}" if config.group_name else ""
+    return f"--resume --exp_name {config.exp_name}{group} --seed {config.seed} --num_seeds {config.num_seeds}"
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # before there is anything to save
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
