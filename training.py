@@ -1,17 +1,21 @@
 #!/usr/bin/env python
 """Trains an agent: `python training.py --env_name ant`; `--help` lists the flags, `--agent NAME --help` an agent's."""
 
+import math
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from src import curves, runs
+import jax
+
+from src import curves, render, runs
 from src.checkpoint import NoCheckpointError
 from src.display import Display, duration
 from src.flags import FlagError
 from src.session import NonFiniteError, Session
+from src.types import RunState
 from utils import Config, Run, enable_compilation_cache, make_run, read_flags, read_resumed_flags
 
 
@@ -42,6 +46,11 @@ def train(run: Run, seeds: list[int], directories: list[Path]) -> int:
     enable_compilation_cache()
     session = Session(run.train, run.sizes, directories, seeds, config)
     with Display(session.total_steps, config.episode_length) as display:
+
+        def on_evaluation(number: int, state: RunState) -> None:
+            if config.visualization_interval and number % config.visualization_interval == 0:
+                film(run, session.of_seed(state, 0), directories[0], display)
+
         display.say(f"{describe(run)}; writes to {directories[0]}")
         state = session.restored() if config.resume else None
         for directory, seed in zip(directories, seeds, strict=True):
@@ -51,17 +60,36 @@ def train(run: Run, seeds: list[int], directories: list[Path]) -> int:
         if state is None:
             display.say(f"collecting {run.sizes.prefill_unrolls * run.sizes.steps_per_unroll:,} steps before learning")
             state = session.fresh()
-        state, stopped_by = session.run(state, display)
+        state, stopped_by = session.run(state, display, on_evaluation)
+        for index, directory in enumerate(directories):
+            rows = runs.read_metrics(directory / "metrics.csv")
+            if rows:
+                curves.draw(rows, config.episode_length, directory.name, directory / "curves.png")
+            if stopped_by is None:
+                film(run, session.of_seed(state, index), directory, display)
     for directory in directories:
-        rows = runs.read_metrics(directory / "metrics.csv")
-        if rows:
-            curves.draw(rows, config.episode_length, directory.name, directory / "curves.png")
-            display.summary(directory.name, numbers(rows[-1], config), written(directory))
+        display.summary(directory.name, numbers(directory, config), written(directory))
     if stopped_by is None:
         print(f"Finished in {duration(time.monotonic() - started)}.")
         return 0
     print(f"Stopped and saved. To continue exactly here: python training.py {resume_flags(config, directories)}")
     return 128 + stopped_by
+
+
+def film(run: Run, state: RunState, directory: Path, display: Display) -> None:
+    """Renders the evaluated policy into policy.gif; where nothing can be drawn, says so and goes on."""
+    config = run.config
+    if config.vis_length == 0:
+        return
+    display.say("rendering the policy")
+    length = min(config.vis_length, config.episode_length)
+    episodes, decisions = math.ceil(config.vis_length / length), math.ceil(length / config.action_repeat)
+    try:
+        recording = jax.device_get(run.train.record(state, episodes, decisions))
+        pictures = render.frames(run.eval_env, recording, float(run.env.dt) * config.action_repeat)
+        render.save_gif(pictures, directory / "policy.gif")
+    except render.RenderError as error:
+        display.say(f"No policy.gif: {error}.")
 
 
 def describe(run: Run) -> str:
@@ -72,8 +100,12 @@ def describe(run: Run) -> str:
     return f"{task}, {sizes.num_envs} environments{seeds}, {updates}"
 
 
-def numbers(row: dict[str, float], config: Config) -> dict[str, str]:
+def numbers(directory: Path, config: Config) -> dict[str, str]:
     """The last row of metrics.csv in words."""
+    rows = runs.read_metrics(directory / "metrics.csv")
+    if not rows:
+        return {}
+    row = rows[-1]
     return {
         "environment steps": f"{row['training/envsteps']:,}",
         "episodes that reach the goal": f"{row['eval/episode_success_any']:.3f}",
@@ -85,7 +117,7 @@ def numbers(row: dict[str, float], config: Config) -> dict[str, str]:
 
 
 def written(directory: Path) -> list[Path]:
-    names = ("config.json", "metrics.csv", "curves.png", "checkpoints")
+    names = ("config.json", "metrics.csv", "curves.png", "policy.gif", "checkpoints")
     return [directory / name for name in names if (directory / name).exists()]
 
 

@@ -56,6 +56,8 @@ class Config:
     normalize_observations: bool | None = flag(
         None, "normalise states and goals with prefill statistics (default: per environment)"
     )
+    visualization_interval: int = flag(0, "evaluations between renderings of the policy; 0: only at the end", low=0)
+    vis_length: int = flag(1000, "environment steps to render; 0: none", low=0)
     dense_reward: bool = flag(False, "shaped reward, where the environment has one")
     project_name: str = flag("goalax", "project of the run in Weights & Biases", aliases=["wandb_project_name"])
     group_name: str | None = flag(None, "group of the run; a folder in runs/", aliases=["wandb_group"])
@@ -67,7 +69,17 @@ class Config:
 
 
 # Flags that a resumed run may change: they do not touch what is trained.
-FREE = {"num_timesteps", "num_evals", "checkpoint_interval", "project_name", "log_wandb", "resume", "run_dir"}
+FREE = {
+    "num_timesteps",
+    "num_evals",
+    "checkpoint_interval",
+    "project_name",
+    "log_wandb",
+    "resume",
+    "run_dir",
+    "visualization_interval",
+    "vis_length",
+}
 FREE |= {"num_seeds"}  # every seed has its own run directory and can be continued with or without the others
 
 

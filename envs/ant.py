@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import mujoco
 
-from envs.base import ENVS, GoalEnv, brax_body
+from envs.base import ENVS, Camera, GoalEnv, brax_body
 from envs.maze import InMaze, add_mazes
 
 GOAL_DISTANCE = 10.0  # metres
@@ -27,6 +27,8 @@ class Ant(GoalEnv):
     goal_reach_thresh = 0.5
     goal_easy_thresh = 2.0
     backends = ("spring", "mjx", "positional", "generalized")
+    normalize_observations = False
+    camera = Camera(distance=9.0, marker_height=0.5)
 
     def body(self) -> mujoco.MjSpec:
         return brax_body("ant")

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import warnings
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,16 @@ def set_numeric(spec: mujoco.MjSpec, **values: list[float]) -> None:
         numeric.data, numeric.size = value, len(value)
 
 
+class Camera(NamedTuple):
+    """How an environment is filmed; distances in metres, angles in degrees."""
+
+    distance: float
+    elevation: float = -35.0
+    azimuth: float = 90.0
+    lookat: tuple[float, float, float] | None = None  # None: the camera follows the first body
+    marker_height: float = 0.0  # where goals that have no height are shown
+
+
 class GoalEnv(PipelineEnv):
     """A Brax environment whose observation is [state, goal]; the goal lives in info["goal"], outside the physics.
 
@@ -51,6 +62,7 @@ class GoalEnv(PipelineEnv):
     episode_length: int = 1000
     num_timesteps: int = 10_000_000
     normalize_observations: bool = True
+    camera: Camera = Camera(distance=6.0)
 
     # ---- hooks -------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from envs.base import ENVS
+from envs.base import ENVS, Camera
 
 MAZES: dict[str, tuple[str, ...]] = {}  # body -> its layouts
 
@@ -121,6 +121,13 @@ class InMaze:
     def __init__(self, layout: str, **kwargs):
         self.maze = parse(LAYOUTS[layout], self.cell_size)
         super().__init__(**kwargs)
+
+    @property
+    def camera(self) -> Camera:
+        """From above, the whole maze in the picture."""
+        low, high = (bound(self.maze.walls[:, :2], axis=0) for bound in (np.min, np.max))
+        centre = (low + high) / 2
+        return Camera(1.6 * max(high - low), -65.0, 0.0, (*centre, 0.0), marker_height=self.maze.height / 2)
 
     def body(self) -> mujoco.MjSpec:
         spec = super().body()

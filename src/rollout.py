@@ -1,7 +1,8 @@
 """The only scans over env.step: collection with fresh resets, and evaluation."""
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,20 +23,29 @@ def split_observation(env, env_state) -> tuple[Array, Array]:
     return env_state.obs[..., : env.state_dim], env_state.obs[..., env.state_dim :]
 
 
+# Jitted although only called from jitted code: physics is then traced once, not in every function that steps.
+@functools.partial(jax.jit, static_argnums=(0, 2))
 def reset_all(env, key: Array, num: int) -> Any:
+    """`num` fresh environments; consumes key."""
     return jax.vmap(env.reset)(jax.random.split(key, num))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def step_all(env, env_state, action: Array) -> Any:
+    """One step of all environments; action [N, A]."""
+    return jax.vmap(env.step)(env_state, action)
 
 
 def hold(env, env_state, action: Array, action_repeat: int) -> Any:
     """Steps all environments action_repeat times with one action, rewards summed; a terminated one stays as it is."""
 
     def step(before, _):
-        after = jax.vmap(env.step)(before, action)
+        after = step_all(env, before, action)
         ended = before.done > 0
         return where(ended, before, after), jnp.where(ended, 0.0, after.reward)
 
     if action_repeat == 1:
-        return jax.vmap(env.step)(env_state, action)
+        return step_all(env, env_state, action)
     after, rewards = jax.lax.scan(step, env_state.replace(done=jnp.zeros_like(env_state.done)), length=action_repeat)
     return after.replace(reward=jnp.sum(rewards, axis=0))
 
@@ -99,7 +109,7 @@ def evaluate(env, policy: Policy, key: Array, *, num_envs: int, episode_length: 
 
     def env_step(carry, _):
         env_state, action, alive, totals, final_dist = carry
-        after = jax.vmap(env.step)(env_state, action)
+        after = step_all(env, env_state, action)
         values = {"reward": after.reward, "length": jnp.ones_like(zeros), **after.metrics}
         totals = jax.tree.map(lambda total, value: total + jnp.where(alive, value, 0.0), totals, values)
         final_dist = jnp.where(alive, after.metrics["dist"], final_dist)
@@ -122,3 +132,28 @@ def evaluate(env, policy: Policy, key: Array, *, num_envs: int, episode_length: 
         "final_dist": jnp.mean(final_dist),
         "avg_episode_length": jnp.mean(length),
     }
+
+
+class Recording(NamedTuple):
+    """Steps of a few episodes, leaves [T, E, ...]; what comes after a termination is not alive."""
+
+    q: Array  # [T, E, Q] joint positions
+    goal: Array  # [T, E, G]
+    success: Array  # [T, E]
+    alive: Array  # [T, E] bool
+
+
+def record(env, policy: Policy, key: Array, *, episodes: int, decisions: int, action_repeat: int) -> Recording:
+    """Fresh episodes, to be looked at. Consumes key."""
+    reset_key, action_key = jax.random.split(key)
+
+    def step(carry, key):
+        env_state, alive = carry
+        action = policy(*split_observation(env, env_state), key)
+        seen = Recording(env_state.pipeline_state.q, env_state.info["goal"], env_state.metrics["success"], alive)
+        after = hold(env, env_state, action, action_repeat)
+        return (after, alive & (after.done == 0)), seen
+
+    start = reset_all(env, reset_key, episodes)
+    _, seen = jax.lax.scan(step, (start, start.done == 0), jax.random.split(action_key, decisions))
+    return seen

@@ -4,6 +4,7 @@ import contextlib
 import math
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,6 @@ class Interrupt(contextlib.AbstractContextManager):
             signal.signal(number, handler)
 
 
-def seed_slice(tree: Any, index: int | None) -> Any:
-    """What belongs to one seed; index None: there is only one, without a seed axis."""
-    return tree if index is None else jax.tree.map(lambda leaf: leaf[index], tree)
-
-
 @jax.jit
 def nonfinite_parameters(agent_state: Any) -> jax.Array:
     """Number of entries of the agent's state that are not finite."""
@@ -65,7 +61,6 @@ class Session:
         evaluations = min(config.num_evals, total)
         # Train steps after which to evaluate; the distances between them differ by one at most.
         self.boundaries = [round(total * (k + 1) / evaluations) for k in range(evaluations)]
-        self.indices = [None] if len(seeds) == 1 else list(range(len(seeds)))
         keys = [jax.random.PRNGKey(seed) for seed in seeds]
         self.key = keys[0] if len(seeds) == 1 else jnp.stack(keys)
 
@@ -81,6 +76,10 @@ class Session:
         """Train steps that a state has behind it."""
         return int(np.ravel(state.env_steps)[0]) // self.sizes.steps_per_unroll - self.sizes.prefill_unrolls
 
+    def of_seed(self, tree: Any, index: int) -> Any:
+        """What belongs to one seed; with a single seed there is no axis to take it from."""
+        return tree if len(self.directories) == 1 else jax.tree.map(lambda leaf: leaf[index], tree)
+
     def compile(self) -> None:
         self.train = compile_train(self.train, self.key)
 
@@ -91,7 +90,7 @@ class Session:
     def restored(self) -> RunState:
         """The newest state that can be read for every seed; NoCheckpointError if there is none."""
         template = jax.eval_shape(self.train.init, self.key)
-        if self.indices != [None]:
+        if len(self.directories) > 1:
             template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), template)
         at_most = None
         while True:
@@ -102,8 +101,13 @@ class Session:
                 return states[0] if len(states) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
             at_most = min(steps)
 
-    def run(self, state: RunState, display: Display) -> tuple[RunState, int | None]:
+    def run(
+        self, state: RunState, display: Display, on_evaluation: Callable[[int, RunState], None]
+    ) -> tuple[RunState, int | None]:
         """Trains to the end; returns the last state, and the signal that stopped training early if one did.
+
+        Args:
+          on_evaluation: called with the number of every evaluation but the last, from 1, and the state.
 
         Raises:
           NonFiniteError: a metric or a parameter is not finite; nothing of it is saved.
@@ -137,6 +141,8 @@ class Session:
                     self._save(state, savers)
                 if interrupt.signal is not None:
                     break
+                if not last:
+                    on_evaluation(number, state)
         return state, None if done == self.boundaries[-1] else interrupt.signal
 
     def _evaluate(
@@ -147,8 +153,8 @@ class Session:
         metrics = jax.device_get(self.train.evaluate(state))
         evaluation_seconds = time.monotonic() - started
         rows = []
-        for index, file in zip(self.indices, files, strict=True):
-            values = {name: float(value) for name, value in sorted(seed_slice(metrics, index).items())}
+        for index, file in enumerate(files):
+            values = {name: float(value) for name, value in sorted(self.of_seed(metrics, index).items())}
             row = {
                 "training/envsteps": self.env_steps(self.train_steps(state)),
                 "training/gradient_steps": int(np.ravel(state.gradient_steps)[0]),
@@ -166,8 +172,8 @@ class Session:
         return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
     def _save(self, state: RunState, savers: list) -> None:
-        for index, saver in zip(self.indices, savers, strict=True):
-            checkpoint.save(saver, seed_slice(state, index))
+        for index, saver in enumerate(savers):
+            checkpoint.save(saver, self.of_seed(state, index))
 
     def _check_metrics(self, row: dict[str, float]) -> None:
         for name, value in row.items():

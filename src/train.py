@@ -55,6 +55,7 @@ class Train(NamedTuple):
     advance: Callable[[RunState, int, int], RunState]  # (state, n, updates): n unrolls, each followed by the updates
     fit: Callable[[RunState], RunState]  # fixes the input statistics, from what the buffer holds after the prefill
     evaluate: Callable[[RunState], Metrics]  # means of training metrics, and fresh episodes under the policy's mode
+    record: Callable[[RunState, int, int], rollout.Recording]  # (state of one seed, episodes, decisions), same policy
 
 
 def forget_metrics(state: RunState) -> RunState:
@@ -147,10 +148,13 @@ def make_train(env: Any, eval_env: Any, agent: Agent, sizes: Sizes, normalize: b
         state_map, goal_map = normalization.fit(rows, spec)
         return state._replace(agent=state.agent._replace(state_map=state_map, goal_map=goal_map))
 
+    def policy(state: RunState) -> rollout.Policy:
+        return lambda observed, goal, key: agent.mode(state.agent, observed, goal)
+
     def evaluate(state: RunState) -> Metrics:
         episodes = rollout.evaluate(
             eval_env,
-            lambda observed, goal, key: agent.mode(state.agent, observed, goal),
+            policy(state),
             jax.random.fold_in(state.key, 1),
             num_envs=sizes.num_eval_envs,
             episode_length=sizes.episode_length,
@@ -161,15 +165,26 @@ def make_train(env: Any, eval_env: Any, agent: Agent, sizes: Sizes, normalize: b
         training.pop("training/updates")
         return {**training, **{f"eval/{name}": value for name, value in episodes.items()}}
 
-    functions = Train(init, advance, fit, evaluate)
+    def record(state: RunState, episodes: int, decisions: int) -> rollout.Recording:
+        key = jax.random.fold_in(state.key, 2)
+        return rollout.record(
+            eval_env,
+            policy(state),
+            key,
+            episodes=episodes,
+            decisions=decisions,
+            action_repeat=sizes.action_repeat,
+        )
+
     if num_seeds > 1:
-        axes = Train(0, (0, None, None), 0, 0)
-        functions = Train(*(jax.vmap(function, in_axes=axis) for function, axis in zip(functions, axes, strict=True)))
+        init, fit, evaluate = (jax.vmap(function) for function in (init, fit, evaluate))
+        advance = jax.vmap(advance, in_axes=(0, None, None))
     return Train(
-        init=jax.jit(functions.init),
-        advance=jax.jit(functions.advance, donate_argnums=0),
-        fit=jax.jit(functions.fit, donate_argnums=0),
-        evaluate=jax.jit(functions.evaluate),
+        init=jax.jit(init),
+        advance=jax.jit(advance, donate_argnums=0),
+        fit=jax.jit(fit, donate_argnums=0),
+        evaluate=jax.jit(evaluate),
+        record=jax.jit(record, static_argnums=(1, 2)),
     )
 
 
@@ -185,6 +200,8 @@ def compile_train(train: Train, key: Array) -> Train:
     ]
     with ThreadPoolExecutor() as pool:
         advance, evaluate, init, fit = pool.map(lambda function: function.compile(), lowered)
-    return Train(
-        init, lambda state, unrolls, updates: advance(state, np.int32(unrolls), np.int32(updates)), fit, evaluate
-    )
+
+    def advance_by(state: RunState, unrolls: int, updates: int) -> RunState:
+        return advance(state, np.int32(unrolls), np.int32(updates))
+
+    return train._replace(init=init, advance=advance_by, fit=fit, evaluate=evaluate)

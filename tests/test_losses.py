@@ -1,0 +1,354 @@
+"""Energies and contrastive losses against golden values, loops in float64, extreme inputs and wrong shapes."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from src import losses
+from src.losses import CONTRASTIVE_LOSSES, ENERGIES, contrastive_loss
+from src.registry import Registry
+
+GOLDEN_ENERGIES, GOLDEN_QUASIMETRICS, GOLDEN_LOSSES = (
+    np.load(Path(__file__).parent / "golden" / f"{name}.npz") for name in ("energies", "quasimetrics", "contrastive")
+)
+PARAMS = {"cosine": 1.0, "iqe": 0.3}  # what the golden values were computed with; None for the others
+
+each_energy = pytest.mark.parametrize("name", ENERGIES)
+each_own_energy = pytest.mark.parametrize("name", ["l2", "l2_squared", "l1", "dot", "cosine"])  # not in quasimetrics.py
+each_loss = pytest.mark.parametrize("name", CONTRASTIVE_LOSSES)
+each_form = pytest.mark.parametrize("pairwise", [False, True], ids=["elementwise", "pairwise"])
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def lse(values):
+    return np.log(sum(np.exp(value) for value in values))
+
+
+# ---- Energies ----
+
+ENERGY_LOOPS = {
+    "l2": lambda x, y: -np.sqrt(sum((a - b) ** 2 for a, b in zip(x, y, strict=True)) + 1e-6),
+    "l2_squared": lambda x, y: -sum((a - b) ** 2 for a, b in zip(x, y, strict=True)),
+    "l1": lambda x, y: -sum(abs(a - b) for a, b in zip(x, y, strict=True)),
+    "dot": lambda x, y: sum(a * b for a, b in zip(x, y, strict=True)),
+    "cosine": lambda x, y: sum(x * y) / np.sqrt(sum(x**2) * sum(y**2)),
+}
+
+
+def test_energies_are_the_documented_ones():
+    assert set(ENERGIES) == {*ENERGY_LOOPS, "mrn", "mrn_max", "iqe"}
+
+
+@each_own_energy
+def test_energy_golden_values(name):
+    x, y, param = GOLDEN_ENERGIES["x"], GOLDEN_ENERGIES["y"], PARAMS.get(name)
+    np.testing.assert_allclose(ENERGIES[name](x, y, param), GOLDEN_ENERGIES[name], rtol=1e-5)
+    pairwise = ENERGIES[name].pairwise(x, y, param)
+    np.testing.assert_allclose(pairwise, GOLDEN_ENERGIES[f"pairwise_{name}"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mrn", "mrn_max", "iqe"])
+def test_quasimetric_energies_are_minus_the_golden_distances(name):
+    x, y, param = GOLDEN_QUASIMETRICS["x"], GOLDEN_QUASIMETRICS["y"], PARAMS.get(name)
+    np.testing.assert_allclose(ENERGIES[name](x, y, param), -GOLDEN_QUASIMETRICS[name], rtol=1e-5)
+    np.testing.assert_allclose(np.diagonal(ENERGIES[name].pairwise(x, y, param)), -GOLDEN_QUASIMETRICS[name], rtol=1e-5)
+
+
+@each_own_energy
+def test_energy_equals_loops_in_float64(name):
+    x, y = normal(0, 5, 7), normal(1, 4, 7)
+    expected = [[ENERGY_LOOPS[name](a, b) for b in y.astype(np.float64)] for a in x.astype(np.float64)]
+    np.testing.assert_allclose(ENERGIES[name].pairwise(x, y, PARAMS.get(name)), expected, rtol=1e-5, atol=1e-6)
+
+
+@each_own_energy
+def test_pairwise_equals_elementwise_in_value_and_gradient(name):
+    energy, param = ENERGIES[name], PARAMS.get(name)
+    x, y, weights = normal(2, 6, 32), normal(3, 5, 32), normal(4, 6, 5)
+
+    def elementwise(x, y):
+        return energy(jnp.repeat(x, 5, axis=0), jnp.tile(y, (6, 1)), param).reshape(6, 5)
+
+    def pairwise(x, y):
+        return energy.pairwise(x, y, param)
+
+    np.testing.assert_allclose(pairwise(x, y), elementwise(x, y), rtol=1e-5, atol=1e-5)
+    forms = (pairwise, elementwise)
+    grads, expected = (jax.jit(jax.grad(lambda x, y, f=f: jnp.sum(weights * f(x, y)), (0, 1)))(x, y) for f in forms)
+    jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, atol=1e-4), grads, expected)
+    assert np.abs(expected[0]).max() > 1e-2
+
+
+@each_own_energy
+@each_form
+def test_energy_is_finite_at_equal_points_and_at_extremes(name, pairwise):
+    energy, param = ENERGIES[name], PARAMS.get(name)
+    apply = energy.pairwise if pairwise else energy
+    value_and_grads = jax.jit(jax.value_and_grad(lambda x, y: jnp.sum(apply(x, y, param)), (0, 1)))
+    for scale in (0.0, 1.0, 1e4):
+        x = scale * normal(5, 6, 32)
+        for y in (x, -x, np.zeros_like(x)):
+            assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(value_and_grads(x, y)))
+
+
+@each_energy
+def test_energy_does_not_broadcast(name):
+    energy, param = ENERGIES[name], PARAMS.get(name)
+    for shapes in [((4, 32), (32,)), ((4, 32), (1, 32)), ((4, 1, 32), (1, 4, 32)), ((4, 32), (4, 16))]:
+        with pytest.raises(ValueError, match="one shape"):
+            energy(*map(jnp.zeros, shapes), param)
+    for shapes in [((32,), (32,)), ((4, 32), (32,)), ((2, 4, 32), (2, 4, 32)), ((4, 32), (4, 16))]:
+        with pytest.raises(ValueError, match=r"x \[B, D\] and y \[C, D\]"):
+            energy.pairwise(*map(jnp.zeros, shapes), param)
+
+
+@each_energy
+def test_energy_takes_a_scalar_parameter_if_and_only_if_it_has_one(name):
+    energy, x = ENERGIES[name], jnp.ones((3, 32))
+    for apply in (energy, energy.pairwise):
+        if energy.init is None:
+            with pytest.raises(ValueError, match=f"{name} has no learned parameter"):
+                apply(x, x, 1.0)
+        else:
+            for param in (None, jnp.ones(3)):
+                with pytest.raises(ValueError, match=f"{name} needs its learned parameter"):
+                    apply(x, x, param)
+
+
+def test_energies_with_a_learned_parameter():
+    inits = {name: energy.init for name, energy in ENERGIES.items() if energy.init is not None}
+    assert inits == {"cosine": 1 / 0.07, "iqe": 0.0}
+
+
+def test_cosine_scale_multiplies_and_norms_are_per_pair():
+    x, y = jnp.array([[3.0, 0.0], [0.0, 100.0]]), jnp.array([[0.1, 0.0], [1.0, 1.0]])
+    np.testing.assert_allclose(ENERGIES["cosine"](x, y, 2.0), [2.0, np.sqrt(2.0)], rtol=1e-6)
+    np.testing.assert_allclose(ENERGIES["cosine"](jnp.zeros((2, 2)), y, 2.0), [0.0, 0.0])
+
+
+def test_adding_an_energy_takes_a_decorator(monkeypatch):
+    monkeypatch.setattr(losses, "ENERGIES", Registry("energy"))
+
+    @losses.energy("l4", "quartic")
+    def l4(x, y):
+        return -jnp.sum((x - y) ** 4, axis=-1)
+
+    @losses.energy("scaled", pairwise=lambda x, y, scale: jnp.full((len(x), len(y)), scale), init=3.0)
+    def scaled(x, y, scale):
+        return scale * jnp.sum(x * y, axis=-1)
+
+    x, y = normal(8, 4, 3), normal(9, 2, 3)
+    assert losses.ENERGIES["quartic"].between is l4 and losses.ENERGIES["l4"].init is None
+    expected = [[-np.sum((a - b) ** 4) for b in y] for a in x]
+    np.testing.assert_allclose(losses.ENERGIES["l4"].pairwise(x, y), expected, rtol=1e-4)
+    np.testing.assert_allclose(losses.ENERGIES["scaled"].pairwise(x, y, 2.0), np.full((4, 2), 2.0))
+    assert losses.ENERGIES["scaled"].between is scaled
+
+
+# ---- Registries ----
+
+
+@pytest.mark.parametrize(
+    ("registry", "name", "alias"),
+    [
+        (ENERGIES, "l2", "norm"),
+        (ENERGIES, "l2_squared", "l2_no_sqrt"),
+        (ENERGIES, "cosine", "cos"),
+        (CONTRASTIVE_LOSSES, "infonce", "fwd_infonce"),
+        (CONTRASTIVE_LOSSES, "infonce_backward", "bwd_infonce"),
+        (CONTRASTIVE_LOSSES, "symmetric_infonce", "sym_infonce"),
+        (CONTRASTIVE_LOSSES, "binary", "binary_nce"),
+        (CONTRASTIVE_LOSSES, "dpo", "dp"),
+    ],
+)
+def test_alias_is_the_same_entry(registry, name, alias):
+    assert registry[alias] is registry[name]
+    assert name in list(registry) and alias not in list(registry)
+
+
+# ---- Contrastive losses ----
+
+
+def loop_infonce(logits, resubs):
+    total = 0.0
+    for i, row in enumerate(logits):
+        total += lse([value for j, value in enumerate(row) if resubs or j != i]) - row[i]
+    return total / len(logits)
+
+
+def loop_entries(entry):
+    """Mean over all entries of entry(F_ij, F_ii, i == j)."""
+
+    def loop(logits):
+        pairs = [(i, j) for i in range(len(logits)) for j in range(len(logits))]
+        return sum(entry(logits[i, j], logits[i, i], i == j) for i, j in pairs) / len(pairs)
+
+    return loop
+
+
+def loop_fb(logits):
+    size, total = len(logits), 0.0
+    for i in range(size):
+        total += -logits[i, i] + 0.5 * sum(logits[i, j] ** 2 for j in range(size) if j != i) / (size - 1)
+    return total / size
+
+
+def sigmoid(value):
+    return 1 / (1 + np.exp(-value))
+
+
+LOSS_LOOPS = {
+    "binary": loop_entries(lambda f, _, positive: -np.log(sigmoid(f) if positive else 1 - sigmoid(f))),
+    "fb": loop_fb,
+    "dpo": loop_entries(lambda f, positive_logit, _: -np.log(sigmoid(positive_logit - f))),
+    "ipo": loop_entries(lambda f, positive_logit, _: (positive_logit - f - 1) ** 2),
+    "sppo": loop_entries(lambda f, _, positive: 5 * (f - 1) ** 2 if positive else (f + 1) ** 2),  # B = 5
+}
+RESUBS_LOSS_LOOPS = {
+    "infonce": loop_infonce,
+    "infonce_backward": lambda logits, resubs: loop_infonce(logits.T, resubs),
+    "symmetric_infonce": lambda logits, resubs: loop_infonce(logits, resubs) + loop_infonce(logits.T, resubs),
+    "flatnce": lambda logits, resubs: 1.0,
+    "flatnce_backward": lambda logits, resubs: 1.0,
+}
+
+
+@each_loss
+def test_loss_golden_values(name):
+    np.testing.assert_allclose(CONTRASTIVE_LOSSES[name](GOLDEN_LOSSES["logits"]), GOLDEN_LOSSES[name], rtol=1e-5)
+
+
+@each_loss
+def test_loss_equals_loops_in_float64(name):
+    logits = 2 * normal(10, 5, 5)
+    exact = logits.astype(np.float64)
+    if name in LOSS_LOOPS:
+        np.testing.assert_allclose(CONTRASTIVE_LOSSES[name](logits), LOSS_LOOPS[name](exact), rtol=1e-5)
+        return
+    for resubs in (True, False):
+        expected = RESUBS_LOSS_LOOPS[name](exact, resubs)
+        np.testing.assert_allclose(CONTRASTIVE_LOSSES[name](logits, resubs=resubs), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["flatnce", "flatnce_backward"])
+def test_flatnce_gradient_golden_values(name):
+    grad = jax.jit(jax.grad(CONTRASTIVE_LOSSES[name]))(GOLDEN_LOSSES["logits"])
+    np.testing.assert_allclose(grad, GOLDEN_LOSSES[f"{name}_grad"], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["flatnce", "flatnce_backward"])
+def test_flatnce_gradient_without_resubs_is_a_softmax_over_negatives(name):
+    logits = normal(11, 5, 5)
+    grad = jax.jit(jax.grad(lambda logits: CONTRASTIVE_LOSSES[name](logits, resubs=False)))(logits)
+    rows, grad = (logits.T, grad.T) if name == "flatnce_backward" else (logits, grad)
+    for i, row in enumerate(rows.astype(np.float64)):
+        total = sum(np.exp(f) for j, f in enumerate(row) if j != i)
+        expected = [(-1.0 if j == i else np.exp(f) / total) / 5 for j, f in enumerate(row)]
+        np.testing.assert_allclose(grad[i], expected, atol=1e-6)
+
+
+@each_loss
+def test_loss_is_finite_at_extreme_logits(name):
+    signs, value_and_grad = np.sign(normal(12, 6, 6)), jax.jit(jax.value_and_grad(CONTRASTIVE_LOSSES[name]))
+    for logits in (1e4 * signs, np.full((6, 6), 1e4), np.full((6, 6), -1e4), 2e4 * np.eye(6) - 1e4, np.zeros((6, 6))):
+        value, grad = value_and_grad(logits.astype(np.float32))
+        assert np.isfinite(value) and np.all(np.isfinite(grad))
+
+
+def test_infonce_resolves_small_losses_of_large_logits():
+    logits = 1000.0 + 8.0 * np.eye(2, dtype=np.float32)
+    np.testing.assert_allclose(losses.infonce(logits), np.log1p(np.exp(-8.0)), rtol=1e-3)
+
+
+@each_loss
+@pytest.mark.parametrize("shape", [(6,), (6, 5), (1, 6), (2, 6, 6), ()])
+def test_loss_refuses_logits_that_are_not_square(name, shape):
+    with pytest.raises(ValueError, match="square logits"):
+        CONTRASTIVE_LOSSES[name](jnp.zeros(shape))
+
+
+# ---- contrastive_loss: penalties and metrics ----
+
+LOGITS, PHI, PSI = 2 * normal(13, 6, 6), normal(14, 6, 8), normal(15, 6, 8)
+
+
+@pytest.mark.parametrize("resubs", [True, False])
+@pytest.mark.parametrize("name", ["infonce", "flatnce_backward", "binary"])
+def test_penalties_add_to_the_loss(name, resubs):
+    loss_fn = CONTRASTIVE_LOSSES[name]
+    plain, _ = contrastive_loss(loss_fn, LOGITS, PHI, PSI, resubs=resubs)
+    assert plain == (loss_fn(LOGITS, resubs=resubs) if name in RESUBS_LOSS_LOOPS else loss_fn(LOGITS))
+
+    row_lse = [lse([f for j, f in enumerate(row) if resubs or j != i]) for i, row in enumerate(LOGITS.astype(float))]
+    loss, metrics = contrastive_loss(loss_fn, LOGITS, PHI, PSI, logsumexp_penalty=0.3, resubs=resubs)
+    np.testing.assert_allclose(loss - plain, 0.3 * np.mean(np.square(row_lse)), rtol=1e-4)
+    np.testing.assert_allclose(metrics["logsumexp"], np.mean(row_lse), rtol=1e-5)
+
+    loss, _ = contrastive_loss(loss_fn, LOGITS, PHI, PSI, l2_penalty=0.2, resubs=resubs)
+    np.testing.assert_allclose(loss - plain, 0.2 * (np.mean(PHI**2) + np.mean(PSI**2)), rtol=1e-4)
+
+
+def test_logsumexp_penalty_golden_value():
+    logits = GOLDEN_LOSSES["logits"]
+    plain, _ = contrastive_loss(losses.infonce, logits, PHI, PSI)
+    loss, _ = contrastive_loss(losses.infonce, logits, PHI, PSI, logsumexp_penalty=1.0)
+    np.testing.assert_allclose(loss - plain, GOLDEN_LOSSES["logsumexp_penalty"], rtol=1e-5)
+
+
+def test_any_function_of_the_logits_is_a_loss():
+    loss, _ = contrastive_loss(lambda logits: jnp.sum(logits), LOGITS, PHI, PSI, resubs=False)
+    np.testing.assert_allclose(loss, np.sum(LOGITS), rtol=1e-5)
+
+
+def test_metrics():
+    _, metrics = contrastive_loss(losses.infonce, LOGITS, PHI, PSI)
+    right_rows = right_signs = 0
+    for i in range(6):
+        right_rows += max(range(6), key=lambda j, i=i: LOGITS[i, j]) == i
+        right_signs += sum((LOGITS[i, j] > 0) == (i == j) for j in range(6))
+    expected = {
+        "categorical_accuracy": right_rows / 6,
+        "binary_accuracy": right_signs / 36,
+        "logits_pos": np.mean([LOGITS[i, i] for i in range(6)]),
+        "logits_neg": np.mean([LOGITS[i, j] for i in range(6) for j in range(6) if i != j]),
+        "logsumexp": np.mean([lse(row) for row in LOGITS]),
+        "phi_norm": np.mean([np.sqrt(sum(row**2)) for row in PHI]),
+        "psi_norm": np.mean([np.sqrt(sum(row**2)) for row in PSI]),
+    }
+    assert set(metrics) == set(expected)
+    for key, value in expected.items():
+        np.testing.assert_allclose(metrics[key], value, rtol=1e-5, err_msg=key)
+
+
+@pytest.mark.parametrize("resubs", [True, False])
+@each_loss
+def test_a_batch_of_one_has_no_nan(name, resubs):
+    def loss(logits, phi, psi):
+        options = {"logsumexp_penalty": 0.1, "l2_penalty": 0.1, "resubs": resubs}
+        return contrastive_loss(CONTRASTIVE_LOSSES[name], logits, phi, psi, **options)
+
+    (value, metrics), grads = jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(LOGITS[:1, :1], PHI[:1], PSI[:1])
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((value, metrics, grads)))
+    assert metrics["logits_neg"] == 0 and metrics["logits_pos"] == LOGITS[0, 0]
+
+
+def test_contrastive_loss_refuses_representations_that_do_not_fit():
+    for phi, psi in [(PHI[:5], PSI), (PHI, PSI[:5]), (PHI[0], PSI), (PHI[None], PSI[None])]:
+        with pytest.raises(ValueError, match="phi and psi"):
+            contrastive_loss(losses.infonce, LOGITS, phi, psi)
+    with pytest.raises(ValueError, match="square logits"):
+        contrastive_loss(jnp.mean, LOGITS[:, :5], PHI, PSI[:5])
+
+
+def test_contrastive_loss_compiles_over_seeds():
+    seeds = [jnp.stack([z, 2 * z]) for z in (LOGITS, PHI, PSI)]
+    loss, metrics = jax.jit(jax.vmap(lambda *z: contrastive_loss(losses.infonce, *z, logsumexp_penalty=0.1)))(*seeds)
+    expected, expected_metrics = contrastive_loss(losses.infonce, 2 * LOGITS, 2 * PHI, 2 * PSI, logsumexp_penalty=0.1)
+    np.testing.assert_allclose(loss[1], expected, rtol=1e-5)
+    np.testing.assert_allclose(metrics["phi_norm"][1], expected_metrics["phi_norm"], rtol=1e-5)

@@ -1,0 +1,393 @@
+"""Tests that the packaging files agree with each other and that the set-up scripts do and say what they should."""
+
+import fcntl
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
+EXTRAS = PROJECT["optional-dependencies"]
+DIRECT = [Requirement(line) for line in PROJECT["dependencies"] + EXTRAS["dev"]]
+PIN_LINES = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+SCRIPTS = [".ci/run", "scripts/train.sh", "scripts/test.sh"]
+
+
+def pinned() -> dict[str, str]:
+    return {canonicalize_name(name): version for name, version in (line.split("==") for line in PIN_LINES)}
+
+
+# The files agree
+
+
+def test_requirements_hold_only_exact_pins():
+    assert [line for line in PIN_LINES if not re.fullmatch(r"[\w-]+==[\w.]+", line)] == []
+    assert len(pinned()) == len(PIN_LINES), "no package twice"
+
+
+@pytest.mark.parametrize("dependency", DIRECT, ids=lambda dependency: dependency.name)
+def test_pin_is_within_the_range(dependency):
+    operators = {specifier.operator for specifier in dependency.specifier}
+    assert operators == {">=", "<"}, "a range has both ends"
+    assert dependency.specifier.contains(pinned()[canonicalize_name(dependency.name)])
+
+
+@pytest.mark.parametrize("names", [("mujoco", "mujoco-mjx"), ("jax", "jaxlib")])
+def test_twins_share_a_version(names):
+    first, second = (pinned()[name] for name in names)
+    assert first == second
+
+
+def test_cuda_extras_leave_the_version_to_jax():
+    assert {name: EXTRAS[name] for name in EXTRAS if name != "dev"} == {
+        "cuda12": ["jax[cuda12]"],
+        "cuda13": ["jax[cuda13]"],
+    }
+
+
+def test_conda_environment_matches_pyproject():
+    python, pip, by_pip = CONDA["dependencies"]
+    assert CONDA["name"] == PROJECT["name"]
+    assert pip == "pip"
+    assert python.startswith("python=")
+    assert SpecifierSet(PROJECT["requires-python"]).contains(python.removeprefix("python="))
+    assert by_pip == {"pip": ["-c requirements.txt", "-e ."]}, "every other version comes from these two files"
+
+
+def test_every_module_is_packaged():
+    folders = {path.parent for top in ("src", "envs") for path in (ROOT / top).rglob("*.py")}
+    packages = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert packages == set(PYPROJECT["tool"]["setuptools"]["packages"])
+    assert {path.stem for path in ROOT.glob("*.py")} <= set(PYPROJECT["tool"]["setuptools"]["py-modules"])
+
+
+@pytest.mark.parametrize(
+    "name", ["pyproject.toml", "requirements.txt", "environment.yml", "scripts/setup.sh", *SCRIPTS]
+)
+def test_nothing_is_tied_to_one_machine(name):
+    text = (ROOT / name).read_text()
+    assert not re.search(r"\w://|\b[\w-]+\.(com|org|net|io)\b", text), "a host"
+    assert not re.search(r"--(extra-)?index-url|--find-links|--trusted-host|^\s*-[if]\s", text, re.M), "an index"
+    assert not re.search(r"(?<![\w.}])/(home|root|Users|tmp|opt|work|mnt)\b", text), "an absolute path"
+
+
+# The scripts, run on fakes in a copy of the tree: no network, no GPU, and only the tools that they may count on
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_script_can_be_called(name):
+    assert os.access(ROOT / name, os.X_OK)
+    assert (ROOT / name).read_text().startswith("#!/usr/bin/env bash\n")
+
+
+@pytest.mark.parametrize("name", ["scripts/setup.sh", *SCRIPTS])
+def test_script_parses(name):
+    subprocess.run(["bash", "-n", ROOT / name], check=True)
+
+
+TOOLS = [
+    "awk",
+    "bash",
+    "cat",
+    "chmod",
+    "cksum",
+    "df",
+    "dirname",
+    "env",
+    "flock",
+    "grep",
+    "mkdir",
+    "rm",
+    "sleep",
+    "touch",
+]
+
+# Makes a venv whose Python is the one of this test; any other call just passes or fails as told.
+FAKE_UV = f"""#!/usr/bin/env bash
+echo "$@" >>"$CALLS"
+if [ "$1" = venv ]; then
+  venv=${{!#}}
+  mkdir -p "$venv/bin"
+  touch "$venv/bin/activate"
+  printf '#!/usr/bin/env bash\\nexec "{sys.executable}" "$@"\\n' >"$venv/bin/python"
+  chmod +x "$venv/bin/python"
+else
+  sleep "${{SLOW:-0}}"
+  echo "${{BROKEN:-}}"
+  [ -z "${{BROKEN:-}}" ] && [ -e pyproject.toml ]
+fi
+"""
+
+
+class Machine:
+    """A copy of the scripts in a folder with a space in its name, and a PATH of its own."""
+
+    def __init__(self, folder: Path):
+        self.root, self.bin, self.calls_log = folder / "a copy", folder / "bin", folder / "calls"
+        (self.root / "scripts").mkdir(parents=True)
+        self.bin.mkdir()
+        for name in ("pyproject.toml", "requirements.txt", "scripts/setup.sh", "scripts/train.sh", "scripts/test.sh"):
+            shutil.copy(ROOT / name, self.root / name)
+        (self.root / "training.py").write_text("import sys; print(sys.argv[1:])")
+        for tool in TOOLS:
+            if found := shutil.which(tool):
+                (self.bin / tool).symlink_to(found)
+        self.env = {"PATH": str(self.bin), "CALLS": str(self.calls_log)}
+
+    def fake(self, name: str, text: str) -> None:
+        (self.bin / name).write_text(text)
+        (self.bin / name).chmod(0o755)
+
+    def fake_python(self, name: str, line: str) -> None:
+        self.fake(name, f'#!/usr/bin/env bash\nexec "{sys.executable}" -c "import sys; {line}; $2"\n')
+
+    def start(self, *command: str, **env: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            command,
+            cwd=self.root,
+            env=self.env | env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *command: str, **env: str) -> tuple[int, str, list[str]]:
+        process = self.start(*command, **env)
+        out, err = process.communicate(timeout=30)
+        return process.returncode, out.strip(), err.splitlines()
+
+    def call(self, function: str, **env: str) -> tuple[int, str, list[str]]:
+        return self.run("bash", "-c", f"set -euo pipefail; source scripts/setup.sh; {function}", **env)
+
+    def calls(self) -> list[str]:
+        """The calls of the fake uv since the last look."""
+        lines = self.calls_log.read_text().splitlines() if self.calls_log.exists() else []
+        self.calls_log.unlink(missing_ok=True)
+        return [re.sub(r" --python .*", "", line) for line in lines]
+
+    def stamps(self) -> list[str]:
+        return sorted(path.name for path in self.root.glob(".venv/goalax-*"))
+
+
+@pytest.fixture
+def machine(tmp_path):
+    return Machine(tmp_path)
+
+
+@pytest.fixture
+def uv_machine(machine):
+    machine.fake("uv", FAKE_UV)
+    machine.fake_python("python3", "pass")
+    return machine
+
+
+TRAIN, TEST = "scripts/train.sh", "scripts/test.sh"
+INSTALL, INSTALL_DEV = "pip install -e . -c requirements.txt", "pip install -e .[dev] -c requirements.txt"
+
+
+@pytest.mark.parametrize("version, fits", [((3, 10), False), ((3, 11), True), ((3, 14), True), ((3, 15), False)])
+def test_python_versions(machine, version, fits):
+    machine.fake_python("python3", f"sys.version_info = {version}")
+    status, out, err = machine.call("find_python")
+    assert (status == 0, out == str(machine.bin / "python3"), not err) == (fits, fits, fits)
+
+
+def test_newer_python_beside_an_old_one_is_found(machine):
+    machine.fake_python("python3", "sys.version_info = (3, 9)")
+    machine.fake_python("python3.12", "sys.version_info = (3, 12)")
+    assert machine.call("find_python") == (0, str(machine.bin / "python3.12"), [])
+    assert machine.call("find_python", PYTHON="python3")[0] == 1, "PYTHON is taken at its word"
+
+
+def test_old_python_stops_with_one_sentence(machine):
+    machine.fake_python("python3", "sys.version_info = (3, 9)")
+    sentence = "goalax: No Python from 3.11 to 3.14 was found: install one, or name one with PYTHON=/path/to/python."
+    assert machine.run(TRAIN) == (1, "", [sentence])
+    assert machine.run(TRAIN, PYTHON="python3") == (
+        1,
+        "",
+        ["goalax: PYTHON=python3 is not a Python from 3.11 to 3.14."],
+    )
+    assert not (machine.root / ".venv").exists()
+
+
+def test_missing_ensurepip_stops_with_one_sentence(machine):
+    machine.fake_python("python3", "sys.modules['ensurepip'] = None")
+    sentence = f"goalax: {machine.bin}/python3 cannot make a venv: install python3-venv (Debian, Ubuntu) or uv."
+    assert machine.run(TRAIN) == (1, "", [sentence])
+
+
+TABLE = "| NVIDIA-SMI 580.65.06   Driver Version: 580.65.06   {}     |"
+
+
+@pytest.mark.parametrize(
+    "answer, capability, build",
+    [
+        (TABLE.format("CUDA Version: 13.0"), "9.0", "cuda13"),
+        (TABLE.format("CUDA Version: 13.0"), "9.0\n7.0", "cuda12"),  # CUDA 13 has no Volta
+        (TABLE.format("CUDA Version: 14.1"), "12.0", "cuda13"),
+        (TABLE.format("CUDA UMD Version: 13.2"), "10.0", "cuda13"),  # the wording of some drivers
+        (TABLE.format("CUDA Version: 12.4"), "9.0", "cuda12"),
+        (TABLE.format("CUDA Version: 11.8"), "7.0", ""),
+        (TABLE.format("CUDA Version: N/A"), "7.0", ""),
+        ("", "", ""),
+    ],
+)
+def test_jax_build_fits_the_driver(machine, answer, capability, build):
+    machine.fake("nvidia-smi", f"#!/usr/bin/env bash\n[ $# = 0 ] && echo '{answer}' || echo '{capability}'\n")
+    too_old = ["goalax: The NVIDIA driver is too old for JAX (it offers CUDA 11, JAX needs 12): using the CPU."]
+    assert machine.call("jax_build") == (0, build, too_old if "11.8" in answer else [])
+
+
+def test_jax_build_is_the_cpu_one_without_a_working_driver(machine):
+    assert machine.call("jax_build") == (0, "", [])
+    machine.fake("nvidia-smi", f"#!/usr/bin/env bash\necho '{TABLE.format('CUDA Version: 13.0')}'\nexit 9\n")
+    assert machine.call("jax_build") == (0, "", [])
+
+
+def test_installs_once_and_passes_the_flags_on(uv_machine):
+    status, out, err = uv_machine.run("bash", "-c", f"cd / && '{uv_machine.root}/{TRAIN}' --env 'a b'")
+    assert (status, out) == (0, "['--env', 'a b']")
+    assert [line.split(" ")[1] for line in err] == ["Making", "Installing"]
+    assert uv_machine.calls() == ["venv --clear --seed", INSTALL]
+    assert uv_machine.run(TRAIN, "again") == (0, "['again']", [])
+    assert uv_machine.calls() == []
+
+
+def test_dev_tools_are_added_and_stay(uv_machine):
+    uv_machine.run(TRAIN)
+    uv_machine.calls()
+    status, out, _ = uv_machine.run(TEST, "--version")
+    assert (status, out) == (0, f"pytest {pytest.__version__}")
+    assert uv_machine.calls() == [INSTALL_DEV]
+    uv_machine.run(TRAIN)
+    uv_machine.run(TEST, "--version")
+    assert uv_machine.calls() == []
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "requirements.txt"])
+def test_changed_file_is_installed_again(uv_machine, name):
+    uv_machine.run(TEST, "--version")
+    uv_machine.calls()
+    with (uv_machine.root / name).open("a") as file:
+        file.write("# changed\n")
+    uv_machine.run(TRAIN)
+    assert uv_machine.calls() == [INSTALL]
+    uv_machine.run(TEST, "--version")
+    assert uv_machine.calls() == [INSTALL_DEV]
+
+
+def test_new_driver_replaces_the_cuda_build(uv_machine):
+    uv_machine.run(TRAIN)
+    uv_machine.run(TEST, "--version")
+    uv_machine.calls()
+    uv_machine.fake("nvidia-smi", f"#!/usr/bin/env bash\necho '{TABLE.format('CUDA Version: 12.4')}'\n")
+    uv_machine.run(TEST, "--version")
+    assert uv_machine.calls() == [
+        "pip uninstall -y jax-cuda13-plugin jax-cuda13-pjrt",
+        "pip install -e .[cuda12,dev] -c requirements.txt",
+    ]
+
+
+@pytest.mark.parametrize(
+    "last_line, reason",
+    [
+        ("OSError: [Errno 28] No space left on device", "because the disk is full"),
+        ("dns error: failed to lookup address", "because the package index could not be reached"),
+        ("No solution found", "for the reason given there"),
+    ],
+)
+def test_failed_install_is_told_and_resumed(uv_machine, last_line, reason):
+    uv_machine.run(TRAIN, BROKEN="No space left, and connection refused")  # is forgotten by the next call
+    status, out, err = uv_machine.run(TRAIN, BROKEN=last_line)
+    log = uv_machine.root / ".venv.log"
+    assert (status, out) == (1, "")
+    assert err[1:] == [f"goalax: The install logged in {log} stopped {reason}; the next call resumes it."]
+    assert log.read_text().splitlines() == [last_line]
+    assert uv_machine.stamps() == []
+    assert uv_machine.run(TRAIN)[:2] == (0, "[]")
+
+
+def test_moved_copy_is_installed_again(uv_machine):
+    uv_machine.run(TRAIN)
+    uv_machine.calls()
+    uv_machine.root = uv_machine.root.rename(uv_machine.root.parent / "moved")
+    uv_machine.run(TRAIN)
+    assert uv_machine.calls() == [INSTALL]
+
+
+def test_failed_update_leaves_no_stamp_of_the_past(uv_machine):
+    uv_machine.run(TEST, "--version")
+    pins = uv_machine.root / "requirements.txt"
+    before = pins.read_text()
+    pins.write_text(before + "# changed\n")
+    uv_machine.run(TRAIN, BROKEN="No solution found")
+    pins.write_text(before)
+    uv_machine.calls()
+    uv_machine.run(TEST, "--version")
+    assert uv_machine.calls() == [INSTALL_DEV], "what it was is no longer what .venv holds"
+
+
+def test_interrupted_install_is_resumed(uv_machine):
+    process = uv_machine.start(TRAIN, SLOW="20")
+    deadline = time.monotonic() + 20
+    while not (uv_machine.calls_log.exists() and INSTALL in uv_machine.calls_log.read_text()):
+        assert time.monotonic() < deadline, "the install never began"
+        time.sleep(0.02)
+    half = uv_machine.root / ".venv/lib/python3.11/site-packages/half-1.0.dist-info"
+    half.mkdir(parents=True)  # a package that was cut short
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.splitlines()[2:] == ["goalax: Interrupted; the next call resumes the install."]
+    assert uv_machine.stamps() == []
+    assert uv_machine.run(TRAIN)[:2] == (0, "[]")
+    assert not half.exists()
+    assert uv_machine.stamps() == ["goalax-ready"]
+
+
+@pytest.mark.parametrize("lost", ["python", "activate"])  # its Python was removed, or the making was cut short
+def test_half_made_venv_is_made_anew(uv_machine, lost):
+    uv_machine.run(TRAIN)
+    uv_machine.calls()
+    (uv_machine.root / ".venv/bin" / lost).unlink()
+    if lost == "activate":
+        (uv_machine.root / ".venv/goalax-ready").unlink()
+    assert uv_machine.run(TRAIN)[:2] == (0, "[]")
+    assert uv_machine.calls() == ["venv --clear --seed", INSTALL]
+
+
+@pytest.mark.skipif(not shutil.which("flock"), reason="no flock, no lock")
+def test_two_calls_at_once_install_once(uv_machine):
+    both = [uv_machine.start(TRAIN, SLOW="0.5") for _ in range(2)]
+    assert [process.communicate(timeout=30)[0].strip() for process in both] == ["[]", "[]"]
+    assert uv_machine.calls() == ["venv --clear --seed", INSTALL]
+
+
+def test_ready_call_waits_for_nobody(uv_machine):
+    uv_machine.run(TRAIN)
+    with (uv_machine.root / ".venv.log").open("a") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        assert uv_machine.run(TRAIN) == (0, "[]", [])
+
+
+def test_training_does_not_keep_the_lock(uv_machine):
+    lock = "import fcntl; fcntl.flock(open('.venv.log', 'a'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    (uv_machine.root / "training.py").write_text(lock)
+    assert uv_machine.run(TRAIN)[0] == 0
