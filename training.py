@@ -52,6 +52,8 @@ def train(run: Run, seeds: list[int], directories: list[Path]) -> int:
                 film(run, session.of_seed(state, 0), directories[0], display)
 
         display.say(f"{describe(run)}; writes to {directories[0]}")
+        if config.log_wandb:
+            display.note("--log_wandb has no effect yet: metrics go to metrics.csv, and nothing leaves this machine.")
         state = session.restored() if config.resume else None
         for directory, seed in zip(directories, seeds, strict=True):
             runs.write_config(directory, config, run.agent_config, seed)
@@ -89,7 +91,7 @@ def film(run: Run, state: RunState, directory: Path, display: Display) -> None:
         pictures = render.frames(run.eval_env, recording, float(run.env.dt) * config.action_repeat)
         render.save_gif(pictures, directory / "policy.gif")
     except render.RenderError as error:
-        display.say(f"No policy.gif: {error}.")
+        display.note(f"No policy.gif: {error}.")
 
 
 def describe(run: Run) -> str:

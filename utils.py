@@ -95,7 +95,7 @@ def read_flags(
     agent = config.agent
     for argument, following in itertools.pairwise([*argv, ""]):
         if argument == "--agent" or argument.startswith("--agent="):
-            agent = argument.removeprefix("--agent").removeprefix("=") or following
+            agent = argument.removeprefix("--agent").removeprefix("=") or following or agent
     if agent not in AGENTS:
         raise FlagError(f"--agent is {agent!r}; choose from: {choices(agent, list(AGENTS))}.")
     agent = AGENTS.resolve(agent)

@@ -1,11 +1,15 @@
-"""The environments: `create_env(name)`; importing this package fills the registry `ENVS`."""
+"""The environments: `create_env(name)`; importing this package fills the registry `ENVS` from every file in it."""
 
+import importlib
+import pkgutil
 import re
 
-from envs import ant, reacher, simple
 from envs.base import ENVS, GoalEnv
 from envs.maze import MAZES
 from src.registry import choices
+
+for module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{module.name}")
 
 
 def create_env(env_name: str, backend: str | None = None, dense_reward: bool = False) -> GoalEnv:

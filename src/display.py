@@ -34,13 +34,17 @@ class Display:
     def __exit__(self, *_) -> None:
         self.bar.stop()
 
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, soft_wrap=True)
+        sys.stdout.flush()
+
     def say(self, text: str) -> None:
-        """A line that stays; on a terminal, the bar shows it until there is progress."""
+        """What is going on: beside the bar on a terminal, a line elsewhere."""
         if self.console.is_terminal:
             self.bar.update(self.task, description=text)
         else:
-            self.console.print(text, soft_wrap=True)
-            sys.stdout.flush()
+            self.note(text)
 
     def step(self, env_steps: int) -> str:
         """Takes note of progress; returns the words for it."""

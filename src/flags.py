@@ -104,18 +104,20 @@ def normalize(argv: Sequence[str], configs: Sequence[Any], others: dict[str, typ
         name = name.replace("-", "_")
         negated = name.startswith("no_") and name not in known
         field = known.get(name.removeprefix("no_") if negated else name)
-        if field is None or (negated and field.type is not bool):
+        if field is None or (negated and value_type(field) is not bool):
             owners = [agent for agent, other in others.items() if name in names_of(other)]
             if owners:
                 raise FlagError(f"--{name} is a flag of --agent {' or '.join(owners)}, not of the agent chosen here.")
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
             hint = f"did you mean {', '.join('--' + other for other in near)}?" if near else "--help lists all flags."
             raise FlagError(f"Unknown flag --{name}; {hint}")
-        if field.type is bool:
+        if value_type(field) is bool:
             if not equals and rest and rest[0].lower() in ("true", "false", "1", "0"):
                 text, equals = rest.pop(0), "="
             value = convert(name, text, bool) if equals else True
-            result.append(f"--{field.name}" if value != negated else f"--no_{field.name}")
+            value = value != negated
+            bare = f"--{field.name}" if value else f"--no_{field.name}"
+            result.append(bare if field.type is bool else f"--{field.name}={value}")
             continue
         if not equals:
             if not rest or rest[0].startswith("--"):

@@ -72,6 +72,8 @@ def frames(env: Any, recording: Recording, seconds_per_row: float) -> list[np.nd
     every = max(1, round(1 / (FRAMES_PER_SECOND * seconds_per_row)))
     pictures = []
     with renderer:
+        for effect in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
+            renderer.scene.flags[effect] = False  # most of the time goes there when there is no GPU
         for episode in range(recording.q.shape[1]):
             for row in range(0, int(recording.alive[:, episode].sum()), every):
                 goal = recording.goal[row, episode]

@@ -192,14 +192,15 @@ def compile_train(train: Train, key: Array) -> Train:
     """The functions compiled for the shapes that follow from `key`, side by side; slow, or fast with a filled cache."""
     state = jax.eval_shape(train.init, key)
     count = jax.ShapeDtypeStruct((), jnp.int32)
+    once = {"xla_backend_optimization_level": 0}  # what runs once is not worth a long compilation
     lowered = [
-        train.advance.lower(state, count, count),
-        train.evaluate.lower(state),
-        train.init.lower(key),
-        train.fit.lower(state),
+        (train.advance.lower(state, count, count), None),
+        (train.evaluate.lower(state), None),
+        (train.init.lower(key), once),
+        (train.fit.lower(state), once),
     ]
     with ThreadPoolExecutor() as pool:
-        advance, evaluate, init, fit = pool.map(lambda function: function.compile(), lowered)
+        advance, evaluate, init, fit = pool.map(lambda pair: pair[0].compile(pair[1]), lowered)
 
     def advance_by(state: RunState, unrolls: int, updates: int) -> RunState:
         return advance(state, np.int32(unrolls), np.int32(updates))

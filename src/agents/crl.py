@@ -54,7 +54,7 @@ def make(config: CRLConfig, spec: Spec) -> Agent:
             "actor": actor.init(actor_key, state, goal),
             "phi": encoder.init(phi_key, jnp.concatenate([state, action])),
             "psi": encoder.init(psi_key, goal),
-            "energy": None if energy.init is None else jnp.array(energy.init),
+            "energy": None if energy.init is None else jnp.float32(energy.init),
             "log_alpha": jnp.zeros(()),
         }
         return CRLState(params, optimizer.init(params))

@@ -1,0 +1,166 @@
+"""Tests of the agents: every flag changes the update, shapes, what each loss reaches, the actor and its temperature."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from src.agents import AGENTS
+from src.agents.base import ActorConfig, actor_goals, entropy_actor_loss
+from src.types import Batch, Spec
+
+SPEC = Spec(state_size=5, goal_size=2, action_size=3, goal_indices=(1, 3), discounting=0.9)
+SMALL = {"h_dim": 8, "n_hidden": 2, "repr_dim": 8}  # repr_dim: the quasimetric energies take multiples of 8
+
+
+def small_batch(size=6):
+    normal = lambda i, *shape: jax.random.normal(jax.random.PRNGKey(i), shape)  # noqa: E731
+    return Batch(
+        state=normal(0, size, 5),
+        action=jnp.tanh(normal(1, size, 3)),
+        next_state=normal(2, size, 5),
+        goal=normal(3, size, 2),
+        future_state=normal(4, size, 5),
+        future_action=jnp.tanh(normal(5, size, 3)),
+        reward=jnp.zeros(size),
+        discount=jnp.full(size, 0.9),
+    )
+
+
+def make(name, **flags):
+    config = AGENTS[name].config
+    known = {field.name for field in dataclasses.fields(config)}
+    return AGENTS[name].make(config(**{k: v for k, v in {**SMALL, **flags}.items() if k in known}), SPEC)
+
+
+def after_updates(agent, count=2):
+    """State and last metrics after updates, not compiled: that would take longer than to run them."""
+    state = agent.init(jax.random.PRNGKey(7))
+    for i in range(count):
+        state, metrics = agent.update(state, small_batch(), jax.random.PRNGKey(i))
+    return state, metrics
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_shapes_and_ranges(name):
+    agent = make(name)
+    state, metrics = after_updates(agent, 1)
+    observed, goal = jnp.ones((4, 5)), jnp.ones((4, 2))
+    for action in (agent.mode(state, observed, goal), agent.act(state, observed, goal, jax.random.PRNGKey(0))):
+        assert action.shape == (4, 3) and bool(jnp.all(jnp.abs(action) <= 1))
+    assert agent.mode(state, observed[0], goal[0]).shape == (3,)
+    assert all(value.shape == () and bool(jnp.isfinite(value)) for value in metrics.values())
+    before = jax.tree.map(jnp.shape, agent.init(jax.random.PRNGKey(0)))
+    assert jax.tree.map(jnp.shape, state) == before
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_act_explores_and_mode_does_not(name):
+    agent = make(name)
+    state = agent.init(jax.random.PRNGKey(0))
+    observed, goal = jnp.ones((1, 5)), jnp.ones((1, 2))
+    actions = [agent.act(state, observed, goal, jax.random.PRNGKey(i)) for i in range(2)]
+    assert not np.allclose(*actions)
+    np.testing.assert_array_equal(agent.mode(state, observed, goal), agent.mode(state, observed, goal))
+
+
+# Every flag of CRL, with a value under which the update differs from that of SMALL.
+CHANGES = {
+    "h_dim": {"h_dim": 9},
+    "n_hidden": {"n_hidden": 3},
+    "use_ln": {"use_ln": False},
+    "use_relu": {"use_relu": True},
+    "skip_connections": {"skip_connections": 1},
+    "policy_lr": {"policy_lr": 0.1},
+    "alpha_lr": {"alpha_lr": 0.1},
+    "disable_entropy_actor": {"disable_entropy_actor": True},
+    "target_entropy_scale": {"target_entropy_scale": 5.0},
+    "random_goals": {"random_goals": 0.5},
+    "critic_lr": {"critic_lr": 0.1},
+    "repr_dim": {"repr_dim": 16},
+    "energy_fn": {"energy_fn": "iqe"},
+    "contrastive_loss_fn": {"contrastive_loss_fn": "binary"},
+    "logsumexp_penalty": {"logsumexp_penalty": 1.0},
+    "l2_penalty": {"l2_penalty": 1.0},
+    "resubs": {"resubs": False},
+}
+
+
+def test_the_list_of_changes_is_complete():
+    assert {field.name for field in dataclasses.fields(AGENTS["crl"].config)} == set(CHANGES)
+
+
+def outcome(agent):
+    """Parameters and metrics after updates."""
+    state, metrics = after_updates(agent)
+    return [np.asarray(leaf) for leaf in jax.tree.leaves((state.params, metrics))]
+
+
+@pytest.fixture(scope="module")
+def unchanged():
+    return outcome(make("crl"))
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_flag_changes_the_update(name, unchanged):
+    changed = outcome(make("crl", **CHANGES[name]))
+    shapes = [leaf.shape for leaf in unchanged] != [leaf.shape for leaf in changed]
+    # More than rounding: Adam's steps are about 3e-4 long.
+    assert shapes or any(np.max(np.abs(a - b)) > 1e-5 for a, b in zip(unchanged, changed, strict=True))
+
+
+@pytest.mark.parametrize("energy", ["cosine", "iqe"])
+def test_the_parameter_of_an_energy_is_learned(energy):
+    agent = make("crl", energy_fn=energy, repr_dim=16)
+    before = agent.init(jax.random.PRNGKey(7)).params["energy"]
+    assert after_updates(agent)[0].params["energy"] != before
+
+
+def test_the_actor_does_not_train_the_critic_nor_the_other_way_round():
+    still = {"policy_lr": 1e-20, "alpha_lr": 1e-20}
+    fixed, free = (after_updates(make("crl", **flags), 1)[0].params for flags in (still, {}))
+    for name in ("phi", "psi"):
+        for a, b in zip(jax.tree.leaves(fixed[name]), jax.tree.leaves(free[name]), strict=True):
+            np.testing.assert_array_equal(a, b)
+    fixed = after_updates(make("crl", critic_lr=1e-20), 1)[0].params
+    for a, b in zip(jax.tree.leaves(fixed["actor"]), jax.tree.leaves(free["actor"]), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_critic_loss_falls_on_a_fixed_batch():
+    agent = make("crl", critic_lr=1e-2)
+    state, first = after_updates(agent, 1)
+    for i in range(30):
+        state, metrics = agent.update(state, small_batch(), jax.random.PRNGKey(i))
+    assert metrics["critic_loss"] < 0.5 * first["critic_loss"]
+
+
+def test_actor_goals():
+    goal = jnp.arange(10.0).reshape(5, 2)
+    np.testing.assert_array_equal(actor_goals(goal, 0.0), goal)
+    np.testing.assert_array_equal(actor_goals(goal, 0.4), goal[jnp.array([1, 2, 2, 3, 4])])
+    np.testing.assert_array_equal(actor_goals(goal, 1.0), jnp.roll(goal, -1, axis=0))
+
+
+@pytest.mark.parametrize(("log_std", "sign"), [(-4.0, -1), (0.0, 1)])
+def test_temperature_moves_entropy_to_its_target(log_std, sign):
+    policy = (jnp.zeros((64, 3)), jnp.full((64, 3), log_std))
+    loss = lambda log_alpha: entropy_actor_loss(  # noqa: E731
+        ActorConfig(), policy, lambda action: jnp.sum(action, axis=-1), log_alpha, jax.random.PRNGKey(0)
+    )[0]
+    # Too little entropy: the loss falls with a higher temperature.
+    assert jnp.sign(jax.grad(loss)(jnp.zeros(()))) == sign
+
+
+def test_entropy_actor_loss_value():
+    policy = (jnp.zeros((4, 3)), jnp.full((4, 3), -1.0))
+    value = lambda action: jnp.sum(action, axis=-1)  # noqa: E731
+    loss, metrics = entropy_actor_loss(ActorConfig(), policy, value, jnp.log(0.5), jax.random.PRNGKey(0))
+    plain, _ = entropy_actor_loss(
+        ActorConfig(disable_entropy_actor=True), policy, value, jnp.log(0.5), jax.random.PRNGKey(0)
+    )
+    entropy = metrics["entropy"]
+    np.testing.assert_allclose(loss, plain - 0.5 * entropy + 0.5 * (entropy + 1.5), rtol=1e-5)
+    np.testing.assert_allclose(metrics["alpha_loss"], 0.5 * (entropy + 1.5), rtol=1e-5)

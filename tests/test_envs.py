@@ -1,0 +1,178 @@
+"""What is expected of every environment, under random actions and on frozen physics; and `create_env`."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import NUM_ENVS, STEPS
+from env_helpers import frozen, keys
+
+from envs import ENVS, create_env
+from envs.maze import MAZES
+
+NAMES = [name for name in ENVS if getattr(ENVS[name], "func", ENVS[name]).__module__.startswith("envs.")]
+MAZE_NAMES = [name for name in NAMES if "maze" in name]
+every_env = pytest.mark.parametrize("name", NAMES)
+
+# Body -> sizes of state and action, goal indices, thresholds (success, easy, hard), default backend.
+SPEC = {
+    "reacher": (10, 2, (4, 5, 6), (0.05, None, None), "generalized"),
+    "cheetah": (18, 6, (0,), (0.5, 2.0, None), "mjx"),
+    "pusher": (20, 7, (10, 11, 12), (0.1, None, 0.05), "generalized"),
+    "pusher_reacher": (17, 7, (14, 15, 16), (0.1, None, 0.05), "generalized"),
+    "ant": (29, 8, (0, 1), (0.5, 2.0, None), "spring"),
+    "ant_ball": (31, 8, (29, 30), (0.5, 2.0, None), "spring"),
+    "ant_push": (31, 8, (0, 1), (0.5, 2.0, None), "mjx"),
+    "humanoid": (246, 17, (0, 1, 2), (0.5, 2.0, None), "spring"),
+    "simple": (4, 2, (0, 1), (0.5, 2.0, None), "spring"),
+}
+
+
+def other_backends(*quick):
+    """The backends besides the default one of the cheapest environment of each kind; slow, but for the quick ones."""
+    for name in ("simple_u_maze", "reacher", "ant"):
+        for backend in ENVS[name]().backends[1:]:
+            marks = () if (name, backend) in quick else pytest.mark.slow
+            yield pytest.param(name, backend, marks=marks, id=f"{name}-{backend}")
+
+
+SIMPLE_BACKENDS = ["spring", "mjx", "positional", "generalized"]
+PAIRS = [
+    *((name, None) for name in NAMES),
+    *other_backends(*(("simple_u_maze", backend) for backend in SIMPLE_BACKENDS)),
+]
+
+
+# ---- Every environment -----------------------------------------------------------------------------------------------
+
+
+@every_env
+def test_sizes_are_those_of_the_specification(name):
+    env = create_env(name)
+    body = max((body for body in SPEC if name.startswith(body)), key=len)
+    thresholds = (env.goal_reach_thresh, env.goal_easy_thresh, env.goal_hard_thresh)
+    assert (env.state_dim, env.action_size, env.goal_indices, thresholds, env.backend) == SPEC[body]
+    assert env.goal_dim == len(env.goal_indices)
+    assert env.observation_size == env.state_dim + env.goal_dim
+    assert env.episode_length > 0 and env.help
+
+
+@every_env
+def test_reset(env_functions, name):
+    env, reset, _ = env_functions(name)
+    states = reset(keys(0))
+    state, goal = states.obs[:, : env.state_dim], states.obs[:, env.state_dim :]
+    assert states.obs.shape == (NUM_ENVS, env.observation_size) and np.isfinite(states.obs).all()
+    np.testing.assert_array_equal(goal, states.info["goal"])
+    np.testing.assert_array_equal(env.goal_of(state), state[:, list(env.goal_indices)])
+    np.testing.assert_allclose(states.metrics["dist"], np.linalg.norm(env.goal_of(state) - goal, axis=-1), rtol=1e-5)
+    assert not states.done.any() and not states.reward.any()
+    np.testing.assert_array_equal(states.obs, reset(keys(0)).obs)
+    starts, goals = (len(np.unique(values, axis=0)) for values in (state, goal))
+    assert goals >= (2 if name in MAZE_NAMES else NUM_ENVS)
+    assert starts == NUM_ENVS
+
+
+@pytest.mark.parametrize("name, backend", PAIRS)
+def test_random_steps_stay_finite(env_functions, name, backend):
+    env, reset, run = env_functions(name, backend)
+    big_maze = name in MAZE_NAMES and not name.endswith("u_maze")
+    states = reset(keys(0))
+    goal, rng = np.asarray(states.info["goal"]), np.random.default_rng(0)
+    for _ in range(200 // STEPS if big_maze or backend else 1000 // STEPS):
+        actions = rng.uniform(-1, 1, (STEPS, NUM_ENVS, env.action_size)).astype(np.float32)
+        states, trace = run(states, actions)
+        for leaf in jax.tree.leaves((states, trace)):
+            assert np.isfinite(leaf).all()
+        np.testing.assert_array_equal(trace.obs[..., env.state_dim :], np.broadcast_to(goal, (STEPS, *goal.shape)))
+        np.testing.assert_array_equal(trace.reward, trace.metrics["success"])
+        np.testing.assert_array_equal(trace.metrics["success"], trace.metrics["dist"] < env.goal_reach_thresh)
+    assert (np.asarray(trace.obs[-1] != trace.obs[-2]).any(axis=-1)).all()  # they still move
+
+
+@every_env
+def test_state_placed_at_the_goal_is_a_success(env_functions, name):
+    env, reset, run = env_functions(name)
+    states = reset(keys(1))
+    states = states.replace(info={"goal": env.goal_of(states.obs[:, : env.state_dim])})
+    _, trace = run(states, np.zeros((STEPS, NUM_ENVS, env.action_size), np.float32))
+    assert trace.reward[0].all() and trace.metrics["success"][0].all()
+
+
+@every_env
+def test_thresholds(env_functions, name):
+    env, state = frozen(env_functions, name)
+    achieved = env.goal_of(state.obs[: env.state_dim])
+    thresholds = {
+        "success": env.goal_reach_thresh,
+        "success_easy": env.goal_easy_thresh,
+        "success_hard": env.goal_hard_thresh,
+    }
+    thresholds = {metric: limit for metric, limit in thresholds.items() if limit is not None}
+    step = jax.jit(env.step)
+    for limit in thresholds.values():
+        for dist in (0.99 * limit, 1.01 * limit):
+            after = step(state.replace(info={"goal": achieved.at[0].add(dist)}), jnp.zeros(env.action_size))
+            assert set(after.metrics) == {"dist", *thresholds}
+            np.testing.assert_allclose(after.metrics["dist"], dist, rtol=1e-4)
+            for metric, other in thresholds.items():
+                assert after.metrics[metric] == (dist < other), metric
+            assert after.reward == after.metrics["success"]
+
+
+@every_env
+def test_actions_are_clipped(env_functions, name):
+    env, state = frozen(env_functions, name)
+    seen = []
+    env.pipeline_step = lambda pipeline_state, action: (seen.append(action), pipeline_state)[1]
+    action = np.linspace(-3, 3, env.action_size).astype(np.float32)
+    env.step(state, action)
+    np.testing.assert_array_equal(seen[0], np.clip(action, -1, 1))
+
+
+@pytest.mark.parametrize("name", ["reacher", "simple_u_maze", "ant"])
+def test_stepping_many_in_a_scan_agrees_with_stepping_one(env_functions, name):
+    env, reset, run = env_functions(name)
+    states = reset(keys(2))
+    actions = np.random.default_rng(2).uniform(-1, 1, (STEPS, NUM_ENVS, env.action_size)).astype(np.float32)
+    _, trace = run(states, actions)
+    alone, step = jax.tree.map(lambda leaf: leaf[3], states), jax.jit(env.step)
+    for t in range(5):
+        alone = step(alone, actions[t, 3])
+        np.testing.assert_allclose(trace.obs[t, 3], alone.obs, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(trace.metrics["dist"][t, 3], alone.metrics["dist"], rtol=1e-3, atol=1e-4)
+
+
+# ---- create_env ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, sentence",
+    [
+        ("antt", "Unknown environment: antt. Choose from: ant, "),
+        ("", "Unknown environment: . Choose from: "),
+        ("dog_u_maze", "Unknown environment: dog_u_maze. Choose from: "),
+        ("ant_foo_maze", "Unknown maze layout: foo_maze. Choose from: u_maze, "),
+        ("ant_maze", "Unknown maze layout: maze. Choose from: "),
+        ("simple_u_maze_eval", "Unknown maze layout: u_maze_eval. Choose from: u_maze, big_maze, hardest_maze."),
+    ],
+)
+def test_unknown_names_list_the_choices(name, sentence):
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}") as error:
+        create_env(name)
+    listed = set(re.split(", ", str(error.value).split("Choose from: ")[1].rstrip(".")))
+    assert listed == (set(ENVS) if "environment" in sentence else set(MAZES[name.split("_")[0]]))
+
+
+@every_env
+def test_unsupported_backend_lists_the_supported_ones(name):
+    backends = ", ".join(create_env(name).backends)
+    with pytest.raises(ValueError, match=f"^Unsupported backend: warp. Choose from: {backends}.$"):
+        create_env(name, backend="warp")
+
+
+def test_missing_dense_reward_is_an_error():
+    with pytest.raises(ValueError, match="no dense reward"):
+        create_env("simple_u_maze", dense_reward=True)

@@ -1,0 +1,237 @@
+"""Collection and evaluation on a tiny environment, against a loop in numpy that steps each environment alone."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from brax.envs.base import State
+
+from src import rollout
+
+
+class Counter:
+    """Knows where it started and how many steps it made; ends after as many steps as its start says (0: never).
+
+    state: start, steps made, sum of actions, steps until it ends. goal: random. reward: steps made + action.
+    """
+
+    state_dim = 4
+    goal_dim = 1
+    started = None  # receives the state of every reset, where set
+
+    def __init__(self, ends_after=(0, 1)):
+        self.ends_after = jnp.array(ends_after, jnp.float32)
+
+    def reset(self, key):
+        start_key, goal_key, end_key = jax.random.split(key, 3)
+        end = jax.random.choice(end_key, self.ends_after)
+        state = jnp.stack([jax.random.uniform(start_key), jnp.zeros(()), jnp.zeros(()), end])
+        obs = jnp.concatenate([state, jax.random.uniform(goal_key, (1,))])
+        if self.started is not None:
+            jax.debug.callback(lambda obs: self.started.append(np.array(obs)), obs)
+        return self.made(obs, jnp.zeros(()))
+
+    def step(self, state, action):
+        obs = state.obs.at[1].add(1).at[2].add(action[0])
+        return self.made(obs, obs[1] + action[0])
+
+    def made(self, obs, reward):
+        done = (obs[3] > 0) & (obs[1] == obs[3])
+        metrics = {"dist": obs[0] + obs[1], "success": (obs[1] == 2).astype(jnp.float32)}
+        return State(None, obs, reward, done.astype(jnp.float32), metrics, {"goal": obs[4:]})
+
+
+def policy(state, goal, key):
+    """The same for an environment whatever its slot, but different in each state."""
+    return 0.1 * state[:, 1:2] + goal
+
+
+CASES = {  # environments, rows per unroll, steps of an episode, action repeat, steps until a true end (0: never)
+    "time limits": (3, 20, 5, 1, (0,)),
+    "early ends": (4, 16, 6, 1, (0, 1, 2, 5, 6)),
+    "more environments than rows": (7, 2, 3, 1, (0, 1)),
+    "one row": (2, 1, 2, 1, (0, 1)),
+    "action repeat": (3, 12, 6, 2, (0,)),
+    "action repeat and early ends": (4, 12, 12, 3, (0, 1, 2, 3, 4, 7, 12)),
+    "longer than an unroll": (3, 4, 30, 1, (0,)),
+}
+
+
+class Collected:
+    """Rows of several unrolls in a row."""
+
+    def __init__(self, num_envs, length, episode_length, action_repeat, ends_after, unrolls=4):
+        self.episode_length, self.action_repeat = episode_length, action_repeat
+        env = Counter(ends_after)
+        unroll = jax.jit(
+            lambda envs, row, key: rollout.unroll(
+                env, policy, envs, row, key, length=length, episode_length=episode_length, action_repeat=action_repeat
+            )
+        )
+        envs = jax.jit(lambda key: rollout.init(env, key, num_envs))(jax.random.key(7))
+        unrolls = max(unrolls, -(-3 * episode_length // (length * action_repeat)))
+        rows = []
+        for i in range(unrolls):
+            envs, new = unroll(envs, jnp.int32(i * length), jax.random.key(i))
+            assert new.reward.shape == (length, num_envs)
+            rows.append(new)
+        self.envs = envs
+        self.rows = jax.tree.map(lambda *leaves: np.concatenate(leaves), *rows)
+        self.num_rows, self.num_envs = self.rows.reward.shape
+        first = self.rows.episode_start == np.arange(self.num_rows)[:, None]
+        self.beginnings = [np.flatnonzero(first[:, column]) for column in range(num_envs)]
+
+
+case_of = functools.cache(lambda name: Collected(*CASES[name]))
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    return case_of(request.param)
+
+
+def expected_episode(state, goal, episode_length, action_repeat):
+    """Rows of one episode from its first state: (state, action, reward, terminal) each, the last one without reward."""
+    state = np.array(state, np.float32)
+    steps, done, rows = 0, False, []
+    while not done and steps < episode_length:
+        action, before, reward = np.float32(0.1) * state[1] + goal, state.copy(), np.float32(0)
+        for _ in range(action_repeat):
+            state = state + np.array([0, 1, action, 0], np.float32)
+            reward, steps = reward + state[1] + action, steps + 1
+            done = bool(state[3] == state[1])
+            if done:
+                break
+        rows.append((before, action, reward, float(done)))
+    rows.append((state, np.float32(0.1) * state[1] + goal, None, None))
+    return rows
+
+
+def test_rows_equal_stepping_each_environment_alone(case):
+    finished = 0
+    for column, beginnings in enumerate(case.beginnings):
+        assert beginnings[0] == 0
+        row = 0
+        while row < case.num_rows:
+            state, goal = case.rows.state[row, column], case.rows.goal[row, column]
+            assert row in beginnings and state[1] == state[2] == 0
+            episode = expected_episode(state, goal[0], case.episode_length, case.action_repeat)
+            for i, (state, action, reward, terminal) in enumerate(episode[: case.num_rows - row]):
+                got = jax.tree.map(lambda leaf, at=(row + i, column): leaf[at], case.rows)
+                assert got.episode_start == row
+                np.testing.assert_allclose(got.state, state, rtol=1e-5)
+                np.testing.assert_array_equal(got.goal, goal)
+                np.testing.assert_allclose(got.action, [action], rtol=1e-5)
+                if reward is not None:
+                    np.testing.assert_allclose(got.reward, reward, rtol=1e-5)
+                    assert got.terminal == terminal
+            finished += row + len(episode) <= case.num_rows
+            row += len(episode)
+    assert finished >= case.num_envs
+
+
+def test_rows_of_an_episode_are_one_more_than_its_decisions(case):
+    decisions = case.episode_length // case.action_repeat
+    for column, beginnings in enumerate(case.beginnings):
+        for row, rows in zip(beginnings, np.diff(beginnings), strict=False):
+            end = case.rows.state[row, column, 3]
+            assert rows == 1 + min(decisions, -(-int(end) // case.action_repeat) if end else decisions)
+
+
+@pytest.mark.parametrize("name, share", [("time limits", 0), ("action repeat", 0), ("early ends", 1 / 8)])
+def test_terminal_marks_true_ends_only(name, share):
+    case = case_of(name)
+    ends = np.diff(case.rows.episode_start, axis=0) != 0
+    assert ends.sum() >= 2 * case.num_envs
+    assert case.rows.terminal.mean() >= share and (share or not case.rows.terminal.any())
+
+
+def test_every_episode_gets_a_fresh_start_and_goal(case):
+    for column, beginnings in enumerate(case.beginnings):
+        assert len(beginnings) >= 2
+        for values in (case.rows.state[beginnings, column, 0], case.rows.goal[beginnings, column, 0]):
+            assert len(np.unique(values)) == len(beginnings)
+
+
+@pytest.mark.parametrize("name", ["time limits", "more environments than rows", "one row"])
+def test_environments_that_start_together_start_differently(name):
+    case = case_of(name)
+    for row in range(case.num_rows):
+        columns = [column for column, beginnings in enumerate(case.beginnings) if row in beginnings]
+        assert len(np.unique(case.rows.state[row, columns, 0])) == len(columns)
+
+
+def test_environments_after_an_unroll_go_on_where_it_ended():
+    case = case_of("longer than an unroll")
+    envs, rows = case.envs, case.rows
+    start = rows.episode_start[-1]
+    np.testing.assert_array_equal(envs.episode_start, start)
+    np.testing.assert_array_equal(envs.episode_step, case.num_rows - start)
+    np.testing.assert_array_equal(envs.env.obs[:, 1], envs.episode_step)
+    np.testing.assert_array_equal(envs.env.obs[:, 0], rows.state[-1, :, 0])
+    np.testing.assert_array_equal(envs.over, envs.episode_step == 30)
+
+
+def test_every_row_has_its_own_key():
+    def random_policy(state, goal, key):
+        return jax.random.normal(key, (state.shape[0], 1))
+
+    env = Counter()
+    envs = jax.jit(lambda key: rollout.init(env, key, 4))(jax.random.key(0))
+    unroll = jax.jit(functools.partial(rollout.unroll, env, random_policy, length=8, episode_length=5, action_repeat=1))
+    rows = [unroll(envs, jnp.int32(0), jax.random.key(seed))[1].action for seed in (0, 1)]
+    assert len(np.unique(np.stack(rows))) == 2 * 8 * 4
+
+
+def test_held_action_stops_at_the_end_of_an_episode():
+    env = Counter((0, 1, 2, 3))
+    states = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(3), 16))
+    action = jnp.linspace(-1, 1, 16).reshape(16, 1)
+    after = jax.jit(lambda states: rollout.hold(env, states, action, 3))(states)
+    end = np.asarray(states.obs[:, 3])
+    steps = np.where(end > 0, end, 3)
+    assert set(end) == {0, 1, 2, 3}
+    np.testing.assert_array_equal(after.obs[:, 1], steps)
+    np.testing.assert_allclose(after.reward, steps * (steps + 1) / 2 + steps * action[:, 0], rtol=1e-5)
+    np.testing.assert_array_equal(after.done, end > 0)
+
+
+@pytest.mark.parametrize("episode_length, action_repeat", [(6, 1), (12, 3)])
+def test_evaluation_equals_a_loop(episode_length, action_repeat):
+    env, num_envs = Counter((0, 1, 2, 3, 7)), 16
+    env.started = []
+    metrics = jax.jit(
+        lambda key: rollout.evaluate(
+            env, policy, key, num_envs=num_envs, episode_length=episode_length, action_repeat=action_repeat
+        )
+    )(jax.random.key(0))
+    jax.effects_barrier()
+    assert len(env.started) == num_envs
+    episodes = []
+    for start, _, _, end, goal in env.started:
+        length = min(int(end), episode_length) if end else episode_length
+        steps = np.arange(1, length + 1)
+        actions = 0.1 * ((steps - 1) // action_repeat * action_repeat) + goal
+        episodes.append(
+            {
+                "episode_reward": (steps + actions).sum(),
+                "episode_success": (steps == 2).sum(),
+                "episode_dist": (start + steps).sum(),
+                "episode_success_any": (steps == 2).any(),
+                "final_dist": start + length,
+                "avg_episode_length": length,
+            }
+        )
+    assert set(metrics) == set(episodes[0])
+    for name, value in metrics.items():
+        np.testing.assert_allclose(value, np.mean([episode[name] for episode in episodes]), rtol=1e-5, err_msg=name)
+    assert 0 < metrics["episode_success_any"] < 1 and metrics["avg_episode_length"] < episode_length
+
+
+def test_evaluation_draws_fresh_episodes_for_every_key():
+    sizes = {"num_envs": 4, "episode_length": 4, "action_repeat": 1}
+    evaluate = jax.jit(lambda key: rollout.evaluate(Counter(), policy, key, **sizes)["final_dist"])
+    first, again, other = (evaluate(jax.random.key(seed)) for seed in (0, 0, 1))
+    assert first == again != other

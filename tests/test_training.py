@@ -1,0 +1,276 @@
+"""Tests of whole runs in this process: what they write, that every flag has an effect, resume, seeds, bad numbers."""
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+import training
+from src import checkpoint, session
+from src.runs import read_metrics
+from tests import toy
+from utils import Config, make_run, read_flags
+
+toy.register()
+TIMES = {"training/walltime", "training/sps", "eval/sps", "eval/epoch_eval_time"}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs a tiny command line in an empty folder: (flags) -> exit code."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *argv: training.main([*toy.TINY, *argv])
+
+
+def rows(directory="runs/toy_crl_s0"):
+    with open(f"{directory}/metrics.csv", newline="") as file:
+        return [{name: value for name, value in row.items() if name not in TIMES} for row in csv.DictReader(file)]
+
+
+def last_state(argv=(), directory="runs/toy_crl_s0"):
+    """The leaves of the newest checkpoint of a run with the given flags."""
+    train = make_run(*read_flags([*toy.TINY, *argv])).train
+    template = jax.eval_shape(train.init, jax.random.PRNGKey(0))
+    return jax.tree.leaves(checkpoint.restore(_path(directory) / "checkpoints", template))
+
+
+def _path(directory):
+    from pathlib import Path
+
+    return Path(directory)
+
+
+def test_a_run_writes_what_it_says(run, capsys, tmp_path):
+    assert run("--group_name", "g", "--exp_name", "x") == 0
+    directory = tmp_path / "runs" / "g" / "x_s0"
+    out = capsys.readouterr().out
+    for name in ("config.json", "metrics.csv", "curves.png", "checkpoints"):
+        assert (directory / name).exists() and f"runs/g/x_s0/{name}" in out
+    table = read_metrics(directory / "metrics.csv")
+    assert [row["training/envsteps"] for row in table] == [60, 100, 120]
+    assert [row["training/gradient_steps"] for row in table] == [2, 6, 8]
+    assert table[-1]["eval/avg_episode_length"] <= 10
+    config = json.loads((directory / "config.json").read_text())
+    assert config["flags"]["num_envs"] == 4 and config["agent_flags"]["h_dim"] == 8
+    assert config["versions"]["jax"] == jax.__version__
+
+
+def test_nothing_is_overwritten(run, tmp_path):
+    assert [run(), run(), run()] == [0, 0, 0]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [
+        "toy_crl_s0",
+        "toy_crl_s0-2",
+        "toy_crl_s0-3",
+    ]
+    assert rows("runs/toy_crl_s0") == rows("runs/toy_crl_s0-3")
+
+
+def test_a_run_that_was_stopped_resumes_bit_for_bit(run, monkeypatch, capsys, tmp_path):
+    assert run("--num_timesteps", "240") == 0
+    straight, state = rows(), last_state()
+
+    steps = []
+    step = session.Display.step
+
+    def stop_after_four(display, env_steps):
+        steps.append(env_steps)
+        if len(steps) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(display, env_steps)
+
+    monkeypatch.setattr(session, "CHUNK_SECONDS", 0.0)  # one train step at a time
+    monkeypatch.setattr(session.Display, "step", stop_after_four)
+    assert run("--num_timesteps", "240") == 143
+    assert "--resume --run_dir runs/toy_crl_s0-2" in capsys.readouterr().out
+    assert len(rows("runs/toy_crl_s0-2")) == 1  # stopped between two evaluations
+    assert run("--num_timesteps", "240", "--resume") == 0
+    assert rows("runs/toy_crl_s0-2") == straight
+    for a, b in zip(state, last_state(directory="runs/toy_crl_s0-2"), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_ctrl_c_exits_with_130(run, monkeypatch):
+    step, signals = session.Display.step, [signal.SIGINT]
+
+    def interrupt_once(display, env_steps):
+        if signals:
+            os.kill(os.getpid(), signals.pop())
+        return step(display, env_steps)
+
+    monkeypatch.setattr(session.Display, "step", interrupt_once)
+    assert run() == 130
+    assert checkpoint.steps(_path("runs/toy_crl_s0/checkpoints")) != []
+
+
+def test_resume_extends_a_finished_run_from_its_own_flags(run):
+    assert run("--batch_size", "4") == 0
+    assert (
+        training.main(["--resume", "--run_dir", "runs/toy_crl_s0", "--num_timesteps", "200", "--num_evals", "5"]) == 0
+    )
+    table = read_metrics(_path("runs/toy_crl_s0/metrics.csv"))
+    assert [row["training/envsteps"] for row in table][-1] == 200
+    assert json.loads(_path("runs/toy_crl_s0/config.json").read_text())["flags"]["batch_size"] == 4
+
+
+def test_resume_refuses_structural_changes(run, capsys):
+    assert run() == 0
+    assert run("--resume", "--batch_size", "16", "--critic_lr", "0.1") == 2
+    assert "cannot change --batch_size, --critic_lr" in capsys.readouterr().err
+
+
+def test_resume_falls_back_over_a_damaged_checkpoint(run):
+    assert run() == 0
+    folder = _path("runs/toy_crl_s0/checkpoints")
+    newest, before = checkpoint.steps(folder)
+    for file in (folder / str(newest) / "state").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[:-20])
+    with pytest.warns(UserWarning, match=f"{newest} is damaged"):
+        assert run("--resume", "--num_timesteps", "160", "--num_evals", "5") == 0
+    assert [row["training/envsteps"] for row in read_metrics(_path("runs/toy_crl_s0/metrics.csv"))][:2] == [60, before]
+
+
+def test_a_flipped_bit_is_found(run):
+    assert run() == 0
+    folder = _path("runs/toy_crl_s0/checkpoints")
+    newest, before = checkpoint.steps(folder)
+    largest = max((folder / str(newest) / "state").rglob("d/*"), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    with pytest.warns(UserWarning, match=f"{newest} is damaged"):
+        assert int(last_env_steps(folder)) == before
+
+
+def last_env_steps(folder):
+    train = make_run(*read_flags(toy.TINY)).train
+    return checkpoint.restore(folder, jax.eval_shape(train.init, jax.random.PRNGKey(0))).env_steps
+
+
+def test_no_readable_checkpoint(run, capsys):
+    assert run() == 0
+    for file in _path("runs/toy_crl_s0/checkpoints").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    with pytest.warns(UserWarning, match="damaged"):
+        assert run("--resume", "--num_timesteps", "160") == 2
+    assert "no readable checkpoint" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(run, capsys):
+    assert run("--critic_lr", "1e38", "--contrastive_loss_fn", "fb", "--energy_fn", "l2_squared") == 1
+    error = capsys.readouterr().err
+    assert ("60 environment steps" in error and "is nan" in error) or "is inf" in error
+    assert "there is no checkpoint before it" in error
+
+
+def test_seeds_of_one_program_equal_single_runs(run):
+    assert run("--num_seeds", "2", "--seed", "3") == 0
+    assert run("--seed", "4") == 0
+    together, alone = rows("runs/toy_crl_s4"), rows("runs/toy_crl_s4-2")
+    assert together[0].keys() == alone[0].keys()
+    for name, value in alone[0].items():  # later, float32 reordering may grow
+        np.testing.assert_allclose(float(together[0][name]), float(value), rtol=1e-4, atol=1e-4, err_msg=name)
+    assert rows("runs/toy_crl_s3")[0] != together[0]
+    config = json.loads(_path("runs/toy_crl_s4/config.json").read_text())["flags"]
+    assert (config["seed"], config["num_seeds"]) == (4, 1)
+
+
+def test_seeds_are_resumed_together_and_alone(run):
+    assert run("--num_seeds", "2") == 0
+    longer = ("--num_timesteps", "160", "--num_evals", "4")
+    assert run("--num_seeds", "2", "--resume", *longer) == 0
+    assert run("--seed", "1", "--resume", "--num_timesteps", "200", "--num_evals", "8") == 0
+    steps = [row["training/envsteps"] for row in read_metrics(_path("runs/toy_crl_s1/metrics.csv"))]
+    assert (steps[-1], steps == sorted(set(steps))) == (200, True)
+
+
+# Every flag of a run, with values under which something else comes out than under TINY.
+CHANGES = {
+    "env_name": "toy_eval",
+    "eval_env": "toy_eval",
+    "backend": "mjx",
+    "num_timesteps": "140",
+    "num_envs": "5",
+    "num_eval_envs": "6",
+    "episode_length": "9",
+    "action_repeat": "2",
+    "unroll_length": "6",
+    "min_replay_size": "14",
+    "max_replay_size": "15",
+    "batch_size": "9",
+    "multiplier_num_sgd_steps": "3",
+    "utd_ratio": "0.2",
+    "discounting": "0.5",
+    "num_evals": "2",
+    "seed": "7",
+    "num_seeds": "2",
+    "normalize_observations": "false",
+    "visualization_interval": "1",
+    "vis_length": "5",
+    "dense_reward": "true",
+    "project_name": "p",
+    "group_name": "g",
+    "exp_name": "x",
+    "log_wandb": "true",
+    "checkpoint_interval": "0",
+}
+ELSEWHERE = {"agent", "resume", "run_dir"}  # tested above and in test_flags.py
+
+
+def test_the_list_of_changes_is_complete():
+    assert {field.name for field in dataclasses.fields(Config)} == set(CHANGES) | ELSEWHERE
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    """(flags) -> everything that a run leaves behind, times and flags aside; runs are kept."""
+    known = {}
+
+    def get(argv):
+        key = tuple(argv)
+        if key not in known:
+            folder = tmp_path_factory.mktemp("run")
+            with pytest.MonkeyPatch.context() as patch, _captured() as printed:
+                patch.chdir(folder)
+                patch.setattr(training, "film", lambda run, state, directory, display: _filmed(run, directory))
+                assert training.main(argv) == 0
+            files = {
+                str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_dir() or "film" in path.name
+            }
+            files = {name for name in files if "state" not in name}
+            csvs = [rows(path.parent) for path in sorted(folder.rglob("metrics.csv"))]
+            known[key] = files, csvs, "--log_wandb" in printed.getvalue(), _project(folder)
+        return known[key]
+
+    return get
+
+
+def _captured():
+    import contextlib
+    import io
+
+    return contextlib.redirect_stdout(io.StringIO())
+
+
+def _project(folder):
+    return {json.loads(path.read_text())["flags"]["project_name"] for path in folder.rglob("config.json")}
+
+
+def _filmed(run, directory):
+    """Stands for the renderer, which has its own tests: leaves the number and the length of films behind."""
+    number = len(list(directory.glob("film*")))
+    (directory / f"film{number}_{run.config.vis_length}").touch()
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_flag_changes_something(name, outcome):
+    base = toy.TINY
+    if name == "multiplier_num_sgd_steps":  # utd_ratio would replace it
+        base = [*base[: base.index("--utd_ratio")], *base[base.index("--utd_ratio") + 2 :]]
+    assert outcome(base) != outcome([*base, f"--{name}", CHANGES[name]])
