@@ -251,7 +251,7 @@ def contrastive_loss(
     loss += logsumexp_penalty * jnp.mean(row_logsumexp**2)
     loss += l2_penalty * (jnp.mean(phi**2) + jnp.mean(psi**2))
     metrics = {
-        "categorical_accuracy": jnp.mean(jnp.argmax(logits, axis=1) == jnp.arange(len(logits))),
+        "categorical_accuracy": jnp.mean(positives(logits) >= jnp.max(logits, axis=1)),  # argmax is slow on CPUs
         "binary_accuracy": jnp.mean((logits > 0) == is_positive),
         "logits_pos": jnp.mean(positives(logits)),
         "logits_neg": _mean_negative(logits),

@@ -12,6 +12,8 @@ import numpy as np
 from src import buffer, normalization, rollout
 from src.types import Agent, Array, Batch, BufferState, Metrics, RunState, Spec, Transition
 
+RUN_ONCE = {"xla_backend_optimization_level": 0}  # what runs once is not worth a long compilation
+
 
 class Sizes(NamedTuple):
     """The numbers that shape the loop; steps are environment steps."""
@@ -184,7 +186,7 @@ def make_train(env: Any, eval_env: Any, agent: Agent, sizes: Sizes, normalize: b
         advance=jax.jit(advance, donate_argnums=0),
         fit=jax.jit(fit, donate_argnums=0),
         evaluate=jax.jit(evaluate),
-        record=jax.jit(record, static_argnums=(1, 2)),
+        record=jax.jit(record, static_argnums=(1, 2), compiler_options=RUN_ONCE),
     )
 
 
@@ -192,12 +194,11 @@ def compile_train(train: Train, key: Array) -> Train:
     """The functions compiled for the shapes that follow from `key`, side by side; slow, or fast with a filled cache."""
     state = jax.eval_shape(train.init, key)
     count = jax.ShapeDtypeStruct((), jnp.int32)
-    once = {"xla_backend_optimization_level": 0}  # what runs once is not worth a long compilation
     lowered = [
         (train.advance.lower(state, count, count), None),
         (train.evaluate.lower(state), None),
-        (train.init.lower(key), once),
-        (train.fit.lower(state), once),
+        (train.init.lower(key), RUN_ONCE),
+        (train.fit.lower(state), RUN_ONCE),
     ]
     with ThreadPoolExecutor() as pool:
         advance, evaluate, init, fit = pool.map(lambda pair: pair[0].compile(pair[1]), lowered)

@@ -42,7 +42,10 @@ class NetworkConfig:
 @dataclasses.dataclass(frozen=True)
 class ActorConfig(NetworkConfig):
     policy_lr: float = flag(3e-4, "learning rate of the actor", above=0)
-    alpha_lr: float = flag(3e-4, "learning rate of the entropy temperature", above=0)
+    # Ten times the published 3e-4: the temperature starts at 1 while logits differ by less than that, and as long as
+    # it has not come down the entropy term drowns them. On reacher, 600k steps, seeds 0 / 1 / 2, share of time at the
+    # goal: 0.91 / 0.74 / 0.45 with 3e-4, 0.96 / 0.92 / 0.93 with 3e-3.
+    alpha_lr: float = flag(3e-3, "learning rate of the entropy temperature", above=0)
     disable_entropy_actor: bool = flag(False, "drop the entropy term of the actor loss")
     target_entropy_scale: float = flag(0.5, "target entropy = minus this, times the action size", low=0)
     random_goals: float = flag(0.0, "share of actor goals taken from another sample of the batch", low=0, high=1)
