@@ -20,7 +20,7 @@ def test_ant_goals_lie_on_a_circle():
 def test_ant_starts():
     env = create_env("ant")
     q, qd = draw(lambda key: env.sample_start(key, jnp.zeros(2)))
-    assert is_uniform(q - env.sys.init_q, -0.1, 0.1)
+    assert is_uniform(q - np.asarray(env.sys.init_q), -0.1, 0.1)
     assert stats.kstest(qd.ravel(), stats.norm(0, 0.1).cdf).pvalue > 1e-3
     assert q.shape == (4000, 15) and qd.shape == (4000, 14)
 

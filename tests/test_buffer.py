@@ -85,7 +85,7 @@ def rows_of(starts, first):
     acted_last[:-2] = starts[2:] != starts[1:-1]  # the action that ended an episode belongs to the row before the last
     return Transition(
         state=np.stack([row, column], -1),
-        goal=np.stack([starts * 1000 + column, column], -1).astype(np.float32),
+        goal=np.stack([starts * 1000 + column, row], -1).astype(np.float32),
         action=np.stack([-row, column + 0.5, row], -1),
         reward=row * 1000 + column,
         terminal=(acted_last & ((starts + column) % 2 == 1)).astype(np.float32),  # the others: time limits

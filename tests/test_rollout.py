@@ -38,8 +38,8 @@ class Counter:
         return self.made(obs, obs[1] + action[0])
 
     def made(self, obs, reward):
-        done = (obs[3] > 0) & (obs[1] == obs[3])
-        metrics = {"dist": obs[0] + obs[1], "success": (obs[1] == 2).astype(jnp.float32)}
+        done = (obs[3] > 0) & (obs[1] >= obs[3])  # as a fallen body, done in every later step too
+        metrics = {"dist": obs[0] + obs[1], "success": (jnp.abs(obs[1] - 2.5) < 1).astype(jnp.float32)}
         return State(None, obs, reward, done.astype(jnp.float32), metrics, {"goal": obs[4:]})
 
 
@@ -217,9 +217,9 @@ def test_evaluation_equals_a_loop(episode_length, action_repeat):
         episodes.append(
             {
                 "episode_reward": (steps + actions).sum(),
-                "episode_success": (steps == 2).sum(),
+                "episode_success": ((steps == 2) | (steps == 3)).sum(),
                 "episode_dist": (start + steps).sum(),
-                "episode_success_any": (steps == 2).any(),
+                "episode_success_any": length >= 2,
                 "final_dist": start + length,
                 "avg_episode_length": length,
             }

@@ -1,10 +1,16 @@
 """Tests of whole runs in this process: what they write, that every flag has an effect, resume, seeds, bad numbers."""
 
+import contextlib
 import csv
 import dataclasses
+import io
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -36,13 +42,7 @@ def last_state(argv=(), directory="runs/toy_crl_s0"):
     """The leaves of the newest checkpoint of a run with the given flags."""
     train = make_run(*read_flags([*toy.TINY, *argv])).train
     template = jax.eval_shape(train.init, jax.random.PRNGKey(0))
-    return jax.tree.leaves(checkpoint.restore(_path(directory) / "checkpoints", template))
-
-
-def _path(directory):
-    from pathlib import Path
-
-    return Path(directory)
+    return jax.tree.leaves(checkpoint.restore(Path(directory) / "checkpoints", template))
 
 
 def test_a_run_writes_what_it_says(run, capsys, tmp_path):
@@ -94,6 +94,24 @@ def test_a_run_that_was_stopped_resumes_bit_for_bit(run, monkeypatch, capsys, tm
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_killed_run_resumes_bit_for_bit(run, tmp_path):
+    flags = ["--num_timesteps", "40000", "--num_evals", "40"]
+    assert run(*flags) == 0
+    code = f"from tests import toy; toy.register(); import training; training.main({[*toy.TINY, *flags]})"
+    environment = {**os.environ, "PYTHONPATH": str(Path(training.__file__).parent)}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.DEVNULL)
+    killed, deadline = Path("runs/toy_crl_s0-2"), time.monotonic() + 120
+    while len(read_metrics(killed / "metrics.csv")) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert 4 <= len(read_metrics(killed / "metrics.csv")) < 40
+    assert run("--resume", *flags) == 0
+    assert rows(killed) == rows()
+    for a, b in zip(last_state(), last_state(directory=killed), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_ctrl_c_exits_with_130(run, monkeypatch):
     step, signals = session.Display.step, [signal.SIGINT]
 
@@ -104,7 +122,7 @@ def test_ctrl_c_exits_with_130(run, monkeypatch):
 
     monkeypatch.setattr(session.Display, "step", interrupt_once)
     assert run() == 130
-    assert checkpoint.steps(_path("runs/toy_crl_s0/checkpoints")) != []
+    assert checkpoint.steps(Path("runs/toy_crl_s0/checkpoints")) != []
 
 
 def test_resume_extends_a_finished_run_from_its_own_flags(run):
@@ -112,9 +130,9 @@ def test_resume_extends_a_finished_run_from_its_own_flags(run):
     assert (
         training.main(["--resume", "--run_dir", "runs/toy_crl_s0", "--num_timesteps", "200", "--num_evals", "5"]) == 0
     )
-    table = read_metrics(_path("runs/toy_crl_s0/metrics.csv"))
+    table = read_metrics(Path("runs/toy_crl_s0/metrics.csv"))
     assert [row["training/envsteps"] for row in table][-1] == 200
-    assert json.loads(_path("runs/toy_crl_s0/config.json").read_text())["flags"]["batch_size"] == 4
+    assert json.loads(Path("runs/toy_crl_s0/config.json").read_text())["flags"]["batch_size"] == 4
 
 
 def test_resume_refuses_structural_changes(run, capsys):
@@ -125,19 +143,19 @@ def test_resume_refuses_structural_changes(run, capsys):
 
 def test_resume_falls_back_over_a_damaged_checkpoint(run):
     assert run() == 0
-    folder = _path("runs/toy_crl_s0/checkpoints")
+    folder = Path("runs/toy_crl_s0/checkpoints")
     newest, before = checkpoint.steps(folder)
     for file in (folder / str(newest) / "state").rglob("*"):
         if file.is_file():
             file.write_bytes(file.read_bytes()[:-20])
     with pytest.warns(UserWarning, match=f"{newest} is damaged"):
         assert run("--resume", "--num_timesteps", "160", "--num_evals", "5") == 0
-    assert [row["training/envsteps"] for row in read_metrics(_path("runs/toy_crl_s0/metrics.csv"))][:2] == [60, before]
+    assert [row["training/envsteps"] for row in read_metrics(Path("runs/toy_crl_s0/metrics.csv"))][:2] == [60, before]
 
 
 def test_a_flipped_bit_is_found(run):
     assert run() == 0
-    folder = _path("runs/toy_crl_s0/checkpoints")
+    folder = Path("runs/toy_crl_s0/checkpoints")
     newest, before = checkpoint.steps(folder)
     largest = max((folder / str(newest) / "state").rglob("d/*"), key=lambda path: path.stat().st_size)
     content = bytearray(largest.read_bytes())
@@ -154,7 +172,7 @@ def last_env_steps(folder):
 
 def test_no_readable_checkpoint(run, capsys):
     assert run() == 0
-    for file in _path("runs/toy_crl_s0/checkpoints").rglob("*"):
+    for file in Path("runs/toy_crl_s0/checkpoints").rglob("*"):
         if file.is_file():
             file.write_bytes(b"")
     with pytest.warns(UserWarning, match="damaged"):
@@ -177,7 +195,7 @@ def test_seeds_of_one_program_equal_single_runs(run):
     for name, value in alone[0].items():  # later, float32 reordering may grow
         np.testing.assert_allclose(float(together[0][name]), float(value), rtol=1e-4, atol=1e-4, err_msg=name)
     assert rows("runs/toy_crl_s3")[0] != together[0]
-    config = json.loads(_path("runs/toy_crl_s4/config.json").read_text())["flags"]
+    config = json.loads(Path("runs/toy_crl_s4/config.json").read_text())["flags"]
     assert (config["seed"], config["num_seeds"]) == (4, 1)
 
 
@@ -186,7 +204,7 @@ def test_seeds_are_resumed_together_and_alone(run):
     longer = ("--num_timesteps", "160", "--num_evals", "4")
     assert run("--num_seeds", "2", "--resume", *longer) == 0
     assert run("--seed", "1", "--resume", "--num_timesteps", "200", "--num_evals", "8") == 0
-    steps = [row["training/envsteps"] for row in read_metrics(_path("runs/toy_crl_s1/metrics.csv"))]
+    steps = [row["training/envsteps"] for row in read_metrics(Path("runs/toy_crl_s1/metrics.csv"))]
     assert (steps[-1], steps == sorted(set(steps))) == (200, True)
 
 
@@ -236,7 +254,7 @@ def outcome(tmp_path_factory):
         key = tuple(argv)
         if key not in known:
             folder = tmp_path_factory.mktemp("run")
-            with pytest.MonkeyPatch.context() as patch, _captured() as printed:
+            with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
                 patch.chdir(folder)
                 patch.setattr(training, "film", lambda run, state, directory, display: _filmed(run, directory))
                 assert training.main(argv) == 0
@@ -249,13 +267,6 @@ def outcome(tmp_path_factory):
         return known[key]
 
     return get
-
-
-def _captured():
-    import contextlib
-    import io
-
-    return contextlib.redirect_stdout(io.StringIO())
 
 
 def _project(folder):
