@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import mujoco
 
 with contextlib.redirect_stdout(io.StringIO()):  # MJX prints that the optional warp package is missing
+    from brax import kinematics
     from brax.envs.base import PipelineEnv, State
     from brax.io import mjcf
 from etils import epath
@@ -166,4 +167,9 @@ class GoalEnv(PipelineEnv):
 
     def pipeline_step(self, *args, **kwargs):
         with jax.numpy_rank_promotion("allow"):
-            return super().pipeline_step(*args, **kwargs)
+            after = super().pipeline_step(*args, **kwargs)
+            if self.backend != "mjx":
+                return after
+            # MJX leaves link poses of the substep before beside joint positions of now.
+            x, xd = kinematics.forward(self.sys, after.q, after.qd)
+            return after.replace(x=x, xd=xd)

@@ -29,7 +29,7 @@ class PointMass(GoalEnv):
             constraint_limit_stiffness=[1000.0],
             constraint_stiffness=[4000.0],
             constraint_ang_damping=[10.0],
-            constraint_vel_damping=[20.0],
+            constraint_vel_damping=[0.0],  # on positional it would drag on the slides, not only on the constraints
             spring_mass_scale=[1.0],
             spring_inertia_scale=[1.0],
         )

@@ -22,10 +22,11 @@ class Registry(Mapping[str, T], Generic[T]):
         self._names: dict[str, str] = {}  # name or alias -> name
 
     def add(self, name: str, entry: T, aliases: tuple[str, ...] = ()) -> T:
-        for key in (name, *aliases):
+        keys = (name, *aliases)
+        for key in keys:
             if key in self._names:
                 raise ValueError(f"The {self.kind} {key} is registered twice.")
-            self._names[key] = name
+        self._names.update(dict.fromkeys(keys, name))
         self._entries[name] = entry
         return entry
 

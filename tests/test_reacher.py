@@ -25,12 +25,11 @@ def test_reacher_starts():
     assert abs(np.corrcoef(np.concatenate([q, qd], -1).T) - np.eye(4)).max() < 0.1
 
 
-LAGS = "x and xd of Brax's mjx pipeline are those of the last substep but one, q and qd are not"
 REACHER_BACKENDS = [
     "generalized",
     pytest.param("spring", marks=pytest.mark.slow),
     pytest.param("positional", marks=pytest.mark.slow),
-    pytest.param("mjx", marks=[pytest.mark.slow, pytest.mark.xfail(reason=LAGS, strict=True)]),
+    pytest.param("mjx", marks=pytest.mark.slow),
 ]
 
 
