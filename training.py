@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from src import curves, render, runs
+from src import runs
 from src.checkpoint import NoCheckpointError
 from src.display import Display, duration
 from src.flags import FlagError
@@ -63,6 +63,8 @@ def train(run: Run, seeds: list[int], directories: list[Path]) -> int:
             display.say(f"collecting {run.sizes.prefill_unrolls * run.sizes.steps_per_unroll:,} steps before learning")
             state = session.fresh()
         state, stopped_by = session.run(state, display, on_evaluation)
+        from src import curves  # here, because matplotlib would make every start slower
+
         for index, directory in enumerate(directories):
             rows = runs.read_metrics(directory / "metrics.csv")
             if rows:
@@ -83,6 +85,8 @@ def film(run: Run, state: RunState, directory: Path, display: Display) -> None:
     config = run.config
     if config.vis_length == 0:
         return
+    from src import render  # here, because most starts have no use for it
+
     display.say("rendering the policy")
     length = min(config.vis_length, config.episode_length)
     episodes, decisions = math.ceil(config.vis_length / length), math.ceil(length / config.action_repeat)

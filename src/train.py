@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -194,14 +194,18 @@ def compile_train(train: Train, key: Array) -> Train:
     """The functions compiled for the shapes that follow from `key`, side by side; slow, or fast with a filled cache."""
     state = jax.eval_shape(train.init, key)
     count = jax.ShapeDtypeStruct((), jnp.int32)
-    lowered = [
-        (train.advance.lower(state, count, count), None),
-        (train.evaluate.lower(state), None),
-        (train.init.lower(key), RUN_ONCE),
-        (train.fit.lower(state), RUN_ONCE),
-    ]
-    with ThreadPoolExecutor() as pool:
-        advance, evaluate, init, fit = pool.map(lambda pair: pair[0].compile(pair[1]), lowered)
+    with ThreadPoolExecutor() as pool:  # one is traced while others compile
+
+        def start(options: dict | None, function: Callable, *args: Any) -> Future:
+            return pool.submit(function.lower(*args).compile, options)
+
+        compiled = [
+            start(None, train.advance, state, count, count),
+            start(None, train.evaluate, state),
+            start(RUN_ONCE, train.init, key),
+            start(RUN_ONCE, train.fit, state),
+        ]
+        advance, evaluate, init, fit = (future.result() for future in compiled)
 
     def advance_by(state: RunState, unrolls: int, updates: int) -> RunState:
         return advance(state, np.int32(unrolls), np.int32(updates))
