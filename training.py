@@ -52,6 +52,9 @@ def train(run: Run, seeds: list[int], directories: list[Path]) -> int:
                 film(run, session.of_seed(state, 0), directories[0], display)
 
         display.say(f"{describe(run)}; writes to {directories[0]}")
+        phases = len(session.boundaries)
+        if config.num_evals > phases:
+            display.note(f"--num_evals is {config.num_evals}, but only {phases} learning phases fit into the budget.")
         if config.log_wandb:
             display.note("--log_wandb has no effect yet: metrics go to metrics.csv, and nothing leaves this machine.")
         state = session.restored() if config.resume else None
