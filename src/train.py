@@ -104,6 +104,7 @@ def make_train(env: Any, eval_env: Any, agent: Agent, sizes: Sizes, normalize: b
         drawn = buffer.choose(ring, key, num, sizes.discounting, sizes.max_episode_decisions)
         return jax.tree.map(lambda leaf: leaf.reshape(sizes.updates_per_unroll, sizes.batch_size), drawn)
 
+    @jax.jit  # so that `init`, which needs the shapes of its metrics, and `advance` trace it only once
     def update(agent_state: AgentState, ring: BufferState, choice: buffer.Choice, key: Array):
         return agent.update(agent_state, buffer.gather(ring, choice, sizes.discounting), key)
 
