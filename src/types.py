@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 Array = jax.Array
 Metrics = dict[str, Array]  # name -> scalar
@@ -18,6 +19,10 @@ class Spec(NamedTuple):
     action_size: int
     goal_indices: tuple[int, ...]  # the state entries that make up the goal
     discounting: float  # gamma of the goal law and of returns
+
+    def goal_of(self, state: Array) -> Array:
+        """The goal [..., G] that a state [..., S] achieves."""
+        return state[..., jnp.array(self.goal_indices)]
 
 
 class Transition(NamedTuple):
@@ -59,6 +64,9 @@ class Agent(NamedTuple):
     act: Callable[[AgentState, Array, Array, Array], Array]  # (agent, state, goal, key) -> action, for exploration
     mode: Callable[[AgentState, Array, Array], Array]  # (agent, state, goal) -> action, for evaluation and rendering
     update: Callable[[AgentState, Batch, Array], tuple[AgentState, Metrics]]  # (agent, batch, key)
+    # (agent, state, action, future_state, future_action), leading axis B each -> [B], how near the critic thinks the
+    # future is, larger = nearer; None for an agent without a critic of goals
+    score: Callable[[AgentState, Array, Array, Array, Array], Array] | None = None
 
 
 class EnvState(NamedTuple):
