@@ -1,6 +1,7 @@
 """What is expected of every environment, under random actions and on frozen physics; and `create_env`."""
 
 import re
+import time
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,8 @@ from env_helpers import frozen, keys
 from envs import ENVS, create_env
 from envs.maze import MAZES
 
-NAMES = [name for name in ENVS if getattr(ENVS[name], "func", ENVS[name]).__module__.startswith("envs.")]
+CLASSES = {name: getattr(ENVS[name], "func", ENVS[name]) for name in ENVS}
+NAMES = [name for name in ENVS if CLASSES[name].__module__.startswith("envs.")]
 MAZE_NAMES = [name for name in NAMES if "maze" in name]
 every_env = pytest.mark.parametrize("name", NAMES)
 
@@ -30,19 +32,13 @@ SPEC = {
 }
 
 
-def other_backends(*quick):
-    """The backends besides the default one of the cheapest environment of each kind; slow, but for the quick ones."""
-    for name in ("simple_u_maze", "reacher", "ant"):
-        for backend in ENVS[name]().backends[1:]:
-            marks = () if (name, backend) in quick else pytest.mark.slow
-            yield pytest.param(name, backend, marks=marks, id=f"{name}-{backend}")
+# Environments whose law has one goal, or one start.
+ONE_GOAL = ("cheetah",)
+ONE_START = tuple(name for name in NAMES if name.startswith("humanoid"))
 
-
-SIMPLE_BACKENDS = ["spring", "mjx", "positional", "generalized"]
-PAIRS = [
-    *((name, None) for name in NAMES),
-    *other_backends(*(("simple_u_maze", backend) for backend in SIMPLE_BACKENDS)),
-]
+SUPPORTED = [(name, backend) for name in NAMES for backend in CLASSES[name].backends]
+# Every name on its default backend, and the cheapest one on all of its own.
+QUICK = [*((name, None) for name in NAMES), *(pair for pair in SUPPORTED if pair[0] == "simple_u_maze")]
 
 
 # ---- Every environment -----------------------------------------------------------------------------------------------
@@ -71,11 +67,11 @@ def test_reset(env_functions, name):
     assert not states.done.any() and not states.reward.any()
     np.testing.assert_array_equal(states.obs, reset(keys(0)).obs)
     starts, goals = (len(np.unique(values, axis=0)) for values in (state, goal))
-    assert goals >= (2 if name in MAZE_NAMES else NUM_ENVS)
-    assert starts == NUM_ENVS
+    assert goals == 1 if name in ONE_GOAL else goals >= (2 if name in MAZE_NAMES else NUM_ENVS)
+    assert starts == (1 if name in ONE_START else NUM_ENVS)
 
 
-@pytest.mark.parametrize("name, backend", PAIRS)
+@pytest.mark.parametrize("name, backend", QUICK)
 def test_random_steps_stay_finite(env_functions, name, backend):
     env, reset, run = env_functions(name, backend)
     big_maze = name in MAZE_NAMES and not name.endswith("u_maze")
@@ -90,6 +86,28 @@ def test_random_steps_stay_finite(env_functions, name, backend):
         np.testing.assert_array_equal(trace.reward, trace.metrics["success"])
         np.testing.assert_array_equal(trace.metrics["success"], trace.metrics["dist"] < env.goal_reach_thresh)
     assert (np.asarray(trace.obs[-1] != trace.obs[-2]).any(axis=-1)).all()  # they still move
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, backend", SUPPORTED)
+def test_backend_is_supported(name, backend, capsys):
+    """A backend counts as supported if 64 environments stay finite for 1,000 random steps, beyond terminations too."""
+    env, started = create_env(name, backend), time.perf_counter()
+
+    def step(carry, key):
+        states, finite = carry
+        states = jax.vmap(env.step)(states, jax.random.uniform(key, (64, env.action_size), minval=-1.0))
+        leaves = [leaf for leaf in jax.tree.leaves(states) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+        return (states, finite & jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]))), finite
+
+    def run(key):
+        states = jax.vmap(env.reset)(jax.random.split(key, 64))
+        return jax.lax.scan(step, (states, jnp.array(True)), jax.random.split(key, 1000))[1]
+
+    steps = int(jax.jit(run)(jax.random.key(0)).sum())
+    with capsys.disabled():
+        print(f"\n{name} on {backend}: finite for {steps} steps, {time.perf_counter() - started:.0f} s")
+    assert steps == 1000
 
 
 @every_env
