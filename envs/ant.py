@@ -93,4 +93,4 @@ class AntMaze(InMaze, Ant):
         return spec
 
 
-add_mazes("ant", AntMaze, "u_maze", "u_maze_eval", "big_maze", "big_maze_eval", "hardest_maze")
+add_mazes("ant", AntMaze, evals=True)

@@ -61,4 +61,4 @@ class AntBallMaze(InMaze, AntBall):
         return jax.random.choice(key, jnp.asarray(self.maze.balls))
 
 
-add_mazes("ant_ball", AntBallMaze, "u_maze", "big_maze", prefix="ball_")
+add_mazes("ant", AntBallMaze, balls=True)

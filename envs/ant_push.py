@@ -23,6 +23,7 @@ WALL_HEIGHT = 4.0  # metres
 BLOCK_START, BLOCK_SIZE = (8.0, 8.0, 2.0), (3.6, 3.6, 1.8)  # metres, half-sizes
 BLOCK_MASS = 2e-4  # kg
 DENSITY = 40.0  # of the ant, kg/m^3
+START_Z = 0.75  # metres
 SOLIMP = (0.995, 0.995, 0.01)
 GOALS = ((16.0, 8.0), (8.0, 16.0))  # metres, the near corners of two squares
 ANT_Q, ANT_QD = 15, 14
@@ -76,7 +77,7 @@ class AntPush(Ant):
 
     def sample_start(self, key, goal):
         q, qd = super().sample_start(key, goal)
-        return q.at[ANT_Q:].set(0), qd.at[ANT_QD:].set(0)
+        return q.at[2].add(START_Z - self.sys.init_q[2]).at[ANT_Q:].set(0), qd.at[ANT_QD:].set(0)
 
     def state_of(self, pipeline_state):
         q, qd = pipeline_state.q, pipeline_state.qd

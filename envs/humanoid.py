@@ -72,8 +72,8 @@ class Humanoid(GoalEnv):
         lever = jax.vmap(math.rotate)(link.transform.pos, x.rot)  # from the origin of a link to its centre of mass
         turn = jax.vmap(lambda a, b: math.quat_to_3x3(math.quat_mul(a, b)))(x.rot, link.transform.rot)
         centres, total = x.pos + lever, jnp.sum(mass)
-        offset = centres - mass @ centres / total
-        steiner = jnp.sum(offset**2, axis=-1)[:, None, None] * jnp.eye(3) - offset[:, :, None] * offset[:, None, :]
+        offset = centres - (mass @ centres / total)[None]
+        steiner = jax.vmap(lambda r: r @ r * jnp.eye(3) - jnp.outer(r, r))(offset)
         about_com = turn @ inertia @ turn.swapaxes(1, 2) + mass[:, None, None] * steiner
         velocity = mass[:, None] * (xd.vel + jnp.cross(xd.ang, lever)) / total
         q, qd = pipeline_state.q, pipeline_state.qd
@@ -105,4 +105,4 @@ class HumanoidMaze(InMaze, Humanoid):
         return jnp.append(super().sample_goal(key), GOAL_HEIGHT)
 
 
-add_mazes("humanoid", HumanoidMaze, "u_maze", "big_maze", "hardest_maze")
+add_mazes("humanoid", HumanoidMaze)

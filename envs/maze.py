@@ -12,7 +12,6 @@ import numpy as np
 from envs.base import ENVS, Camera, set_numeric
 
 MAZES: dict[str, tuple[str, ...]] = {}  # body -> its layouts
-
 MAX_CONTACTS = 16  # of a body at once, the deepest; a walker in a corner has half as many
 
 # Walls `#`, starts `R`, goals `G`, ball starts `B`, free cells `.`; rows run along x, columns along y.
@@ -102,8 +101,8 @@ def add_walls(spec: mujoco.MjSpec, maze: Maze) -> None:
     """Adds the walls to a model, one box a cell, that collide with everything.
 
     Of all pairs of a wall and a part of the body MJX looks closely at the nearest only. It measures between centres,
-    so walls must be square. A part in a free cell touches at most three walls, and parts are small enough that nothing
-    farther away comes before these.
+    so walls must be square. A part between walls touches at most three, and parts are small enough that nothing farther
+    away comes before these; only where parts are above walls can a contact be overlooked.
     """
     parts = sum(1 for body in spec.bodies[1:] for geom in body.geoms if geom.contype or geom.conaffinity)
     set_numeric(spec, max_geom_pairs=[3 * parts], max_contact_points=[MAX_CONTACTS])
@@ -147,11 +146,16 @@ class InMaze:
         return jax.random.choice(key, jnp.asarray(self.maze.starts))
 
 
-def add_mazes(body: str, constructor: Callable, *layouts: str, prefix: str = "") -> None:
-    """Registers BODY_LAYOUT for every layout; constructor takes `layout` besides the usual arguments.
+def add_mazes(body: str, constructor: Callable, balls: bool = False, evals: bool = False) -> None:
+    """Registers BODY_LAYOUT for every picture that suits a body.
 
-    A body that needs pictures of its own has them in LAYOUTS under PREFIX + layout.
+    Args:
+      body: what the names begin with.
+      constructor: takes `layout` besides the usual arguments.
+      balls: whether the body needs ball cells; pictures that have some are for such bodies only.
+      evals: whether pictures for evaluation (`_eval`) are among them.
     """
-    for layout in layouts:
-        ENVS.add(f"{body}_{layout}", partial(constructor, layout=prefix + layout))
-    MAZES[body] = (*MAZES.get(body, ()), *layouts)
+    for layout, picture in LAYOUTS.items():
+        if ("B" in picture) == balls and (evals or not layout.endswith("_eval")):
+            ENVS.add(f"{body}_{layout}", partial(constructor, layout=layout))
+            MAZES[body] = (*MAZES.get(body, ()), layout)

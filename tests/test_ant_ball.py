@@ -73,18 +73,12 @@ def test_walls_hold_the_ball(env_functions):
     way = directions(NUM_ENVS)
     ball = np.broadcast_to(env.maze.balls[0], way.shape).astype(np.float32)
     ant = np.broadcast_to(env.maze.starts[0], way.shape).astype(np.float32)
-    start = jax.jit(jax.vmap(lambda *args: launch(env, *args)))(ant, ball, np.concatenate([0 * way, 5 * way], -1))
-    seen = [start.obs[None, :, 29:31]]
-    states = start
-    for _ in range(2):
-        states, trace = run(states, np.zeros((STEPS, NUM_ENVS, 8), np.float32))
-        seen.append(trace.obs[..., 29:31])
-    positions = np.concatenate(seen)
-    walls = env.maze.walls[:, None, None]
-    overlap = np.minimum(0, np.abs(positions - walls) - env.cell_size / 2)  # of the centre of the ball with each wall
-    assert (overlap.max(-1) >= 0).all()
-    assert np.linalg.norm(positions - ball, axis=-1).max() > 1.4  # they did move
-    assert positions.min() > 2 + 0.3 and positions.max() < 14 - 0.3  # its radius off the border, less some give
+    start = jax.jit(jax.vmap(lambda *args: launch(env, *args)))(ant, ball, np.concatenate([0 * way, 10 * way], -1))
+    _, trace = run(start, np.zeros((STEPS, NUM_ENVS, 8), np.float32))
+    positions = np.asarray(trace.obs[..., 29:31])
+    beside = np.abs(positions - env.maze.walls[:, None, None]).max(-1)  # of each wall
+    assert (beside > env.cell_size / 2).all()
+    np.testing.assert_allclose([positions.min(), positions.max()], [2 + 0.5, 14 - 0.5], atol=0.1)  # they reach both
 
 
 def test_success_is_about_the_ball(env_functions):

@@ -103,11 +103,9 @@ def test_walls_hold_the_humanoid(env_functions):
     directions = np.array([[1, 0], [0, -1], [-1, 0], [0, 1]] * 2, np.float32)  # a wall in each but the last
     start = jax.jit(jax.vmap(launch))(directions * np.repeat([3, 5], 4)[:, None])
     _, trace = run(start, np.zeros((STEPS, NUM_ENVS, 17), np.float32))
-    up = np.cumsum(np.asarray(trace.done), axis=0) == 0
-    moved = ((np.asarray(trace.obs[..., :2]) - env.maze.starts[0]) * directions).sum(-1)
-    furthest = np.where(up, moved, -1).max(0)
-    assert (furthest[[3, 7]] > 1.2).all(), furthest
-    assert (furthest[[0, 1, 2, 4, 5, 6]] < 1.0 + 0.1).all(), furthest  # the torso may lean over a low wall
+    furthest = ((np.asarray(trace.obs[..., :2]) - env.maze.starts[0]) * directions).sum(-1).max(0)
+    assert (furthest[[3, 7]] > 2.0).all(), furthest
+    assert (furthest[[0, 1, 2, 4, 5, 6]] < 1.0 + 0.3).all(), furthest  # the torso leans over a wall of 1 m
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
