@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import itertools
 import json
 import os
 import re
@@ -227,19 +228,29 @@ def show(result: dict[str, Any]) -> None:
     Console().print(table)
 
 
-def show_envs(results: list[dict[str, Any]]) -> None:
-    """Prints the speeds of environments as a table."""
-    table = Table("", "backend", "environments", "steps/s", "Brax's own", "ratio (min to max)")
-    for result in results:
-        row = [result["env_name"], result["backend"], str(result["num_envs"]), f"{result['steps']['median']:,.0f}"]
-        if "ratio" in result:
-            ratio = result["ratio"]
-            row += [
-                f"{result['brax']['median']:,.0f}",
-                f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})",
-            ]
-        table.add_row(*row)
-    Console().print(table)
+def measure_envs(config: BenchmarkConfig, agent_config: Any) -> list[dict[str, Any]]:
+    """Speeds of all environments, printed as they come. FlagError if none is meant."""
+    names = [name for name in ENVS if re.search(config.env_match, name)]
+    if not names:
+        raise FlagError(f"--env_match is {config.env_match!r}; it must match the name of an environment.")
+    line, results = "{:24}{:>12}{:>14}{:>12}{:>12}{:>8}  {}".format, []
+    print(line("", "backend", "environments", "steps/s", "Brax's own", "ratio", "min to max"))
+    for name, num_envs in itertools.product(names, (64, 512)):
+        result = measure_env(config, agent_config, name, num_envs)
+        results.append(result)
+        words = ["", "", ""]
+        if "brax" in result:
+            ratio = "{median:.2f}|{min:.2f} to {max:.2f}".format(**result["ratio"])
+            words = [f"{result['brax']['median']:,.0f}", *ratio.split("|")]
+        print(line(name, result["backend"], num_envs, f"{result['steps']['median']:,.0f}", *words), flush=True)
+    return results
+
+
+def measure_run(config: BenchmarkConfig, agent_config: Any) -> list[dict[str, Any]]:
+    """The one result of `measure`, printed."""
+    result = measure(config, agent_config)
+    show(result)
+    return [result]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -249,18 +260,10 @@ def main(argv: Sequence[str]) -> int:
         config, agent_config = read_flags(argv, (defaults, AGENTS[defaults.agent].config()), prog="benchmark.py")
         if config.out and not Path(config.out).absolute().parent.is_dir():
             raise FlagError(f"--out is {config.out!r}; it must be a file in a directory that exists.")
-        if config.all_envs:
-            names = [name for name in ENVS if re.search(config.env_match, name)]
-            results = [measure_env(config, agent_config, name, num) for name in names for num in (64, 512)]
-        else:
-            results = [measure(config, agent_config)]
+        results = (measure_envs if config.all_envs else measure_run)(config, agent_config)
     except FlagError as error:
         print(f"benchmark.py: {error}", file=sys.stderr)
         return 2
-    if config.all_envs:
-        show_envs(results)
-    else:
-        show(results[0])
     if config.out:
         Path(config.out).write_text(json.dumps({"machine": machine(), "results": results}, indent=2) + "\n")
     return 0
