@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import warnings
 from typing import NamedTuple
 
@@ -25,7 +26,13 @@ BACKENDS = ("mjx", "spring", "positional", "generalized")
 def brax_body(name: str) -> mujoco.MjSpec:
     """Editable copy of a body that Brax ships (envs/assets/NAME.xml), jointless bodies fused as Brax's engines need."""
     path = epath.resource_path("brax") / "envs" / "assets" / f"{name}.xml"
-    return mujoco.MjSpec.from_string(mjcf.fuse_bodies(path.read_text()))
+    text, total_mass = mjcf.fuse_bodies(path.read_text()), 'settotalmass="([^"]*)"'
+    spec = mujoco.MjSpec.from_string(re.sub(total_mass, "", text))
+    if found := re.search(total_mass, text):  # deprecated: MuJoCo would warn, and leave a log file
+        scale = float(found[1]) / spec.compile().body_mass.sum()
+        for geom in spec.geoms:
+            geom.density *= scale
+    return spec
 
 
 def set_numeric(spec: mujoco.MjSpec, **values: list[float]) -> None:

@@ -41,3 +41,4 @@ def test_cheetah_physics(backend):
     np.testing.assert_allclose([env.dt, env.sys.opt.timestep], [0.05, 0.003125 if maximal else 0.01], rtol=1e-6)
     gear = [120, 90, 60, 120, 100, 100] if maximal else [120, 90, 60, 120, 60, 30]
     np.testing.assert_array_equal(env.sys.actuator.gear, gear)
+    np.testing.assert_allclose(env.sys.mj_model.body_mass.sum(), 14, rtol=1e-6)  # as Brax has it
