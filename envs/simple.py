@@ -66,4 +66,4 @@ class SimpleMaze(InMaze, PointMass):
     help = "a point mass through a maze to one of its goal cells"
 
 
-add_mazes("simple", SimpleMaze, "u_maze", "big_maze", "hardest_maze")
+add_mazes("simple", SimpleMaze)
