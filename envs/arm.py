@@ -1,7 +1,7 @@
 """Arm: a Franka Panda reaches, grasps, pushes a cube, and moves it from one bin into another. On mjx only.
 
-The arm stands at the origin and looks along x. Actions are targets of joints 1, 2, 4 and 6; the others are held, so that
-the fingers open sideways to the arm. The last action closes the gripper where it is positive.
+The arm stands at the origin and looks along x. Actions are targets of joints 1, 2, 4 and 6; the others are held, so
+that the fingers open sideways to the arm. The last action closes the gripper where it is positive.
 
 State entries, in metres, radians and seconds (sizes as in the arm tasks of JaxGCRL, Bortkiewicz et al. 2025):
 
@@ -62,7 +62,7 @@ class Arm(GoalEnv):
     goal_hard_thresh = 0.03
     backends = ("mjx",)
     episode_length = 100
-    camera = Camera(distance=1.9, elevation=-25.0, azimuth=140.0, lookat=(0.4, 0.0, 0.2))
+    camera = Camera(distance=1.7, elevation=-25.0, azimuth=140.0, lookat=(0.35, 0.0, 0.25))
 
     def body(self) -> mujoco.MjSpec:
         return panda(self.gripper)
@@ -138,7 +138,7 @@ class ArmWithCube(Arm):
 
 @ENVS.register("arm_grasp")
 class ArmGrasp(ArmWithCube):
-    """The goal is the cube LIFT above its start between the fingertips, so at less than LIFT / 2 it is off the table."""
+    """The goal is the cube between the fingertips, LIFT above its start; so nearer than LIFT / 2 it is off the table."""
 
     help = "a cube held between the fingertips of an arm, lifted by 0.2 m"
     state_dim = 24

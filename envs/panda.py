@@ -3,7 +3,7 @@
 Kinematics, limits and hand are those that Franka publishes (Robot and interface specifications of the Franka Control
 Interface: Denavit-Hartenberg parameters in Craig's convention, joint, velocity and torque limits; franka_description:
 the hand). Link masses were identified by Gaz et al., Dynamic Identification of the Franka Emika Panda Robot, RA-L 2019.
-Link inertias are those of the capsules drawn here. Only the pairs of geoms named below collide: MJX pays for every pair.
+Link inertias are those of the capsules drawn here. Only the pairs of geoms named below collide: MJX pays for each.
 """
 
 from typing import NamedTuple
@@ -160,7 +160,9 @@ def panda(gripper: bool) -> mujoco.MjSpec:
     if gripper:
         for name, yaw in (("left", HAND_YAW), ("right", HAND_YAW + np.pi)):
             finger = body.add_body(name=name, pos=[0, 0, FINGERS], quat=turn("z", yaw), gravcomp=1)
-            finger.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[0, 1, 0], armature=0.1, damping=10, range=[0, FINGER_TRAVEL], limited=True)
+            slide = finger.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[0, 1, 0])
+            slide.armature, slide.damping = 0.1, 10
+            slide.range, slide.limited = [0, FINGER_TRAVEL], True
             servo(spec, name, FINGER_STIFFNESS, FINGER_FORCE)
             box(finger, middle, half, GREY, mass=0.015)
             capsule(finger, (0, PAD, 0.02), (0, PAD, FINGER_LENGTH), PAD, INVISIBLE, name)
@@ -184,7 +186,7 @@ def add_cube(spec: mujoco.MjSpec) -> None:
 def add_bins(spec: mujoco.MjSpec) -> None:
     """Two bins side by side, divided along the x axis. The rounded rims of their walls are what collides."""
     low, high, edge = 0.36, 0.64, 0.29
-    for name, side, rgba in (("blue", -1, BLUE), ("red", 1, RED)):
+    for side, rgba in ((-1, BLUE), (1, RED)):
         box(spec.worldbody, (0.5, side * edge / 2, 0.001), ((high - low) / 2, edge / 2, 0.001), rgba)
     ends = {"near": ((low, -edge), (low, edge)), "far": ((high, -edge), (high, edge))}
     ends |= {f"side{y:+}": ((low, y), (high, y)) for y in (-edge, 0, edge)}
