@@ -138,7 +138,7 @@ class ArmWithCube(Arm):
 
 @ENVS.register("arm_grasp")
 class ArmGrasp(ArmWithCube):
-    """The goal is the cube between the fingertips, LIFT above its start; so nearer than LIFT / 2 it is off the table."""
+    """The goal is the cube between the fingertips, LIFT above its start: nearer than LIFT / 2, it is off the table."""
 
     help = "a cube held between the fingertips of an arm, lifted by 0.2 m"
     state_dim = 24

@@ -3,7 +3,6 @@
 import itertools
 
 import jax
-import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
@@ -112,7 +111,7 @@ def test_arm_mass_and_limits_are_the_published_ones():
 
 
 def test_arm_stays_over_its_table_and_within_its_limits(env_functions):
-    env, reset, run = env_functions("arm_reach")
+    _, reset, run = env_functions("arm_reach")
     corners = np.array(list(itertools.product([-1, 1], repeat=4)), np.float32).reshape(-1, NUM_ENVS, 4)
     states, tips = reset(keys(0)), []
     low, high = np.array([link.limits for link in ARM]).T
@@ -217,7 +216,7 @@ def test_arm_grasps_and_lifts(env_functions):
     def script(cube, goal):
         return [*pick(cube), (goal, 1, 25)]
 
-    first, trace = play(env_functions, "arm_grasp", script)
+    _, trace = play(env_functions, "arm_grasp", script)
     assert not trace.metrics["success"][:40].any()  # around the cube is not enough
     assert trace.metrics["success_hard"][-1].all()
     np.testing.assert_allclose(trace.obs[-1, :, 2], 0.2 + CUBE, atol=0.02)
@@ -235,8 +234,9 @@ def test_arm_lifts_nothing_with_an_open_hand(env_functions):
 
 def test_arm_pushes(env_functions):
     def script(cube, goal):
-        behind = cube + [0, -0.1, 0]
-        return [(at(behind, 0.15), 1, 15), (behind, 1, 15), *((behind + [0, 0.01 * k, 0], 1, 2) for k in range(1, 21))]
+        along = np.array([0, 1, 0])
+        behind = cube - 0.1 * along
+        return [(at(behind, 0.15), 1, 15), (behind, 1, 15), *((behind + 0.01 * k * along, 1, 2) for k in range(1, 21))]
 
     first, trace = play(env_functions, "arm_push_easy", script)
     moved = trace.obs[-1, :, :3] - first.obs[:, :3]
@@ -253,18 +253,3 @@ def test_arm_carries_a_cube_into_the_other_bin(env_functions):
     _, trace = play(env_functions, "arm_binpick_hard", script)
     assert trace.metrics["success"][-1].all()
     np.testing.assert_allclose(trace.obs[-1, :, 2], CUBE, atol=0.005)  # it lies on the floor of the bin
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["arm_reach", "arm_grasp", "arm_push_hard", "arm_binpick_hard"])
-def test_arm_stays_finite_in_many_environments(name):
-    env = create_env(name)
-
-    def walk(states, key):
-        actions = jax.random.uniform(key, (64, env.action_size), minval=-1.0)
-        states = jax.vmap(env.step)(states, actions)
-        leaves = jax.tree.leaves((states.pipeline_state.q, states.pipeline_state.qd, states.obs))
-        return states, jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()
-
-    states = jax.jit(jax.vmap(env.reset))(keys(0, 64))
-    assert jax.jit(lambda states: jax.lax.scan(walk, states, keys(1, 1000))[1])(states).all()
