@@ -160,9 +160,8 @@ def panda(gripper: bool) -> mujoco.MjSpec:
     if gripper:
         for name, yaw in (("left", HAND_YAW), ("right", HAND_YAW + np.pi)):
             finger = body.add_body(name=name, pos=[0, 0, FINGERS], quat=turn("z", yaw), gravcomp=1)
-            slide = finger.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[0, 1, 0])
-            slide.armature, slide.damping = 0.1, 10
-            slide.range, slide.limited = [0, FINGER_TRAVEL], True
+            joint = {"name": name, "type": mujoco.mjtJoint.mjJNT_SLIDE, "axis": [0, 1, 0]}
+            finger.add_joint(**joint, range=[0, FINGER_TRAVEL], limited=True, armature=0.1, damping=10)
             servo(spec, name, FINGER_STIFFNESS, FINGER_FORCE)
             box(finger, middle, half, GREY, mass=0.015)
             capsule(finger, (0, PAD, 0.02), (0, PAD, FINGER_LENGTH), PAD, INVISIBLE, name)
