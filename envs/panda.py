@@ -144,7 +144,7 @@ def panda(gripper: bool) -> mujoco.MjSpec:
         body.add_joint(
             name=f"joint{number}",
             range=link.limits,
-            limited=False,
+            limited=True,  # pressed on the table, the weak joints of the wrist would give way past theirs
             armature=0.1,
             damping=link.torque / link.speed,  # at full torque it then reaches its greatest speed
         )
