@@ -29,11 +29,15 @@ SPEC = {
     "ant_ball": (31, 8, (29, 30), (0.5, 2.0, None), "spring"),
     "ant_push": (31, 8, (0, 1), (0.5, 2.0, None), "mjx"),
     "humanoid": (246, 17, (0, 1, 2), (0.5, 2.0, None), "spring"),
+    "arm_reach": (13, 4, (7, 8, 9), (0.1, 0.3, 0.03), "mjx"),
+    "arm_grasp": (24, 5, (0, 1, 2, *range(16, 22)), (0.1, 0.3, 0.03), "mjx"),
+    "arm_push": (18, 5, (0, 1, 2), (0.1, 0.3, 0.03), "mjx"),
+    "arm_binpick": (18, 5, (0, 1, 2), (0.1, 0.3, 0.03), "mjx"),
     "simple": (4, 2, (0, 1), (0.5, 2.0, None), "spring"),
 }
 
 # Environments whose law has one goal, or one start.
-ONE_GOAL = ("cheetah",)
+ONE_GOAL = ("cheetah", "arm_binpick_easy")
 ONE_START = tuple(name for name in NAMES if name.startswith("humanoid"))
 
 ADVERTISED = [(name, backend) for name in NAMES for backend in CLASSES[name].backends]
