@@ -121,6 +121,12 @@ class GoalEnv(PipelineEnv):
         """The goal [..., G] that a state [..., S] achieves."""
         return state[..., jnp.array(self.goal_indices)]
 
+    def goal_points(self, goal: Array) -> Array:
+        """Where films show goals [..., G]: points [..., K, 3] in metres. Overridden where goals are no points."""
+        missing = jnp.array([0.0, self.camera.marker_height][self.goal_dim - 1 :])
+        goal = jnp.concatenate([goal, jnp.broadcast_to(missing, (*goal.shape[:-1], missing.size))], axis=-1)
+        return goal.reshape(*goal.shape[:-1], -1, 3)
+
     def reset(self, rng: Array) -> State:
         """A fresh start and a fresh goal. Consumes rng."""
         goal_key, start_key = jax.random.split(rng)
