@@ -1,6 +1,7 @@
-"""The device-resident trajectory ring: init / add / sample, and the goal relabelling law."""
+"""The device-resident trajectory ring: init / add / sample (choose, then gather), and the goal relabelling law."""
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -82,29 +83,52 @@ def draw(buffer: BufferState, key: Array, batch_size: int) -> tuple[Array, Array
     return jnp.where(found, row, jnp.where(row > oldest, row - 1, row + 1)), column
 
 
-def sample(buffer: BufferState, key: Array, batch_size: int, discounting: float, max_episode_steps: int) -> Batch:
-    """Transitions drawn uniformly, each with a future of its own episode drawn by the goal law; cost O(batch_size).
+class Choice(NamedTuple):
+    """Where samples lie in the ring, each [B] int32."""
+
+    slot: Array
+    next_slot: Array
+    future_slot: Array
+    column: Array
+
+
+def choose(buffer: BufferState, key: Array, num: int, discounting: float, max_episode_steps: int) -> Choice:
+    """Rows drawn uniformly, each with a future of its own episode drawn by the goal law; cost O(num).
 
     Args:
       buffer: at least 2 rows stored.
       key: consumed.
-      batch_size: B.
+      num: B.
       discounting: gamma of the goal law.
       max_episode_steps: no episode has more steps (rows: one more).
     """
     draw_key, law_key = jax.random.split(key)
-    row, column = draw(buffer, draw_key, batch_size)
+    row, column = draw(buffer, draw_key, num)
     left = steps_left(buffer, row, column, max_episode_steps)
-    ahead = truncated_geometric(jax.random.uniform(law_key, (batch_size,)), left, discounting)
-    slot, next_slot, future_slot = ((row + offset) % buffer.rows.reward.shape[0] for offset in (0, 1, ahead))
+    ahead = truncated_geometric(jax.random.uniform(law_key, (num,)), left, discounting)
+    capacity = buffer.rows.reward.shape[0]
+    return Choice(row % capacity, (row + 1) % capacity, (row + ahead) % capacity, column)
+
+
+def gather(buffer: BufferState, choice: Choice, discounting: float) -> Batch:
+    """The transitions at a choice; discount is discounting, or 0 at a true termination."""
+
+    def at(ring: Array, slot: Array) -> Array:
+        return ring.at[slot, choice.column].get(mode="promise_in_bounds")
+
     rows = buffer.rows
     return Batch(
-        state=rows.state[slot, column],
-        action=rows.action[slot, column],
-        next_state=rows.state[next_slot, column],
-        goal=rows.goal[slot, column],
-        future_state=rows.state[future_slot, column],
-        future_action=rows.action[future_slot, column],
-        reward=rows.reward[slot, column],
-        discount=discounting * (1 - rows.terminal[slot, column]),
+        state=at(rows.state, choice.slot),
+        action=at(rows.action, choice.slot),
+        next_state=at(rows.state, choice.next_slot),
+        goal=at(rows.goal, choice.slot),
+        future_state=at(rows.state, choice.future_slot),
+        future_action=at(rows.action, choice.future_slot),
+        reward=at(rows.reward, choice.slot),
+        discount=discounting * (1 - at(rows.terminal, choice.slot)),
     )
+
+
+def sample(buffer: BufferState, key: Array, batch_size: int, discounting: float, max_episode_steps: int) -> Batch:
+    """`gather` of what `choose` draws."""
+    return gather(buffer, choose(buffer, key, batch_size, discounting, max_episode_steps), discounting)

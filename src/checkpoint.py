@@ -7,13 +7,16 @@ import sys
 import warnings
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from src.types import RunState
+
+if TYPE_CHECKING:
+    # Functions import Orbax when they first need it: training starts without the 0.3 s that this takes.
+    import orbax.checkpoint as ocp
 
 KEEP = 2  # the newest, and the one to fall back to
 
@@ -22,8 +25,10 @@ class NoCheckpointError(FileNotFoundError):
     """There is no checkpoint that can be read."""
 
 
-def manager(directory: Path) -> ocp.CheckpointManager:
+def manager(directory: Path) -> "ocp.CheckpointManager":
     """Writes checkpoints of one run in the background; close it (or use it in a `with`) to wait for the last one."""
+    import orbax.checkpoint as ocp
+
     logging.getLogger("absl").setLevel(logging.ERROR)
     options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, cleanup_tmp_directories=True)
     return ocp.CheckpointManager(directory.absolute(), options=options)
@@ -37,8 +42,10 @@ def checksum(tree: Any) -> int:
     return crc
 
 
-def save(saver: ocp.CheckpointManager, state: RunState) -> None:
+def save(saver: "ocp.CheckpointManager", state: RunState) -> None:
     """Starts to write the state under its number of environment steps; the state may be donated afterwards."""
+    import orbax.checkpoint as ocp
+
     step = int(state.env_steps)
     if step not in saver.all_steps():
         tree = jax.tree.map(np.array, state._asdict())  # copies: the arrays themselves may be donated
@@ -73,6 +80,8 @@ def restore(directory: Path, template: RunState, at_most: int | None = None) -> 
     Raises:
       NoCheckpointError: none can be read.
     """
+    import orbax.checkpoint as ocp
+
     shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, template._asdict())
     items = ocp.args.Composite(state=ocp.args.StandardRestore(shapes), checksum=ocp.args.JsonRestore())
     for step in steps(directory):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from src import buffer, normalization, rollout
-from src.types import Agent, Array, Batch, BufferState, Metrics, RunState, Spec, Transition
+from src.types import Agent, AgentState, Array, BufferState, Metrics, RunState, Spec, Transition
 
 RUN_ONCE = {"xla_backend_optimization_level": 0}  # what runs once is not worth a long compilation
 
@@ -103,21 +103,27 @@ def make_train(env: Any, eval_env: Any, agent: Agent, sizes: Sizes, normalize: b
             env=envs, buffer=buffer.add(state.buffer, rows), env_steps=state.env_steps + sizes.steps_per_unroll
         )
 
-    def sample(ring: BufferState, key: Array) -> Batch:
-        return buffer.sample(ring, key, sizes.batch_size, sizes.discounting, sizes.max_episode_decisions)
+    def choices(ring: BufferState, key: Array) -> buffer.Choice:
+        """Samples of all updates of a phase, [updates, B]: one big draw costs far less than many small ones."""
+        num = sizes.updates_per_unroll * sizes.batch_size
+        drawn = buffer.choose(ring, key, num, sizes.discounting, sizes.max_episode_decisions)
+        return jax.tree.map(lambda leaf: leaf.reshape(sizes.updates_per_unroll, sizes.batch_size), drawn)
+
+    @jax.jit  # so that `init`, which needs the shapes of its metrics, and `advance` trace it only once
+    def update(agent_state: AgentState, ring: BufferState, choice: buffer.Choice, key: Array):
+        return agent.update(agent_state, buffer.gather(ring, choice, sizes.discounting), key)
 
     def train_step(state: RunState, updates: Array) -> RunState:
-        key, unroll_key, update_key = jax.random.split(state.key, 3)
+        key, unroll_key, choice_key, update_key = jax.random.split(state.key, 4)
         state = unroll(state._replace(key=key), unroll_key)
-        keys = jax.random.split(update_key, sizes.updates_per_unroll)
+        drawn, keys = choices(state.buffer, choice_key), jax.random.split(update_key, sizes.updates_per_unroll)
 
-        def update(i, carry):
+        def learn(i, carry):
             agent_state, sums = carry
-            sample_key, update_key = jax.random.split(keys[i])
-            agent_state, metrics = agent.update(agent_state, sample(state.buffer, sample_key), update_key)
+            agent_state, metrics = update(agent_state, state.buffer, jax.tree.map(lambda leaf: leaf[i], drawn), keys[i])
             return agent_state, jax.tree.map(jnp.add, sums, {"updates": jnp.ones(()), **metrics})
 
-        agent_state, sums = jax.lax.fori_loop(0, updates, update, (state.agent, state.metric_sums))
+        agent_state, sums = jax.lax.fori_loop(0, updates, learn, (state.agent, state.metric_sums))
         return state._replace(agent=agent_state, metric_sums=sums, gradient_steps=state.gradient_steps + updates)
 
     def init(key: Array) -> RunState:
@@ -133,7 +139,8 @@ def make_train(env: Any, eval_env: Any, agent: Agent, sizes: Sizes, normalize: b
         )
         ring = buffer.init(row, sizes.max_replay_size, sizes.unroll_length)
         agent_state = agent.init(agent_key)
-        _, metrics = jax.eval_shape(lambda: agent.update(agent_state, sample(ring, key), key))
+        first = jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[0], choices(ring, key)))
+        _, metrics = jax.eval_shape(update, agent_state, ring, first, key)
         return RunState(
             agent=agent_state,
             env=rollout.init(env, env_key, sizes.num_envs),

@@ -52,7 +52,7 @@ class ActorConfig(NetworkConfig):
 
 
 def actor_goals(goal: Array, random_goals: float) -> Array:
-    """Goals [B, G] for the actor: the first share `random_goals` of the batch takes the goal of its neighbour.
+    """Goals or representations [B, G] for the actor: the first share `random_goals` of the batch takes its neighbour's.
 
     Samples of a batch are independent, so the neighbour's goal is a random one.
     """

@@ -80,12 +80,14 @@ def make(config: CRLConfig, spec: Spec) -> Agent:
             resubs=config.resubs,
         )
 
-        critic = jax.lax.stop_gradient({name: params[name] for name in ("phi", "psi", "energy")})
-        wanted = actor_goals(achieved, config.random_goals)
+        critic = jax.lax.stop_gradient({"phi": params["phi"], "energy": params["energy"]})
+        # The same permutation of goals and of their representations: psi need not run twice.
+        wanted, wanted_psi = (actor_goals(goals, config.random_goals) for goals in (achieved, targets))
+        wanted_psi = jax.lax.stop_gradient(wanted_psi)
         actor_loss, actor_metrics = entropy_actor_loss(
             config,
             actor.apply(params["actor"], batch.state, wanted),
-            lambda action: energy(phi(critic, batch.state, action), psi(critic, wanted), critic["energy"]),
+            lambda action: energy(phi(critic, batch.state, action), wanted_psi, critic["energy"]),
             params["log_alpha"],
             key,
         )
