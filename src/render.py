@@ -50,7 +50,7 @@ def pictures(env: Any, film: Film, size: tuple[int, int] = SIZE, note: str = "")
     model = scene.model_of(env)
     model.vis.global_.offheight, model.vis.global_.offwidth = size
     model.vis.quality.shadowsize = 1024
-    camera, episodes = camera_of(env), film.episode[-1] + 1
+    camera, goals, episodes = camera_of(env), scene.markers(model), film.episode[-1] + 1
     try:
         renderer = mujoco.Renderer(model, *size)
     except Exception as error:  # EGL, OSMesa and GLFW all fail in their own way
@@ -58,6 +58,7 @@ def pictures(env: Any, film: Film, size: tuple[int, int] = SIZE, note: str = "")
     with renderer:
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
         for frame, data in enumerate(scene.poses(model, film)):
+            model.geom_rgba[goals] = scene.REACHED if film.success[frame] else scene.WANTED
             camera.lookat[:] = scene.look_at(env, data)
             mujoco.mj_camlight(model, data)
             renderer.update_scene(data, camera)

@@ -108,11 +108,10 @@ def markers(model: mujoco.MjModel) -> list[int]:
 
 
 def poses(model: mujoco.MjModel, film: Film) -> Iterator[mujoco.MjData]:
-    """The same data again and again, posed as in each frame, the markers coloured."""
-    data, goals = mujoco.MjData(model), markers(model)
-    for q, points, success in zip(film.q, film.points, film.success, strict=True):
+    """The same data again and again, posed as in each frame."""
+    data = mujoco.MjData(model)
+    for q, points in zip(film.q, film.points, strict=True):
         data.qpos[:], data.mocap_pos[:] = q, points
-        model.geom_rgba[goals] = REACHED if success else WANTED
         mujoco.mj_kinematics(model, data)
         yield data
 

@@ -253,11 +253,19 @@ def test_page_draws_in_a_browser_without_network(env_of, tmp_path):
     assert green[:2].max() < 20 < green[2]
     assert (red[:2] > count(shots[0], body)).all()
     words = browse("#frame=7", "--dump-dom")
-    assert re.search(r"goal 2 of 2 +step 3 +0\.15 s", words) and '<span id="badge" class="">' in words
+    assert re.search(r"goal 2 of 2 +step 3 +0\.15 s", words) and '<span id="badge" class="on">' not in words
     assert '<span id="badge" class="on">' in browse("#frame=12", "--dump-dom")
 
 
 # ---- Runs, and the script --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_opengl(monkeypatch):
+    def refuse():
+        raise render.RenderError("no OpenGL")
+
+    monkeypatch.setattr(render, "choose_opengl", refuse)
 
 
 @pytest.fixture(scope="module")
@@ -309,16 +317,6 @@ def test_a_run_and_its_film(in_folder, opengl, monkeypatch, capsys):
     assert script.main([*argv, "--seed", "5", "--step", "100", "--out", "other.html"]) == 0
     assert data_of((in_folder / "other.html").read_text())["poses"] != data_of(text)["poses"]
 
-    # Where nothing can be drawn the page is written, and training goes on.
-    def refuse(*_):
-        raise render.RenderError("no OpenGL")
-
-    monkeypatch.setattr(render, "save_gif", refuse)
-    assert training.main(FLAGS) == 0
-    assert "No policy.gif: no OpenGL." in capsys.readouterr().out
-    other = in_folder / "runs" / "simple_u_maze_crl_s0-2"
-    assert (other / "policy.html").exists() and not (other / "policy.gif").exists()
-
     for flags, words in {
         ("--step", "7"): "--step is 7; .*checkpoints holds: 120, 100.",
         ("--backend", "mjx"): "--backend comes from the run with --run.",
@@ -328,6 +326,15 @@ def test_a_run_and_its_film(in_folder, opengl, monkeypatch, capsys):
             monkeypatch.setattr(utils, "create_env", create_env)
         assert script.main([*argv, *flags]) == 2
         assert re.search(f"^render.py: {words}", capsys.readouterr().err)
+
+
+def test_training_goes_on_where_nothing_can_be_drawn(env_of, no_opengl, tmp_path):
+    env, notes = env_of("reacher"), []
+    run = types.SimpleNamespace(config=utils.Config(eval_env="reacher"), eval_env=env)
+    display = types.SimpleNamespace(say=lambda text: None, note=notes.append)
+    training.film(run, recording_of(env), 120, tmp_path, display, last=True)
+    assert notes == ["No policy.gif: no OpenGL."]
+    assert [path.name for path in tmp_path.iterdir()] == ["policy.html"]
 
 
 def test_random_actions_are_shown(in_folder, capsys):
@@ -362,8 +369,7 @@ def test_one_sentence_for_what_is_wrong(argv, words, tmp_path, monkeypatch, caps
     assert not list(tmp_path.iterdir())
 
 
-def test_no_opengl_is_one_sentence_too(in_folder, monkeypatch, capsys):
-    monkeypatch.setattr(render, "choose_opengl", lambda: (_ for _ in ()).throw(render.RenderError("no OpenGL")))
+def test_no_opengl_is_one_sentence_too(in_folder, no_opengl, capsys):
     argv = ["--env_name", "simple_u_maze", "--episode_length", "5", "--vis_length", "12", "--out", "a.html,a.gif"]
     assert script.main(argv) == 2
     assert capsys.readouterr().err == "render.py: no OpenGL.\n"
