@@ -41,7 +41,7 @@ class Camera(NamedTuple):
 
     distance: float
     elevation: float = -35.0
-    azimuth: float = 90.0
+    azimuth: float = 30.0  # 0 looks along x; where the camera follows, from the body to its goal
     lookat: tuple[float, float, float] | None = None  # None: the camera follows the first body
     marker_height: float = 0.0  # where goals that have no height are shown
 

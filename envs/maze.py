@@ -127,7 +127,8 @@ class InMaze:
         """From above, the whole maze in the picture."""
         low, high = (bound(self.maze.walls[:, :2], axis=0) for bound in (np.min, np.max))
         centre = (low + high) / 2
-        return Camera(1.45 * max(high - low), -65.0, 0.0, (*centre, 0.0), marker_height=self.maze.height / 2)
+        distance = 1.4 * max((high - low) * (1.0, 0.75))  # films are 4 to 3
+        return Camera(distance, -72.0, 180.0, (*centre, 0.0), marker_height=self.maze.height / 2)
 
     def body(self) -> mujoco.MjSpec:
         spec = super().body()

@@ -26,7 +26,7 @@ COLUMNS = ("", "name", "task", "state, goal, action", "at the goal within", "epi
 
 
 def still(env: Any) -> scene.Film:
-    """One frame: of a few fresh starts, the one whose goal lies furthest ahead of the camera."""
+    """One frame: of a few fresh starts, the one whose goal lies furthest away from the body."""
 
     def draw(key):
         goal_key, start_key = jax.random.split(key)
@@ -34,11 +34,11 @@ def still(env: Any) -> scene.Film:
         return env.sample_start(start_key, goal)[0], goal
 
     q, goal = (np.asarray(leaf) for leaf in jax.vmap(draw)(jax.random.split(jax.random.PRNGKey(0), DRAWS)))
-    azimuth = np.deg2rad(env.camera.azimuth)
-    points = np.asarray(env.goal_points(goal))
-    best = np.argmax(points[:, 0, :2] @ [np.cos(azimuth), np.sin(azimuth)])
-    here = [best]
-    return scene.Film(q[here], points[here], np.array([False]), np.array([0]), np.array([1]), 1.0, "")
+    order, zeros = np.arange(DRAWS), np.zeros(DRAWS, int)
+    film = scene.Film(q, np.asarray(env.goal_points(goal)), zeros > 0, order, zeros + 1, 1.0, "")
+    views = scene.views(env, scene.model_of(env), film)
+    best = np.argmax([np.linalg.norm(view.data.mocap_pos[0] - view.data.xpos[1]) for view in views])
+    return scene.Film(*(leaf[best : best + 1] for leaf in film[:5]), *film[5:])
 
 
 def save_pictures(envs: Mapping[str, Any]) -> None:

@@ -26,14 +26,19 @@ def save(env: Any, film: Film, path: Path) -> None:
 def content(env: Any, film: Film) -> dict[str, Any]:
     """What the viewer reads; arrays of numbers as base64, float32 or uint8."""
     model = scene.model_of(env)
-    bodies = np.stack([np.concatenate([data.xpos[1:], data.xquat[1:]], axis=1) for data in scene.poses(model, film)])
-    planes = model.geom_type == SHAPES.mjGEOM_PLANE
+    bodies, headings = [], []
+    for view in scene.views(env, model, film):
+        bodies.append(np.concatenate([view.data.xpos[1:], view.data.xquat[1:]], axis=1))
+        headings.append(view.heading)
+    starts = np.flatnonzero(film.step == 1)
+    planes = [geom for geom in range(model.ngeom) if is_plane(model, geom) and visible(model, geom)]
     return {
         "seconds": film.seconds,
         "bodies": model.nbody - 1,  # without the world
-        "poses": base64.b64encode(bodies.astype(np.float32)).decode(),
+        "poses": base64.b64encode(np.float32(bodies)).decode(),
         "success": base64.b64encode(film.success.astype(np.uint8)).decode(),
-        "starts": np.flatnonzero(film.step == 1).tolist(),
+        "starts": starts.tolist(),
+        "headings": [headings[start] for start in starts],
         "geoms": [geom_of(model, geom) for geom in range(model.ngeom) if visible(model, geom)],
         "camera": env.camera._asdict(),
         "floor": float(model.geom_pos[planes, 2].min(initial=0.0)),
@@ -43,6 +48,10 @@ def content(env: Any, film: Film) -> dict[str, Any]:
         "sun": scene.SUN.tolist(),
         "reached": scene.REACHED,
     }
+
+
+def is_plane(model: mujoco.MjModel, geom: int) -> bool:
+    return model.geom_type[geom] == SHAPES.mjGEOM_PLANE
 
 
 def visible(model: mujoco.MjModel, geom: int) -> bool:

@@ -50,29 +50,25 @@ def pictures(env: Any, film: Film, size: tuple[int, int] = SIZE, note: str = "")
     model = scene.model_of(env)
     model.vis.global_.offheight, model.vis.global_.offwidth = size
     model.vis.quality.shadowsize = 1024
-    camera, goals, episodes = camera_of(env), scene.markers(model), film.episode[-1] + 1
+    goals, episodes = scene.markers(model), film.episode[-1] + 1
+    camera = mujoco.MjvCamera()
+    camera.distance, camera.elevation = env.camera.distance, env.camera.elevation
     try:
         renderer = mujoco.Renderer(model, *size)
     except Exception as error:  # EGL, OSMesa and GLFW all fail in their own way
         raise RenderError(f"MuJoCo cannot draw here ({type(error).__name__}); another MUJOCO_GL may help") from None
     with renderer:
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
-        for frame, data in enumerate(scene.poses(model, film)):
+        for frame, view in enumerate(scene.views(env, model, film)):
             model.geom_rgba[goals] = scene.REACHED if film.success[frame] else scene.WANTED
-            camera.lookat[:] = scene.look_at(env, data)
-            mujoco.mj_camlight(model, data)
-            renderer.update_scene(data, camera)
+            camera.lookat[:], camera.azimuth = view.lookat, env.camera.azimuth + view.heading
+            mujoco.mj_camlight(model, view.data)
+            renderer.update_scene(view.data, camera)
             sun = renderer.scene.lights[renderer.scene.nlight - 1]
             sun.pos[:] = camera.lookat - camera.distance * scene.SUN  # MuJoCo's shadows are best around this line
             picture = Image.fromarray(renderer.render())
             words = f"{film.caption}   goal {film.episode[frame] + 1} of {episodes}   step {film.step[frame]}{note}"
             yield label(picture, words if film.caption else "", film.success[frame])
-
-
-def camera_of(env: Any) -> mujoco.MjvCamera:
-    camera, wanted = mujoco.MjvCamera(), env.camera
-    camera.distance, camera.elevation, camera.azimuth = wanted.distance, wanted.elevation, wanted.azimuth
-    return camera
 
 
 def label(picture: Image.Image, words: str, reached: bool) -> Image.Image:
@@ -89,7 +85,7 @@ def label(picture: Image.Image, words: str, reached: bool) -> Image.Image:
 
 def save_gif(env: Any, film: Film, path: Path, size: tuple[int, int] = SIZE) -> None:
     """An endless GIF, in real time or faster if it would have more than GIF_FRAMES frames. RenderError as above."""
-    stride = max(1, round(GIF_MILLISECONDS / 1000 / film.seconds), -(-len(film) // GIF_FRAMES))
+    stride = max(1, round(GIF_MILLISECONDS / 1000 / film.seconds), -(-film.frames // GIF_FRAMES))
     speed = stride * film.seconds * 1000 / GIF_MILLISECONDS
     images = list(pictures(env, film.every(stride), size, f"   x{speed:.1f}" if speed > 1.05 else ""))
     palette = palette_of(images[:: max(1, len(images) // 16)])
