@@ -12,7 +12,7 @@ from src.rollout import Recording
 BODY, FIXTURE = (0.93, 0.55, 0.20, 1.0), (0.55, 0.59, 0.64, 1.0)  # what a model leaves in its engine's drab default
 OBJECT = (0.24, 0.44, 0.84, 1.0)  # what is there to be moved
 FLOOR = (0.81, 0.84, 0.87), (0.72, 0.76, 0.80)  # the two colours of its tiles
-SKY = (0.75, 0.83, 0.90), (0.94, 0.96, 0.98)  # above, at the horizon
+SKY = (0.75, 0.83, 0.90), (0.94, 0.96, 0.98)  # above, below the horizon
 REACHED, WANTED = (0.16, 0.70, 0.36, 0.55), (0.90, 0.20, 0.24, 0.55)  # goal markers
 SUN = np.array([0.0, 0.4, -1.0]) / np.hypot(0.4, 1.0)  # the way light goes; skew to both axes, MuJoCo's shadows speckle
 TILES = 8  # from the camera to what it looks at
@@ -70,7 +70,7 @@ def model_of(env: Any) -> mujoco.MjModel:
         if texture.type == mujoco.mjtTexture.mjTEXTURE_SKYBOX:
             spec.delete(texture)
     sun = spec.worldbody.add_light(type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL, dir=SUN)
-    sun.diffuse, sun.specular = [0.5] * 3, [0.1] * 3
+    sun.diffuse, sun.specular = [0.5] * 3, [0.0] * 3
     spec.visual.headlight.ambient, spec.visual.headlight.diffuse = [0.45] * 3, [0.2] * 3
     spec.visual.headlight.specular = [0.05] * 3
     spec.stat.extent = env.camera.distance  # shadows have the resolution for what the camera sees
@@ -106,11 +106,12 @@ def paint(model: mujoco.MjModel) -> None:
 
 def add_looks(spec: mujoco.MjSpec, tile: float) -> None:
     """Adds the sky, the material "floor" of tiles of that size in metres, and the shining material "goal"."""
-    top, horizon = SKY
+    top, bottom = SKY
+    spec.visual.rgba.haze[:3] = np.mean(SKY, axis=0)  # what the sky has at the horizon
     textures = mujoco.mjtTexture
     spec.add_texture(
         **{"name": "sky", "type": textures.mjTEXTURE_SKYBOX, "builtin": mujoco.mjtBuiltin.mjBUILTIN_GRADIENT},
-        **{"rgb1": top, "rgb2": horizon, "width": 64, "height": 64 * 6},
+        **{"rgb1": top, "rgb2": bottom, "width": 64, "height": 64 * 6},
     )
     spec.add_texture(
         **{"name": "floor", "type": textures.mjTEXTURE_2D, "builtin": mujoco.mjtBuiltin.mjBUILTIN_CHECKER},
