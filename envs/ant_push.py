@@ -49,7 +49,7 @@ class AntPush(Ant):
                 size=[half_x, half_y, WALL_HEIGHT / 2],
                 contype=0,
                 conaffinity=1,
-                rgba=[0.55, 0.42, 0.35, 1.0],
+                rgba=[0.78, 0.68, 0.56, 1.0],
             )
         block = spec.worldbody.add_body(name="block", pos=BLOCK_START)
         block.add_geom(

@@ -85,7 +85,7 @@ class Camera(NamedTuple):
 
     distance: float
     elevation: float = -35.0
-    azimuth: float = 90.0
+    azimuth: float = 30.0  # 0 looks along x; where the camera follows, from the body to its goal
     lookat: tuple[float, float, float] | None = None  # None: the camera follows the first body
     marker_height: float = 0.0  # where goals that have no height are shown
 
@@ -169,6 +169,12 @@ class GoalEnv(PipelineEnv):
     def goal_of(self, state: Array) -> Array:
         """The goal [..., G] that a state [..., S] achieves."""
         return state[..., jnp.array(self.goal_indices)]
+
+    def goal_points(self, goal: Array) -> Array:
+        """Where films show goals [..., G]: points [..., K, 3] in metres. Overridden where goals are no points."""
+        missing = jnp.array([0.0, self.camera.marker_height][self.goal_dim - 1 :])
+        goal = jnp.concatenate([goal, jnp.broadcast_to(missing, (*goal.shape[:-1], missing.size))], axis=-1)
+        return goal.reshape(*goal.shape[:-1], -1, 3)
 
     def reset(self, rng: Array) -> State:
         """A fresh start and a fresh goal. Consumes rng."""

@@ -18,7 +18,7 @@ class Cheetah(GoalEnv):
     goal_reach_thresh = 0.5
     goal_easy_thresh = 2.0
     backends = ("mjx", "spring", "positional", "generalized")
-    camera = Camera(distance=4.5, elevation=-12.0, marker_height=0.5)
+    camera = Camera(distance=4.5, elevation=-12.0, azimuth=45.0, marker_height=0.5)
 
     def body(self) -> mujoco.MjSpec:
         return brax_body("half_cheetah")

@@ -114,7 +114,7 @@ def add_walls(spec: mujoco.MjSpec, maze: Maze) -> None:
             size=[half, half, maze.height / 2],
             contype=1,
             conaffinity=1,
-            rgba=[0.55, 0.42, 0.35, 1.0],
+            rgba=[0.78, 0.68, 0.56, 1.0],
         )
 
 
@@ -132,7 +132,8 @@ class InMaze:
         """From above, the whole maze in the picture."""
         low, high = (bound(self.maze.walls, axis=0) for bound in (np.min, np.max))
         centre = (low + high) / 2
-        return Camera(1.6 * max(high - low), -65.0, 0.0, (*centre, 0.0), marker_height=self.maze.height / 2)
+        distance = 1.4 * max((high - low) * (1.0, 0.75))  # films are 4 to 3
+        return Camera(distance, -72.0, 180.0, (*centre, 0.0), marker_height=self.maze.height / 2)
 
     def body(self) -> mujoco.MjSpec:
         spec = super().body()

@@ -20,7 +20,7 @@ class Reacher(GoalEnv):
     backends = ("generalized", "mjx", "spring", "positional")
     episode_length = 250
     num_timesteps = 600_000
-    camera = Camera(distance=0.75, elevation=-60.0, lookat=(0.0, 0.0, 0.0))
+    camera = Camera(distance=0.75, elevation=-60.0, azimuth=90.0, lookat=(0.0, 0.0, 0.0))
 
     def body(self) -> mujoco.MjSpec:
         spec = brax_body("reacher")
