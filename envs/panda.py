@@ -13,7 +13,7 @@ import numpy as np
 
 WHITE, GREY, DARK = (0.93, 0.94, 0.96, 1), (0.62, 0.65, 0.70, 1), (0.17, 0.18, 0.21, 1)
 WOOD, FLOOR, GREEN = (0.78, 0.68, 0.56, 1), (0.36, 0.40, 0.46, 1), (0.13, 0.62, 0.38, 1)
-BLUE, RED, INVISIBLE = (0.25, 0.45, 0.80, 1), (0.82, 0.33, 0.28, 1), (0, 0, 0, 0)
+INVISIBLE = (0, 0, 0, 0)
 
 TIMESTEP = 0.0125  # seconds
 FLANGE = 0.107  # metres from joint 7 along its axis
@@ -185,7 +185,7 @@ def add_cube(spec: mujoco.MjSpec) -> None:
 def add_bins(spec: mujoco.MjSpec) -> None:
     """Two bins side by side, divided along the x axis. The rounded rims of their walls are what collides."""
     low, high, edge = 0.36, 0.64, 0.29
-    for side, rgba in ((-1, BLUE), (1, RED)):
+    for side, rgba in ((-1, GREY), (1, DARK)):
         box(spec.worldbody, (0.5, side * edge / 2, 0.001), ((high - low) / 2, edge / 2, 0.001), rgba)
     ends = {"near": ((low, -edge), (low, edge)), "far": ((high, -edge), (high, edge))}
     ends |= {f"side{y:+}": ((low, y), (high, y)) for y in (-edge, 0, edge)}
