@@ -78,3 +78,19 @@ def opengl() -> None:
         render.choose_opengl()
     except scene.RenderError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def toy_runs(tmp_path_factory) -> Path:
+    """A folder with trained runs of `toy`, to be read only: three seeds of CRL with the energy l2, three with dot."""
+    import training
+    from tests import toy
+
+    toy.register()
+    folder = tmp_path_factory.mktemp("toy_runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for energy in ("l2", "dot"):
+            flags = ("--num_seeds", "3", "--exp_name", energy, "--energy_fn", energy)
+            assert training.main([*toy.TINY, *flags]) == 0
+    return folder / "runs"
