@@ -12,7 +12,7 @@ import jax
 from envs import ENVS, GoalEnv, create_env
 from src import runs
 from src.agents import AGENTS
-from src.flags import FlagError, flag, parse
+from src.flags import FlagError, check, flag, parse
 from src.registry import choices
 from src.train import Sizes, Train, make_train, spec_of
 
@@ -120,8 +120,10 @@ def read_run(directory: Path) -> tuple[Config, Any]:
     """(Config, config of its agent) of a run directory; FlagError if they cannot be read."""
     flags, agent_flags = runs.read_config(directory)
     try:
-        config = Config(**flags)
-        return config, AGENTS[config.agent].config(**agent_flags)
+        config = check(Config(**flags))
+        return config, check(AGENTS[config.agent].config(**agent_flags))
+    except FlagError as error:
+        raise FlagError(f"The run {directory} cannot be made again: {error}") from None
     except (TypeError, ValueError):
         raise FlagError(f"The run {directory} was written by a version with other flags.") from None
 
