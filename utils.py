@@ -77,6 +77,7 @@ class Config:
     wandb_mode: str = flag(
         "online", "online: needs an account, and offline without one; offline: no network", valid=("online", "offline")
     )
+    log_tensorboard: bool = flag(False, "write TensorBoard's event files into the run directory")
     checkpoint_interval: int = flag(1, "evaluations between checkpoints; 0: only at the end", low=0)
     resume: bool = flag(False, "continue the newest run of the same name exactly where it stopped")
     run_dir: str | None = flag(None, "the run to resume, in place of the newest one of that name")
@@ -90,6 +91,7 @@ FREE = {
     "project_name",
     "log_wandb",
     "wandb_mode",
+    "log_tensorboard",
     "resume",
     "run_dir",
     "visualization_interval",

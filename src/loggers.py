@@ -1,4 +1,4 @@
-"""Where metrics go beside metrics.csv: Weights & Biases. A logger that fails is told and left; it never stops a run."""
+"""Where metrics go beside metrics.csv: Weights & Biases and TensorBoard. A failing logger is left, and stops no run."""
 
 import contextlib
 import json
@@ -26,6 +26,9 @@ class Loggers(contextlib.AbstractContextManager):
         if config.log_wandb:
             with self._guard("wandb"):
                 self.loggers["wandb"] = open_wandb(config.wandb_mode, directories, note)
+        if config.log_tensorboard:
+            with self._guard("TensorBoard"):
+                self.loggers["TensorBoard"] = [TensorBoard(directory) for directory in directories]
 
     @contextlib.contextmanager
     def _guard(self, name: str) -> Iterator[None]:
@@ -136,3 +139,24 @@ class Wandb:
         for name in BEST if rows else ():
             self.run.summary[f"{name}_best"] = max(row[name] for row in rows)
         self.run.finish(exit_code=0 if success else 1)
+
+
+class TensorBoard:
+    """An event file in the run directory: `tensorboard --logdir runs` shows it under the name of the run."""
+
+    def __init__(self, directory: Path):
+        from tensorboardX import SummaryWriter  # here, because it takes half a second
+
+        self.writer = SummaryWriter(str(directory))
+        self.writer.add_text("config", f"```\n{(directory / 'config.json').read_text()}\n```")
+
+    def log(self, row: dict[str, float]) -> None:
+        for name, value in row.items():
+            self.writer.add_scalar(name, value, row[STEP])
+        self.writer.flush()
+
+    def artifact(self, *_: Any) -> None:
+        """It has no place for files; they are in the run directory beside it."""
+
+    def finish(self, _success: bool) -> None:
+        self.writer.close()

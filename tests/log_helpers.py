@@ -6,6 +6,8 @@ import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tensorboardX.crc32c import crc32c
+from tensorboardX.proto.event_pb2 import Event
 from wandb.proto.wandb_internal_pb2 import Record
 
 BLOCK = 32768
@@ -68,3 +70,25 @@ def read_wandb(directory: Path) -> WandbRun:
     axes = {metric.glob_name or metric.name: metric.step_metric for metric in of("metric")}
     history = [items(row.item) for row in of("history")]
     return WandbRun(of("run")[0], history, config, of("artifact"), summary, axes, of("exit")[-1].exit_code)
+
+
+def masked(crc: int) -> int:
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def read_tensorboard(directory: Path) -> dict[int, dict[str, float]]:
+    """Scalars by step and name, of all event files in a run directory (TFRecord: length, its CRC, data, its CRC)."""
+    scalars = {}
+    for path in sorted(directory.glob("events.out.tfevents.*")):
+        data, position = path.read_bytes(), 0
+        while position < len(data):
+            length, length_crc = struct.unpack("<QI", data[position : position + 12])
+            event = data[position + 12 : position + 12 + length]
+            (event_crc,) = struct.unpack("<I", data[position + 12 + length : position + 16 + length])
+            assert length_crc == masked(crc32c(data[position : position + 8])) and event_crc == masked(crc32c(event))
+            parsed = Event.FromString(event)
+            for value in parsed.summary.value:
+                if value.WhichOneof("value") == "simple_value":
+                    scalars.setdefault(parsed.step, {})[value.tag] = value.simple_value
+            position += 16 + length
+    return scalars

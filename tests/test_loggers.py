@@ -14,7 +14,7 @@ import training
 from src import checkpoint, loggers
 from src.runs import read_metrics
 from tests import toy
-from tests.log_helpers import read_wandb
+from tests.log_helpers import read_tensorboard, read_wandb
 
 toy.register()
 FIRST = Path("runs/toy_crl_s0")
@@ -158,3 +158,15 @@ def test_a_failed_run_is_marked_as_failed(run):
     bad = ("--critic_lr", "1e38", "--contrastive_loss_fn", "fb", "--energy_fn", "l2_squared")
     assert run("--log_wandb", "--wandb_mode", "offline", *bad) == 1
     assert read_wandb(FIRST).exit_code == 1
+
+
+def test_tensorboard_has_every_row_of_every_seed(run):
+    assert run("--log_tensorboard", "--num_seeds", "2") == 0
+    assert run("--log_tensorboard", "--num_seeds", "2", "--resume", "--num_timesteps", "160", "--num_evals", "4") == 0
+    for seed in (0, 1):
+        directory = Path(f"runs/toy_crl_s{seed}")
+        table = {row["training/envsteps"]: row for row in read_metrics(directory / "metrics.csv")}
+        scalars = read_tensorboard(directory)
+        assert scalars.keys() == table.keys()
+        for steps, row in table.items():
+            assert scalars[steps] == pytest.approx(row, rel=1e-6)

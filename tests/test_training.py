@@ -237,6 +237,7 @@ CHANGES = {
     "exp_name": "x",
     "log_wandb": "true",
     "wandb_mode": "offline",
+    "log_tensorboard": "true",
     "checkpoint_interval": "0",
 }
 ELSEWHERE = {"agent", "resume", "run_dir"}  # tested above and in test_flags.py
@@ -266,7 +267,7 @@ def outcome(tmp_path_factory):
             }
             files = {name for name in files if "state" not in name and "run-" not in name}
             csvs = [rows(path.parent) for path in sorted(folder.rglob("metrics.csv"))]
-            known[key] = files, csvs, "knows no account" in printed.getvalue(), _project(folder)
+            known[key] = files, csvs, "knows no account" in printed.getvalue(), _project(folder), _events(folder)
         return known[key]
 
     return get
@@ -274,6 +275,10 @@ def outcome(tmp_path_factory):
 
 def _project(folder):
     return {json.loads(path.read_text())["flags"]["project_name"] for path in folder.rglob("config.json")}
+
+
+def _events(folder):
+    return len(list(folder.rglob("events.out.tfevents.*")))
 
 
 def _filmed(run, recording, steps, directory, display, last):
