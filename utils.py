@@ -74,6 +74,10 @@ class Config:
     group_name: str | None = flag(None, "group of the run; a folder in runs/", aliases=["wandb_group"])
     exp_name: str | None = flag(None, "name of the run (default: ENV_AGENT)")
     log_wandb: bool = flag(False, "log to Weights & Biases")
+    wandb_mode: str = flag(
+        "online", "online: needs an account, and offline without one; offline: no network", valid=("online", "offline")
+    )
+    log_tensorboard: bool = flag(False, "write TensorBoard's event files into the run directory")
     checkpoint_interval: int = flag(1, "evaluations between checkpoints; 0: only at the end", low=0)
     resume: bool = flag(False, "continue the newest run of the same name exactly where it stopped")
     run_dir: str | None = flag(None, "the run to resume, in place of the newest one of that name")
@@ -86,6 +90,8 @@ FREE = {
     "checkpoint_interval",
     "project_name",
     "log_wandb",
+    "wandb_mode",
+    "log_tensorboard",
     "resume",
     "run_dir",
     "visualization_interval",

@@ -21,10 +21,11 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src import checkpoint
+from src.checkpoint import NoCheckpointError
 from src.flags import FlagError, flag, parse
+from src.loading import load
 from src.types import RunState
-from utils import Run, enable_compilation_cache, make_run, read_run
+from utils import Run, enable_compilation_cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,14 +102,12 @@ def measure(config: DistancesConfig) -> dict[str, Any]:
     if config.run is None:
         raise FlagError("--run must name a run directory.")
     folder = Path(config.run)
-    flags, agent_flags = read_run(folder)
-    run = make_run(flags, agent_flags)
+    run, state = load(folder, config.step)
+    flags = run.config
     if not hasattr(run.env, "maze") or run.env.goal_dim != 2:
         raise FlagError(f"--run is a run in {flags.env_name}, which is no maze with goals in the plane.")
     if run.train.score is None:
         raise FlagError(f"--run is a run of {flags.agent}, which learns no distance.")
-    template = jax.eval_shape(run.train.init, jax.random.PRNGKey(0))
-    state = checkpoint.restore(folder / "checkpoints", template, config.step)
 
     free, where = places(run.env.maze, config.resolution)
     positions = where[free]
@@ -138,7 +137,7 @@ def main(argv: Sequence[str]) -> int:
         description = "Compares the distances that a run has learned in its maze with the shortest paths."
         (config,) = parse(argv, DistancesConfig(), others={}, prog="distances.py", description=description)
         numbers = measure(config)
-    except (FlagError, checkpoint.NoCheckpointError) as error:
+    except (FlagError, NoCheckpointError) as error:
         print(f"distances.py: {str(error).rstrip('.')}.", file=sys.stderr)
         return 2
     for name, value in numbers.items():
