@@ -140,7 +140,7 @@ def test_without_an_account_it_warns_once_and_goes_on_offline(run, capsys):
 def test_without_a_server_it_warns_once_and_goes_on_offline(run, capsys, monkeypatch):
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens on the port of `discard`
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setattr(loggers, "WAIT_SECONDS", 2)
+    monkeypatch.setattr(loggers, "WAIT_SECONDS", 8)  # the offline run that follows must start in it, too
     assert run("--log_wandb") == 0
     assert capsys.readouterr().out.count("wandb cannot be reached") == 1
     assert len(read_wandb(FIRST).history) == 3
