@@ -67,4 +67,4 @@ def normalized(agent: Agent, spec: Spec) -> Agent:
         inner, metrics = agent.update(state.agent, batch, key)
         return state._replace(agent=inner), metrics
 
-    return Agent(init, act, mode, update)
+    return agent._replace(init=init, act=act, mode=mode, update=update)

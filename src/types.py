@@ -18,6 +18,8 @@ class Spec(NamedTuple):
     action_size: int
     goal_indices: tuple[int, ...]  # the state entries that make up the goal
     discounting: float  # gamma of the goal law and of returns
+    goal_reach_thresh: float  # at the goal when nearer than this, in the units of the environment
+    dense_reward: bool = False  # rewards are not 1 at the goal and 0 elsewhere, but shaped
 
 
 class Transition(NamedTuple):
@@ -46,6 +48,7 @@ class Batch(NamedTuple):
     future_state: Array  # [B, S] later state of the same episode, drawn by the goal law
     future_action: Array  # [B, A] action of the policy in future_state
     reward: Array  # [B] for the commanded goal
+    future_reward: Array  # [B] for the goal that future_state achieves: 1 where next_state is at it, else 0
     discount: Array  # [B] gamma, 0 after a true termination
 
 
@@ -59,6 +62,7 @@ class Agent(NamedTuple):
     act: Callable[[AgentState, Array, Array, Array], Array]  # (agent, state, goal, key) -> action, for exploration
     mode: Callable[[AgentState, Array, Array], Array]  # (agent, state, goal) -> action, for evaluation and rendering
     update: Callable[[AgentState, Batch, Array], tuple[AgentState, Metrics]]  # (agent, batch, key)
+    goal_discounting: float | None = None  # gamma of its goal law, 1: uniform; None: Spec.discounting
 
 
 class EnvState(NamedTuple):

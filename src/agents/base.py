@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from src.flags import flag
-from src.networks import MLP, sample_action
+from src.networks import MLP, Actor, sample_action
 from src.registry import Registry
 from src.types import Agent, Array, Spec
 
@@ -40,15 +40,31 @@ class NetworkConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ActorConfig(NetworkConfig):
+class PolicyConfig(NetworkConfig):
     policy_lr: float = flag(3e-4, "learning rate of the actor", above=0)
+    random_goals: float = flag(0.0, "share of actor goals taken from another sample of the batch", low=0, high=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ActorConfig(PolicyConfig):
     # Ten times the published 3e-4: the temperature starts at 1 while logits differ by less than that, and as long as
     # it has not come down the entropy term drowns them. On reacher, 600k steps, seeds 0 / 1 / 2, share of time at the
     # goal: 0.91 / 0.74 / 0.45 with 3e-4, 0.96 / 0.92 / 0.93 with 3e-3.
     alpha_lr: float = flag(3e-3, "learning rate of the entropy temperature", above=0)
     disable_entropy_actor: bool = flag(False, "drop the entropy term of the actor loss")
     target_entropy_scale: float = flag(0.5, "target entropy = minus this, times the action size", low=0)
-    random_goals: float = flag(0.0, "share of actor goals taken from another sample of the batch", low=0, high=1)
+
+
+def gaussian_policy(actor: Actor) -> tuple[Callable, Callable]:
+    """`act` and `mode` of an Agent whose state holds the parameters of a tanh-Gaussian actor as params["actor"]."""
+
+    def act(agent, state, goal, key):
+        return sample_action(*actor.apply(agent.params["actor"], state, goal), key)[0]
+
+    def mode(agent, state, goal):
+        return jnp.tanh(actor.apply(agent.params["actor"], state, goal)[0])
+
+    return act, mode
 
 
 def actor_goals(goal: Array, random_goals: float) -> Array:
