@@ -1,21 +1,18 @@
 #!/usr/bin/env python
 """Trains an agent: `python training.py --env_name ant`; `--help` lists the flags, `--agent NAME --help` an agent's."""
 
-import math
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-
 from src import runs
 from src.checkpoint import NoCheckpointError
 from src.display import Display, duration
 from src.flags import FlagError
+from src.rollout import Recording
 from src.session import NonFiniteError, Session
-from src.types import RunState
 from utils import Config, Run, enable_compilation_cache, make_run, read_flags, read_resumed_flags
 
 
@@ -47,9 +44,12 @@ def train(run: Run, seeds: list[int], directories: list[Path]) -> int:
     session = Session(run.train, run.sizes, directories, seeds, config)
     with Display(session.total_steps, config.episode_length) as display:
 
-        def on_evaluation(number: int, state: RunState) -> None:
-            if config.visualization_interval and number % config.visualization_interval == 0:
-                film(run, session.of_seed(state, 0), directories[0], display)
+        def on_evaluation(number: int, recording: Recording) -> None:
+            steps, last = session.env_steps(session.boundaries[number - 1]), number == len(session.boundaries)
+            due = config.visualization_interval and number % config.visualization_interval == 0
+            if last or due:
+                for index, directory in enumerate(directories):
+                    film(run, session.of_seed(recording, index), steps, directory, display, last)
 
         display.say(f"{describe(run)}; writes to {directories[0]}")
         phases = len(session.boundaries)
@@ -68,12 +68,10 @@ def train(run: Run, seeds: list[int], directories: list[Path]) -> int:
         state, stopped_by = session.run(state, display, on_evaluation)
         from src import curves  # here, because matplotlib would make every start slower
 
-        for index, directory in enumerate(directories):
+        for directory in directories:
             rows = runs.read_metrics(directory / "metrics.csv")
             if rows:
                 curves.draw(rows, config.episode_length, directory.name, directory / "curves.png")
-            if stopped_by is None:
-                film(run, session.of_seed(state, index), directory, display)
     for directory in directories:
         display.summary(directory.name, numbers(directory, config), written(directory))
     if stopped_by is None:
@@ -83,22 +81,24 @@ def train(run: Run, seeds: list[int], directories: list[Path]) -> int:
     return 128 + stopped_by
 
 
-def film(run: Run, state: RunState, directory: Path, display: Display) -> None:
-    """Renders the evaluated policy into policy.gif; where nothing can be drawn, says so and goes on."""
-    config = run.config
-    if config.vis_length == 0:
+def film(run: Run, recording: Recording, steps: int, directory: Path, display: Display, last: bool) -> None:
+    """Shows what an evaluation saw: policy_STEPS.html, or policy.html and policy.gif after the last evaluation.
+
+    What cannot be drawn here is told and left out.
+    """
+    if run.config.vis_length == 0:
         return
-    from src import render  # here, because most starts have no use for it
+    from src import page, render, scene  # here, because they would make every start slower
 
     display.say("rendering the policy")
-    length = min(config.vis_length, config.episode_length)
-    episodes, decisions = math.ceil(config.vis_length / length), math.ceil(length / config.action_repeat)
-    try:
-        recording = jax.device_get(run.train.record(state, episodes, decisions))
-        pictures = render.frames(run.eval_env, recording, float(run.env.dt) * config.action_repeat)
-        render.save_gif(pictures, directory / "policy.gif")
-    except render.RenderError as error:
-        display.note(f"No policy.gif: {error}.")
+    caption = f"{run.config.eval_env}   {run.config.agent}   {steps:,} steps"
+    shown = scene.film(run.eval_env, recording, run.config.vis_length, caption)
+    files = {"policy.html": page.save, "policy.gif": render.save_gif} if last else {f"policy_{steps}.html": page.save}
+    for name, save in files.items():
+        try:
+            save(run.eval_env, shown, directory / name)
+        except scene.RenderError as error:
+            display.note(f"No {name}: {error}.")
 
 
 def describe(run: Run) -> str:
@@ -126,7 +126,7 @@ def numbers(directory: Path, config: Config) -> dict[str, str]:
 
 
 def written(directory: Path) -> list[Path]:
-    names = ("config.json", "metrics.csv", "curves.png", "policy.gif", "checkpoints")
+    names = ("config.json", "metrics.csv", "curves.png", "policy.gif", "policy.html", "checkpoints")
     return [directory / name for name in names if (directory / name).exists()]
 
 

@@ -16,7 +16,16 @@ from src.flags import FlagError, flag, parse
 from src.registry import choices
 from src.train import Sizes, Train, make_train, spec_of
 
-__all__ = ["Config", "Run", "create_env", "enable_compilation_cache", "make_run", "read_flags", "read_resumed_flags"]
+__all__ = [
+    "Config",
+    "Run",
+    "create_env",
+    "enable_compilation_cache",
+    "make_run",
+    "read_flags",
+    "read_resumed_flags",
+    "read_run",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +65,10 @@ class Config:
     normalize_observations: bool | None = flag(
         None, "normalise states and goals with prefill statistics (default: per environment)"
     )
-    visualization_interval: int = flag(0, "evaluations between renderings of the policy; 0: only at the end", low=0)
-    vis_length: int = flag(1000, "environment steps to render; 0: none", low=0)
+    visualization_interval: int = flag(
+        5, "evaluations between pages that show the policy (HTML; at the end a GIF too); 0: only at the end", low=0
+    )
+    vis_length: int = flag(1000, "environment steps to show, of the evaluation's first episodes; 0: none", low=0)
     dense_reward: bool = flag(False, "shaped reward, where the environment has one")
     project_name: str = flag("goalax", "project of the run in Weights & Biases", aliases=["wandb_project_name"])
     group_name: str | None = flag(None, "group of the run; a folder in runs/", aliases=["wandb_group"])
@@ -105,20 +116,24 @@ def read_flags(
     return tuple(parse(argv, config, agent_config, others=others, prog=prog, description=description))
 
 
+def read_run(directory: Path) -> tuple[Config, Any]:
+    """(Config, config of its agent) of a run directory; FlagError if they cannot be read."""
+    flags, agent_flags = runs.read_config(directory)
+    try:
+        config = Config(**flags)
+        return config, AGENTS[config.agent].config(**agent_flags)
+    except (TypeError, ValueError):
+        raise FlagError(f"The run {directory} was written by a version with other flags.") from None
+
+
 def read_resumed_flags(argv: Sequence[str], config: Config, directory: Path) -> tuple[Config, Any]:
     """The flags of the run in `directory`, changed by those given now; FlagError if these would change the training.
 
     Args:
       config: what argv says by itself.
     """
-    flags, agent_flags = runs.read_config(directory)
-    try:
-        stored = Config(**{**flags, "num_seeds": config.num_seeds})
-        stored_agent = AGENTS[stored.agent].config(**agent_flags)
-    except (TypeError, ValueError):
-        raise FlagError(
-            f"--resume cannot continue {directory}: it was written by a version with other flags."
-        ) from None
+    stored, stored_agent = read_run(directory)
+    stored = dataclasses.replace(stored, num_seeds=config.num_seeds)
     given, given_agent = read_flags(argv, (stored, stored_agent))
     names = [field.name for field in dataclasses.fields(Config) if field.name not in FREE]
     changed = [name for name in names if getattr(given, name) != getattr(stored, name)]

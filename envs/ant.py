@@ -1,15 +1,17 @@
 """Ant: a four-legged body walks to a point, on a plane or in a maze."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import mujoco
 
-from envs.base import ENVS, Camera, GoalEnv, brax_body
+from envs.base import ENVS, Camera, GoalEnv, add_ends, brax_body, few_iterations, maximal
 from envs.maze import InMaze, add_mazes
 
 GOAL_DISTANCE = 10.0  # metres
 HEALTHY_Z = (0.2, 1.0)  # metres
-TORSO_COLLIDERS = ("torso_geom", "aux_1_geom", "aux_2_geom", "aux_3_geom", "aux_4_geom")
+HIPS = ("aux_1_geom", "aux_2_geom", "aux_3_geom", "aux_4_geom")
 FEET = ("left_foot_geom", "right_foot_geom", "third_foot_geom", "fourth_foot_geom")
 
 
@@ -17,6 +19,19 @@ def circle(key: jax.Array, radius: float) -> jax.Array:
     """A point [2] uniform on a circle around the origin."""
     angle = jax.random.uniform(key, maxval=2 * jnp.pi)
     return radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
+
+
+def make_collide(spec: mujoco.MjSpec) -> None:
+    """Lets torso, hips and feet touch what is around the ant; they cannot reach each other, so that is left out."""
+    for name in ("torso_geom", *FEET):
+        spec.geom(name).conaffinity = 1
+    for name in HIPS:
+        add_ends(spec, name, 1, conaffinity=1)
+    parts = spec.bodies[1:]
+    for index, part in enumerate(parts):
+        part.name = part.name or f"part_{index}"
+    for one, other in itertools.combinations(parts, 2):
+        spec.add_exclude(bodyname1=one.name, bodyname2=other.name)
 
 
 @ENVS.register("ant")
@@ -35,17 +50,9 @@ class Ant(GoalEnv):
 
     def physics(self, sys, backend):
         if backend == "mjx":
-            options = {
-                "opt.solver": mujoco.mjtSolver.mjSOL_NEWTON,
-                "opt.disableflags": mujoco.mjtDisableBit.mjDSBL_EULERDAMP,
-                "opt.iterations": 1,
-                "opt.ls_iterations": 4,
-            }
-            return sys.tree_replace(options), 5
-        if backend == "positional":
-            sys = sys.replace(actuator=sys.actuator.replace(gear=jnp.full_like(sys.actuator.gear, 200.0)))
+            return few_iterations(sys, 1, 4), 5
         if backend in ("spring", "positional"):
-            return sys.tree_replace({"opt.timestep": 0.005}), 10
+            return maximal(sys, timestep=0.005, gear=200.0 if backend == "positional" else 150.0), 10
         return sys, 5
 
     def sample_goal(self, key):
@@ -82,9 +89,8 @@ class AntMaze(InMaze, Ant):
 
     def body(self):
         spec = super().body()
-        for name in TORSO_COLLIDERS + FEET:
-            spec.geom(name).conaffinity = 1
+        make_collide(spec)
         return spec
 
 
-add_mazes("ant", AntMaze, "u_maze", "u_maze_eval", "big_maze", "big_maze_eval", "hardest_maze")
+add_mazes("ant", AntMaze, evals=True)

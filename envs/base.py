@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import re
 import warnings
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -25,15 +27,57 @@ BACKENDS = ("mjx", "spring", "positional", "generalized")
 def brax_body(name: str) -> mujoco.MjSpec:
     """Editable copy of a body that Brax ships (envs/assets/NAME.xml), jointless bodies fused as Brax's engines need."""
     path = epath.resource_path("brax") / "envs" / "assets" / f"{name}.xml"
-    return mujoco.MjSpec.from_string(mjcf.fuse_bodies(path.read_text()))
+    text, total_mass = mjcf.fuse_bodies(path.read_text()), 'settotalmass="([^"]*)"'
+    spec = mujoco.MjSpec.from_string(re.sub(total_mass, "", text))
+    if found := re.search(total_mass, text):  # deprecated: MuJoCo would warn, and leave a log file
+        scale = float(found[1]) / spec.compile().body_mass.sum()
+        for geom in spec.geoms:
+            geom.density *= scale
+    return spec
 
 
 def set_numeric(spec: mujoco.MjSpec, **values: list[float]) -> None:
-    """Replaces or adds custom numerics: the engine parameters (and init_qpos) that Brax reads from the model."""
-    numerics = {numeric.name: numeric for numeric in spec.numerics}
-    for name, value in values.items():
-        numeric = numerics.get(name) or spec.add_numeric(name=name)
-        numeric.data, numeric.size = value, len(value)
+    """Replaces or adds custom numerics: the engine parameters (and init_qpos) that Brax and MJX read from the model."""
+    values = {numeric.name: list(numeric.data) for numeric in spec.numerics} | values
+    for numeric in list(spec.numerics):
+        spec.delete(numeric)
+    # MJX takes the value at the index of the name, as though each name before it had one value: longer ones go last.
+    for name, value in sorted(values.items(), key=lambda item: len(item[1])):
+        spec.add_numeric(name=name, data=value, size=len(value))
+
+
+def extend_init_q(spec: mujoco.MjSpec, *more: float) -> None:
+    """Gives joints that were added to a body their initial positions."""
+    init_q = next(numeric for numeric in spec.numerics if numeric.name == "init_qpos")
+    set_numeric(spec, init_qpos=[*init_q.data, *more])
+
+
+def add_ends(spec: mujoco.MjSpec, capsule: str, *ends: int, **collides: int) -> None:
+    """Adds massless spheres at ends (0, 1) of a capsule, to touch boxes in its place.
+
+    On a flat side a capsule touches with its ends anyway, and MJX needs a fourth of the time for a sphere.
+    """
+    geom = spec.geom(capsule)
+    for end in ends:
+        pos, size = geom.fromto.reshape(2, 3)[end], [geom.size[0], 0, 0]
+        geom.parent.add_geom(type=mujoco.mjtGeom.mjGEOM_SPHERE, pos=pos, size=size, mass=0, **collides)
+
+
+def maximal(sys, timestep: float, gear):
+    """A system as spring and positional need it: a shorter timestep [s], other strengths of its actuators [A] or []."""
+    gear = jnp.broadcast_to(jnp.asarray(gear, jnp.float32), sys.actuator.gear.shape)
+    return sys.tree_replace({"opt.timestep": timestep}).replace(actuator=sys.actuator.replace(gear=gear))
+
+
+def few_iterations(sys, iterations: int, ls_iterations: int):
+    """A system that MJX steps as fast as it can: Newton's solver with a fixed number of iterations."""
+    options = {
+        "opt.solver": mujoco.mjtSolver.mjSOL_NEWTON,
+        "opt.disableflags": mujoco.mjtDisableBit.mjDSBL_EULERDAMP,
+        "opt.iterations": iterations,
+        "opt.ls_iterations": ls_iterations,
+    }
+    return sys.tree_replace(options)
 
 
 class Camera(NamedTuple):
@@ -41,7 +85,7 @@ class Camera(NamedTuple):
 
     distance: float
     elevation: float = -35.0
-    azimuth: float = 90.0
+    azimuth: float = 30.0  # 0 looks along x; where the camera follows, from the body to its goal
     lookat: tuple[float, float, float] | None = None  # None: the camera follows the first body
     marker_height: float = 0.0  # where goals that have no height are shown
 
@@ -87,6 +131,10 @@ class GoalEnv(PipelineEnv):
         """The state [S] that agents see."""
         return jnp.concatenate([pipeline_state.q, pipeline_state.qd])
 
+    def state_after(self, pipeline_state, action: Array) -> Array:
+        """The state [S] after an action [A] in [-1, 1]; to be overridden where the state tells of the action."""
+        return self.state_of(pipeline_state)
+
     def is_terminal(self, pipeline_state) -> Array:
         """True where the episode ends for good."""
         return jnp.array(False)
@@ -104,7 +152,8 @@ class GoalEnv(PipelineEnv):
             raise ValueError("This environment has no dense reward.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # Brax says on every load that its engines are in maintenance
-            sys = mjcf.load_model(self.body().compile())
+            # Jitted, because Brax copies every array on its own: one program starts sooner than dozens.
+            sys = jax.jit(partial(mjcf.load_model, self.body().compile()))()
         sys, substeps = self.physics(sys, backend)
         super().__init__(sys=sys, backend=backend, n_frames=substeps)
         self.dense_reward = dense_reward
@@ -120,6 +169,12 @@ class GoalEnv(PipelineEnv):
     def goal_of(self, state: Array) -> Array:
         """The goal [..., G] that a state [..., S] achieves."""
         return state[..., jnp.array(self.goal_indices)]
+
+    def goal_points(self, goal: Array) -> Array:
+        """Where films show goals [..., G]: points [..., K, 3] in metres. Overridden where goals are no points."""
+        missing = jnp.array([0.0, self.camera.marker_height][self.goal_dim - 1 :])
+        goal = jnp.concatenate([goal, jnp.broadcast_to(missing, (*goal.shape[:-1], missing.size))], axis=-1)
+        return goal.reshape(*goal.shape[:-1], -1, 3)
 
     def reset(self, rng: Array) -> State:
         """A fresh start and a fresh goal. Consumes rng."""
@@ -137,7 +192,7 @@ class GoalEnv(PipelineEnv):
         goal = state.info["goal"]
         action = jnp.clip(action, -1, 1)
         pipeline_state = self.pipeline_step(state.pipeline_state, action)
-        now = self.state_of(pipeline_state)
+        now = self.state_after(pipeline_state, action)
         metrics = self._metrics(now, goal)
         reward = metrics["success"]
         if self.dense_reward:

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from envs.base import ENVS, Camera
+from envs.base import ENVS, Camera, set_numeric
 
 MAZES: dict[str, tuple[str, ...]] = {}  # body -> its layouts
+MAX_CONTACTS = 16  # of a body at once, the deepest; a walker in a corner has half as many
 
 # Walls `#`, starts `R`, goals `G`, ball starts `B`, free cells `.`; rows run along x, columns along y.
 LAYOUTS = {
@@ -55,6 +56,21 @@ LAYOUTS = {
         ##G#G#G#G###
         #GG#GGG#GGG#
         ############""",
+    "ball_u_maze": """
+        #####
+        #RGB#
+        ###G#
+        #GGG#
+        #####""",
+    "ball_big_maze": """
+        ########
+        #R.##GG#
+        #..#GGG#
+        ##BGB###
+        #GG#GGG#
+        #G#GG#G#
+        #GGG#GG#
+        ########""",
 }
 
 
@@ -64,27 +80,12 @@ class Maze(NamedTuple):
     starts: np.ndarray  # [n, 2] centres of R cells
     goals: np.ndarray  # [n, 2] centres of G cells
     balls: np.ndarray  # [n, 2] centres of B cells
-    walls: np.ndarray  # [n, 4] rectangles: x, y of the centre, then half-sizes
-    height: float
+    walls: np.ndarray  # [n, 2] centres of # cells
+    cell_size: float
 
-
-def rectangles(solid: np.ndarray) -> list[tuple[int, int, int, int]]:
-    """Covers the True cells of a grid by few disjoint rectangles (i, j, rows, columns): fewer boxes, fewer contacts."""
-    left, found = solid.copy(), []
-    while left.any():
-        i, j = np.argwhere(left)[0]
-        shapes = []
-        columns = left.shape[1]
-        for rows in range(1, left.shape[0] - i + 1):
-            free = np.flatnonzero(~left[i + rows - 1, j : j + columns])
-            columns = free[0] if free.size else min(columns, left.shape[1] - j)
-            if columns == 0:
-                break
-            shapes.append((rows, columns))
-        rows, columns = max(shapes, key=lambda shape: shape[0] * shape[1])
-        left[i : i + rows, j : j + columns] = False
-        found.append((i, j, rows, columns))
-    return found
+    @property
+    def height(self) -> float:
+        return 0.5 * self.cell_size
 
 
 def parse(picture: str, cell_size: float) -> Maze:
@@ -93,23 +94,27 @@ def parse(picture: str, cell_size: float) -> Maze:
     if not lines or {len(line) for line in lines} != {len(lines[0])} or set("".join(lines)) - set("#RGB."):
         raise ValueError("A maze picture has rows of equal length, made of the cells # R G B and . only.")
     grid = np.array([list(line) for line in lines])
-    boxes = np.array(rectangles(grid == "#"), dtype=float).reshape(-1, 4)
-    half = boxes[:, 2:] / 2
-    walls = np.concatenate([boxes[:, :2] + half - 0.5, half], axis=1)
-    starts, goals, balls = (np.argwhere(grid == cell) * cell_size for cell in "RGB")
-    return Maze(starts, goals, balls, walls * cell_size, height=0.5 * cell_size)
+    return Maze(*(np.argwhere(grid == cell) * cell_size for cell in "RGB#"), cell_size)
 
 
 def add_walls(spec: mujoco.MjSpec, maze: Maze) -> None:
-    """Adds the walls to a model as boxes that collide with everything."""
-    for x, y, half_x, half_y in maze.walls:
+    """Adds the walls to a model, one box a cell, that collide with everything.
+
+    Of all pairs of a wall and a part of the body MJX looks closely at the nearest only. It measures between centres,
+    so walls must be square. A part between walls touches at most three, and parts are small enough that nothing farther
+    away comes before these; only where parts are above walls can a contact be overlooked.
+    """
+    parts = sum(1 for body in spec.bodies[1:] for geom in body.geoms if geom.contype or geom.conaffinity)
+    set_numeric(spec, max_geom_pairs=[3 * parts], max_contact_points=[MAX_CONTACTS])
+    half = maze.cell_size / 2
+    for x, y in maze.walls:
         spec.worldbody.add_geom(
             type=mujoco.mjtGeom.mjGEOM_BOX,
             pos=[x, y, maze.height / 2],
-            size=[half_x, half_y, maze.height / 2],
+            size=[half, half, maze.height / 2],
             contype=1,
             conaffinity=1,
-            rgba=[0.55, 0.42, 0.35, 1.0],
+            rgba=[0.78, 0.68, 0.56, 1.0],
         )
 
 
@@ -125,9 +130,10 @@ class InMaze:
     @property
     def camera(self) -> Camera:
         """From above, the whole maze in the picture."""
-        low, high = (bound(self.maze.walls[:, :2], axis=0) for bound in (np.min, np.max))
+        low, high = (bound(self.maze.walls, axis=0) for bound in (np.min, np.max))
         centre = (low + high) / 2
-        return Camera(1.6 * max(high - low), -65.0, 0.0, (*centre, 0.0), marker_height=self.maze.height / 2)
+        distance = 1.4 * max((high - low) * (1.0, 0.75))  # films are 4 to 3
+        return Camera(distance, -72.0, 180.0, (*centre, 0.0), marker_height=self.maze.height / 2)
 
     def body(self) -> mujoco.MjSpec:
         spec = super().body()
@@ -141,8 +147,16 @@ class InMaze:
         return jax.random.choice(key, jnp.asarray(self.maze.starts))
 
 
-def add_mazes(body: str, constructor: Callable, *layouts: str) -> None:
-    """Registers BODY_LAYOUT for every layout; constructor takes `layout` besides the usual arguments."""
-    for layout in layouts:
-        ENVS.add(f"{body}_{layout}", partial(constructor, layout=layout))
-    MAZES[body] = layouts
+def add_mazes(body: str, constructor: Callable, balls: bool = False, evals: bool = False) -> None:
+    """Registers BODY_LAYOUT for every picture that suits a body.
+
+    Args:
+      body: what the names begin with.
+      constructor: takes `layout` besides the usual arguments.
+      balls: whether the body needs ball cells; pictures that have some are for such bodies only.
+      evals: whether pictures for evaluation (`_eval`) are among them.
+    """
+    for layout, picture in LAYOUTS.items():
+        if ("B" in picture) == balls and (evals or not layout.endswith("_eval")):
+            ENVS.add(f"{body}_{layout}", partial(constructor, layout=layout))
+            MAZES[body] = (*MAZES.get(body, ()), layout)

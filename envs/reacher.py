@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import mujoco
 from brax import math
 
-from envs.base import ENVS, Camera, GoalEnv, brax_body, set_numeric
+from envs.base import ENVS, Camera, GoalEnv, brax_body, maximal, set_numeric
 
 FINGERTIP = (0.11, 0.0, 0.0)  # metres, in the frame of the second link
 TARGET_HEIGHT = 0.01  # metres, the height of the target body in Brax's model
@@ -20,7 +20,7 @@ class Reacher(GoalEnv):
     backends = ("generalized", "mjx", "spring", "positional")
     episode_length = 250
     num_timesteps = 600_000
-    camera = Camera(distance=0.75, elevation=-60.0, lookat=(0.0, 0.0, 0.0))
+    camera = Camera(distance=0.75, elevation=-60.0, azimuth=90.0, lookat=(0.0, 0.0, 0.0))
 
     def body(self) -> mujoco.MjSpec:
         spec = brax_body("reacher")
@@ -30,8 +30,7 @@ class Reacher(GoalEnv):
 
     def physics(self, sys, backend):
         if backend in ("spring", "positional"):
-            gear = sys.actuator.replace(gear=jnp.full_like(sys.actuator.gear, 25.0))
-            return sys.tree_replace({"opt.timestep": 0.005}).replace(actuator=gear), 4
+            return maximal(sys, timestep=0.005, gear=25.0), 4
         return sys, 2
 
     def sample_goal(self, key):

@@ -38,9 +38,7 @@ class PointMass(GoalEnv):
             type=mujoco.mjtGeom.mjGEOM_PLANE, size=[40, 40, 40], contype=0, conaffinity=0, rgba=[0.8, 0.8, 0.8, 1]
         )
         ball = spec.worldbody.add_body(name="ball", pos=[0, 0, RADIUS])
-        ball.add_geom(
-            type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[RADIUS, 0, 0], density=5, conaffinity=1, rgba=[0.2, 0.4, 0.8, 1]
-        )
+        ball.add_geom(type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[RADIUS, 0, 0], density=5, conaffinity=1)
         for name, axis in (("x", [1, 0, 0]), ("y", [0, 1, 0])):
             ball.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_SLIDE, axis=axis, armature=1)
             motor = spec.add_actuator(target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT, ctrlrange=[-1, 1])
@@ -66,4 +64,4 @@ class SimpleMaze(InMaze, PointMass):
     help = "a point mass through a maze to one of its goal cells"
 
 
-add_mazes("simple", SimpleMaze, "u_maze", "big_maze", "hardest_maze")
+add_mazes("simple", SimpleMaze)

@@ -2,11 +2,14 @@
 
 import dataclasses
 import importlib.metadata
+import itertools
 import json
 import os
+import re
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from envs import ENVS
 from src import buffer, normalization, rollout
 from src.agents import AGENTS
 from src.flags import FlagError, flag
@@ -26,6 +30,16 @@ from src.runs import PACKAGES
 from src.train import spec_of
 from utils import Config, Run, make_run, read_flags
 
+BRAX_NAMES = {  # of the same bodies, in the same surroundings
+    "reacher": "reacher",
+    "cheetah": "halfcheetah",
+    "pusher_easy": "pusher",
+    "pusher_hard": "pusher",
+    "pusher_reacher": "pusher",
+    "ant": "ant",
+    "ant_random_start": "ant",
+    "humanoid": "humanoid",
+}
 UNITS = {"env_only": "steps/s", "updates_only": "updates/s", "end_to_end": "steps/s", "limit": "steps/s"}
 
 
@@ -35,7 +49,9 @@ class BenchmarkConfig(Config):
 
     seconds: float = flag(5.0, "measuring time of each part in each repeat, at least", above=0)
     repeats: int = flag(3, "times that every part is measured, in turns", low=1)
-    out: str | None = flag(None, "JSON file for the results")
+    out: str | None = flag(None, "JSON file for the results", aliases=["json"])
+    all_envs: bool = flag(False, "measure stepping alone, in all environments and in Brax's own with the same bodies")
+    env_match: str = flag("", "regular expression for names; with --all_envs only those that match are measured")
 
 
 class Part:
@@ -73,6 +89,27 @@ def env_only(run: Run, key: jax.Array) -> Part:
 
     envs = jax.jit(per_seed(run, lambda key: rollout.init(run.env, key, sizes.num_envs)))(key)
     return loop(run, unroll, envs, key, sizes.steps_per_unroll)
+
+
+def brax_only(run: Run, key: jax.Array) -> Part:
+    """As env_only, in Brax's own environment with the same body, and with Brax's wrappers and data collection."""
+    from brax.envs import get_environment
+    from brax.envs.wrappers import training
+    from brax.training import acting
+
+    sizes = run.sizes
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that its engines are in maintenance
+        env = get_environment(BRAX_NAMES[run.config.env_name], backend=run.env.backend, n_frames=run.env._n_frames)
+    env = training.wrap(env, sizes.episode_length, sizes.action_repeat)
+
+    def policy(observed, key):
+        return jax.random.uniform(key, (sizes.num_envs, env.action_size), minval=-1.0), {}
+
+    def unroll(state, key):
+        return acting.generate_unroll(env, state, policy, key, sizes.unroll_length)
+
+    return loop(run, unroll, jax.jit(env.reset)(jax.random.split(key, sizes.num_envs)), key, sizes.steps_per_unroll)
 
 
 def updates_only(run: Run, key: jax.Array, trained: Any) -> Part:
@@ -146,6 +183,21 @@ def measure(config: BenchmarkConfig, agent_config: Any) -> dict[str, Any]:
     }
 
 
+def measure_env(config: BenchmarkConfig, agent_config: Any, name: str, num_envs: int) -> dict[str, Any]:
+    """Steps per second of one environment, of Brax's own where there is one, and their ratio, in turns."""
+    run = make_run(dataclasses.replace(config, env_name=name, num_envs=num_envs, num_seeds=1), agent_config)
+    key = jax.random.PRNGKey(config.seed)
+    measured = {"steps": env_only, "brax": brax_only} if name in BRAX_NAMES else {"steps": env_only}
+    parts = {part: make(run, key) for part, make in measured.items()}
+    for part in parts.values():
+        part.run(1)
+    samples = [{part: rate(parts[part], config.seconds) for part in parts} for _ in range(config.repeats)]
+    rates = {part: spread([one[part] for one in samples]) for part in parts}
+    if "brax" in parts:
+        rates["ratio"] = spread([one["steps"] / one["brax"] for one in samples])
+    return {"env_name": name, "backend": run.config.backend, "num_envs": num_envs, **rates}
+
+
 def spread(values: list[float]) -> dict[str, Any]:
     return {"median": float(np.median(values)), "min": min(values), "max": max(values), "samples": values}
 
@@ -176,6 +228,31 @@ def show(result: dict[str, Any]) -> None:
     Console().print(table)
 
 
+def measure_envs(config: BenchmarkConfig, agent_config: Any) -> list[dict[str, Any]]:
+    """Speeds of all environments, printed as they come. FlagError if none is meant."""
+    names = [name for name in ENVS if re.search(config.env_match, name)]
+    if not names:
+        raise FlagError(f"--env_match is {config.env_match!r}; it must match the name of an environment.")
+    line, results = "{:24}{:>12}{:>14}{:>12}{:>12}{:>8}  {}".format, []
+    print(line("", "backend", "environments", "steps/s", "Brax's own", "ratio", "min to max"))
+    for name, num_envs in itertools.product(names, (64, 512)):
+        result = measure_env(config, agent_config, name, num_envs)
+        results.append(result)
+        words = ["", "", ""]
+        if "brax" in result:
+            ratio = "{median:.2f}|{min:.2f} to {max:.2f}".format(**result["ratio"])
+            words = [f"{result['brax']['median']:,.0f}", *ratio.split("|")]
+        print(line(name, result["backend"], num_envs, f"{result['steps']['median']:,.0f}", *words), flush=True)
+    return results
+
+
+def measure_run(config: BenchmarkConfig, agent_config: Any) -> list[dict[str, Any]]:
+    """The one result of `measure`, printed."""
+    result = measure(config, agent_config)
+    show(result)
+    return [result]
+
+
 def main(argv: Sequence[str]) -> int:
     """Runs a command line; returns the exit code."""
     defaults = BenchmarkConfig(num_timesteps=2**31 - 1)  # no run is too short to be measured
@@ -183,13 +260,12 @@ def main(argv: Sequence[str]) -> int:
         config, agent_config = read_flags(argv, (defaults, AGENTS[defaults.agent].config()), prog="benchmark.py")
         if config.out and not Path(config.out).absolute().parent.is_dir():
             raise FlagError(f"--out is {config.out!r}; it must be a file in a directory that exists.")
-        result = measure(config, agent_config)
+        results = (measure_envs if config.all_envs else measure_run)(config, agent_config)
     except FlagError as error:
         print(f"benchmark.py: {error}", file=sys.stderr)
         return 2
-    show(result)
     if config.out:
-        Path(config.out).write_text(json.dumps({"machine": machine(), "results": [result]}, indent=2) + "\n")
+        Path(config.out).write_text(json.dumps({"machine": machine(), "results": results}, indent=2) + "\n")
     return 0
 
 

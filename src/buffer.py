@@ -119,9 +119,8 @@ def gather(buffer: BufferState, choice: Choice, spec: Spec) -> Batch:
     def at(ring: Array, slot: Array) -> Array:
         return ring.at[slot, choice.column].get(mode="promise_in_bounds")
 
-    rows, indices = buffer.rows, jnp.array(spec.goal_indices)
+    rows = buffer.rows
     next_state, future_state = at(rows.state, choice.next_slot), at(rows.state, choice.future_slot)
-    missing = jnp.linalg.norm((next_state - future_state)[:, indices], axis=-1)
     return Batch(
         state=at(rows.state, choice.slot),
         action=at(rows.action, choice.slot),
@@ -130,7 +129,7 @@ def gather(buffer: BufferState, choice: Choice, spec: Spec) -> Batch:
         future_state=future_state,
         future_action=at(rows.action, choice.future_slot),
         reward=at(rows.reward, choice.slot),
-        future_reward=(missing < spec.goal_reach_thresh).astype(jnp.float32),
+        future_reward=spec.reached(next_state, spec.goal_of(future_state)),
         discount=spec.discounting * (1 - at(rows.terminal, choice.slot)),
     )
 

@@ -20,9 +20,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.nn import logsumexp
 
-from src import quasimetrics
 from src.quasimetrics import (
     EPS,
+    QUASIMETRICS,
     pairwise_dot,
     pairwise_squared_distance,
     require_pairable,
@@ -133,9 +133,8 @@ def _unit(x: Array) -> Array:
 
 
 # A distance is small where its energy is large; formulas and sources are in quasimetrics.py.
-energy("mrn", pairwise=_minus(quasimetrics.pairwise_mrn))(_minus(quasimetrics.mrn))
-energy("mrn_max", pairwise=_minus(quasimetrics.pairwise_mrn_max))(_minus(quasimetrics.mrn_max))
-energy("iqe", pairwise=_minus(quasimetrics.pairwise_iqe), init=0.0)(_minus(quasimetrics.iqe))
+for _name, _metric in QUASIMETRICS.items():
+    energy(_name, pairwise=_minus(_metric.pairwise), init=_metric.init)(_minus(_metric.between))
 
 
 # ---- Contrastive losses: logits [B, B] -> [], rows are state-action pairs, columns goals, positives on the diagonal.

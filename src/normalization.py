@@ -67,4 +67,7 @@ def normalized(agent: Agent, spec: Spec) -> Agent:
         inner, metrics = agent.update(state.agent, batch, key)
         return state._replace(agent=inner), metrics
 
-    return agent._replace(init=init, act=act, mode=mode, update=update)
+    def score(state: NormalizedState, observed, action, future_state, future_action):
+        return agent.score(state.agent, state.state_map(observed), action, state.state_map(future_state), future_action)
+
+    return agent._replace(init=init, act=act, mode=mode, update=update, score=score if agent.score else None)

@@ -1,15 +1,19 @@
 """Quasimetrics between representations: distances d(x, y) >= 0 that obey the triangle inequality but may be asymmetric.
 
 Every quasimetric has two forms: `d(x, y)`, `[..., D] x [..., D] -> [...]`, and `pairwise_d(x, y)`,
-`[B, D] x [C, D] -> [B, C]`, equal to d on every pair but cheaper. Both raise ValueError on any other shapes.
+`[B, D] x [C, D] -> [B, C]`, equal to d on every pair but cheaper. Both raise ValueError on any other shapes. A pair of
+them in `QUASIMETRICS` is an energy (minus the distance) and a choice of every agent that learns a distance.
 """
 
+import math
 from collections.abc import Callable
-from functools import reduce
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from src.registry import Registry
 
 EPS = 1e-6  # under every square root of a sum of squares, so that its gradient is finite at 0
 
@@ -31,13 +35,13 @@ def mrn(x: Array, y: Array, num_components: int = 8) -> Array:
     Source: Liu et al., "Metric Residual Networks for Sample Efficient Goal-Conditioned RL", arXiv 2208.08133.
     """
     require_same_shape(x, y)
-    return _mrn(x, y, num_components, _max_gain, squared_distance)
+    return _mrn(x, y, num_components, _mean_max_gain, squared_distance)
 
 
 def pairwise_mrn(x: Array, y: Array, num_components: int = 8) -> Array:
     """`mrn` of all pairs, [B, D] x [C, D] -> [B, C]; its Euclidean half is a matrix product."""
     require_pairable(x, y)
-    return _mrn(x, y, num_components, _pairwise_max_gain, pairwise_squared_distance)
+    return _mrn(x, y, num_components, _pairwise_mean_max_gain, pairwise_squared_distance)
 
 
 def mrn_max(x: Array, y: Array, num_components: int = 8) -> Array:
@@ -54,13 +58,13 @@ def mrn_max(x: Array, y: Array, num_components: int = 8) -> Array:
     Source: temporal metric distillation, arXiv 2509.20478, Eq. 20.
     """
     require_same_shape(x, y)
-    return _mrn_max(x, y, num_components, _max_gain)
+    return _mean_max_gain(_split(x, num_components), _split(y, num_components))
 
 
 def pairwise_mrn_max(x: Array, y: Array, num_components: int = 8) -> Array:
     """`mrn_max` of all pairs, [B, D] x [C, D] -> [B, C]."""
     require_pairable(x, y)
-    return _mrn_max(x, y, num_components, _pairwise_max_gain)
+    return _pairwise_mean_max_gain(_split(x, num_components), _split(y, num_components))
 
 
 def iqe(x: Array, y: Array, alpha_raw: Array | float, num_components: int = 8) -> Array:
@@ -104,6 +108,32 @@ def pairwise_iqe(x: Array, y: Array, alpha_raw: Array | float, num_components: i
     return _mean_max_mix(lax.map(jax.checkpoint(row_length), rows), alpha_raw)
 
 
+class Quasimetric(NamedTuple):
+    """Both forms take (x, y), then the learned scalar if there is one, and num_components."""
+
+    between: Callable[..., Array]
+    pairwise: Callable[..., Array]
+    init: float | None = None  # initial value of the learned scalar
+
+    def init_params(self) -> tuple[Array, ...]:
+        """The learned scalar, or nothing."""
+        return () if self.init is None else (jnp.float32(self.init),)
+
+    def bind(self, params: tuple[Array, ...], num_components: int, scale: float = 1.0) -> "Quasimetric":
+        """`scale` times the quasimetric, both forms functions of (x, y) alone."""
+
+        def bound(form: Callable[..., Array]) -> Callable[[Array, Array], Array]:
+            return lambda x, y: scale * form(x, y, *params, num_components=num_components)
+
+        return Quasimetric(bound(self.between), bound(self.pairwise))
+
+
+QUASIMETRICS: Registry[Quasimetric] = Registry("quasimetric")
+QUASIMETRICS.add("mrn", Quasimetric(mrn, pairwise_mrn))
+QUASIMETRICS.add("mrn_max", Quasimetric(mrn_max, pairwise_mrn_max))
+QUASIMETRICS.add("iqe", Quasimetric(iqe, pairwise_iqe, init=0.0))
+
+
 def squared_distance(x: Array, y: Array) -> Array:
     """sum_d (x_d - y_d)^2, [..., D] x [..., D] -> [...]."""
     return jnp.sum((x - y) ** 2, axis=-1)
@@ -137,27 +167,62 @@ def require_pairable(x: Array, y: Array) -> None:
         raise ValueError(f"Expected x [B, D] and y [C, D], got {jnp.shape(x)} and {jnp.shape(y)}.")
 
 
-def _mrn(x: Array, y: Array, num_components: int, max_gain: Callable, sq_distance: Callable) -> Array:
+def _mrn(x: Array, y: Array, num_components: int, mean_max_gain: Callable, sq_distance: Callable) -> Array:
     x, y = _split(x, 2 * num_components), _split(y, 2 * num_components)
-    asymmetric = max_gain(x[0::2], y[0::2])  # [num_components, ...]
-    symmetric = jnp.sqrt(sq_distance(x[1::2], y[1::2]) + EPS)
-    return jnp.mean(asymmetric + symmetric, axis=0)
+    # One by one, because XLA's batched products of thin matrices are ten times slower on CPUs than as many single ones.
+    symmetric = [jnp.sqrt(sq_distance(x[k], y[k]) + EPS) for k in range(1, 2 * num_components, 2)]
+    return mean_max_gain(x[0::2], y[0::2]) + _mean(symmetric)
 
 
-def _mrn_max(x: Array, y: Array, num_components: int, max_gain: Callable) -> Array:
-    return jnp.mean(max_gain(_split(x, num_components), _split(y, num_components)), axis=0)
+def _mean(parts: list[Array]) -> Array:
+    """Mean of arrays of one shape, as a product: XLA would fuse a sum into every reader and run it that often."""
+    weights = jnp.full(len(parts), 1 / len(parts))
+    return jnp.tensordot(weights, jnp.stack(parts), axes=1, precision=lax.Precision.HIGHEST)
 
 
-def _max_gain(x: Array, y: Array) -> Array:
-    """max_i relu(x_i - y_i), [..., n] x [..., n] -> [...]."""
-    return jax.nn.relu(jnp.max(x - y, axis=-1))
+def _mean_max_gain(x: Array, y: Array) -> Array:
+    """mean_k max_i relu(x_ki - y_ki), [K, ..., n] x [K, ..., n] -> [...]."""
+    return jnp.mean(jax.nn.relu(jnp.max(x - y, axis=-1)), axis=0)
 
 
-def _pairwise_max_gain(x: Array, y: Array) -> Array:
-    """`_max_gain` of all pairs, [..., B, n] x [..., C, n] -> [..., B, C]."""
-    # A running maximum over the n features never holds the [B, C, n] differences, and keeps the long axis C innermost.
-    differences = (x[..., :, None, i] - y[..., None, :, i] for i in range(x.shape[-1]))
-    return jax.nn.relu(reduce(jnp.maximum, differences))
+@jax.custom_vjp
+def _pairwise_mean_max_gain(x: Array, y: Array) -> Array:
+    """`_mean_max_gain` of all pairs, [K, B, n] x [K, C, n] -> [B, C].
+
+    Autodiff would keep K * n matrices [B, C] for the backward pass, and be ten times slower; this keeps one byte for
+    each component and pair: which feature won. The whole gradient goes to the first of equal winners.
+    """
+    return _max_gain_forward(x, y)[0]
+
+
+def _max_gain_forward(x: Array, y: Array) -> tuple[Array, tuple]:
+    (num_components, b, n), c = x.shape, y.shape[1]
+    gains, winners = [], []
+    for k in range(num_components):  # running maxima, so that nothing of size B * C * n is ever held
+        best, winner = jnp.zeros((b, c)), jnp.full((b, c), n, jnp.int8 if n < 127 else jnp.int32)  # n: no feature gains
+        for i in range(n):
+            gain = x[k, :, i, None] - y[k, None, :, i]
+            best, winner = jnp.maximum(best, gain), jnp.where(gain > best, i, winner).astype(winner.dtype)
+        gains, winners = [*gains, best], [*winners, winner]
+    return _mean(gains), (x, jnp.stack(winners))
+
+
+def _max_gain_backward(residuals: tuple, cotangent: Array) -> tuple[Array, Array]:
+    x, winners = residuals
+    (num_components, b, n), c = x.shape, winners.shape[-1]
+    lanes = math.gcd(c, 16)
+
+    def gradients_of(i: Array) -> tuple[Array, Array]:  # of feature i of every component
+        won = jnp.where(winners == i.astype(winners.dtype), cotangent / num_components, 0.0)
+        # CPUs add rows to rows in vectors, but the entries of a row one by one: so that sum is taken in lanes.
+        return won.reshape(num_components, b, c // lanes, lanes).sum(axis=2).sum(axis=-1), -won.sum(axis=1)
+
+    # A loop, because XLA would fuse what computes the cotangent into each of the 2 n sums and do it as many times.
+    dx, dy = lax.map(gradients_of, jnp.arange(n))
+    return jnp.moveaxis(dx, 0, -1), jnp.moveaxis(dy, 0, -1)
+
+
+_pairwise_mean_max_gain.defvjp(_max_gain_forward, _max_gain_backward)
 
 
 def _union_length(starts: Array, ends: Array | list[Array]) -> Array:

@@ -96,8 +96,19 @@ def unroll(
     return jax.lax.scan(step, envs, (jnp.arange(length), jax.random.split(action_key, length)))
 
 
-def evaluate(env, policy: Policy, key: Array, *, num_envs: int, episode_length: int, action_repeat: int) -> Metrics:
-    """One fresh episode in each of num_envs environments, averaged over them.
+class Recording(NamedTuple):
+    """Steps of a few episodes, leaves [T, E, ...]: what an evaluation saw after each step."""
+
+    q: Array  # [T, E, Q] joint positions
+    goal: Array  # [T, E, G]
+    success: Array  # [T, E]
+    alive: Array  # [T, E] bool, False after a termination: those steps count nowhere
+
+
+def evaluate(
+    env, policy: Policy, key: Array, *, num_envs: int, episode_length: int, action_repeat: int, recorded: int = 0
+) -> tuple[Metrics, Recording]:
+    """One fresh episode in each of num_envs environments: averages over them, and a recording of the first `recorded`.
 
     episode_X is the sum of X over the steps of an episode; episode_success_any the share of episodes with at least one
     step at the goal; final_dist the distance after the last step. Nothing counts after a termination. Consumes key.
@@ -113,47 +124,25 @@ def evaluate(env, policy: Policy, key: Array, *, num_envs: int, episode_length: 
         values = {"reward": after.reward, "length": jnp.ones_like(zeros), **after.metrics}
         totals = jax.tree.map(lambda total, value: total + jnp.where(alive, value, 0.0), totals, values)
         final_dist = jnp.where(alive, after.metrics["dist"], final_dist)
-        return (after, action, alive & (after.done == 0), totals, final_dist), None
+        seen = Recording(after.pipeline_state.q, after.info["goal"], after.metrics["success"], alive)
+        seen = jax.tree.map(lambda leaf: leaf[:recorded], seen)
+        return (after, action, alive & (after.done == 0), totals, final_dist), seen
 
     def decision(carry, key):
         env_state, alive, totals, final_dist = carry
         action = policy(*split_observation(env, env_state), key)
-        carry, _ = jax.lax.scan(env_step, (env_state, action, alive, totals, final_dist), length=action_repeat)
+        carry, seen = jax.lax.scan(env_step, (env_state, action, alive, totals, final_dist), length=action_repeat)
         env_state, _, *rest = carry
-        return (env_state, *rest), None
+        return (env_state, *rest), seen
 
     keys = jax.random.split(action_key, episode_length // action_repeat)
-    (_, _, totals, final_dist), _ = jax.lax.scan(decision, (start, zeros == 0, totals, start.metrics["dist"]), keys)
+    carry = (start, zeros == 0, totals, start.metrics["dist"])
+    (_, _, totals, final_dist), seen = jax.lax.scan(decision, carry, keys)
     length = totals.pop("length")
     metrics = {f"episode_{name}": jnp.mean(total) for name, total in totals.items()}
-    return {
-        **metrics,
+    metrics |= {
         "episode_success_any": jnp.mean(totals["success"] > 0),
         "final_dist": jnp.mean(final_dist),
         "avg_episode_length": jnp.mean(length),
     }
-
-
-class Recording(NamedTuple):
-    """Steps of a few episodes, leaves [T, E, ...]; what comes after a termination is not alive."""
-
-    q: Array  # [T, E, Q] joint positions
-    goal: Array  # [T, E, G]
-    success: Array  # [T, E]
-    alive: Array  # [T, E] bool
-
-
-def record(env, policy: Policy, key: Array, *, episodes: int, decisions: int, action_repeat: int) -> Recording:
-    """Fresh episodes, to be looked at. Consumes key."""
-    reset_key, action_key = jax.random.split(key)
-
-    def step(carry, key):
-        env_state, alive = carry
-        action = policy(*split_observation(env, env_state), key)
-        seen = Recording(env_state.pipeline_state.q, env_state.info["goal"], env_state.metrics["success"], alive)
-        after = hold(env, env_state, action, action_repeat)
-        return (after, alive & (after.done == 0)), seen
-
-    start = reset_all(env, reset_key, episodes)
-    _, seen = jax.lax.scan(step, (start, start.done == 0), jax.random.split(action_key, decisions))
-    return seen
+    return metrics, jax.tree.map(lambda leaf: leaf.reshape(episode_length, *leaf.shape[2:]), seen)

@@ -89,7 +89,7 @@ def read_config(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         content = json.loads((directory / "config.json").read_text())
         return content["flags"], content["agent_flags"]
     except (OSError, ValueError, KeyError):
-        raise FlagError(f"--resume cannot read {directory / 'config.json'}; the run cannot be resumed.") from None
+        raise FlagError(f"There is no run in {directory}: its config.json cannot be read.") from None
 
 
 def _git_commit() -> str | None:

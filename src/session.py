@@ -14,6 +14,7 @@ import numpy as np
 
 from src import checkpoint
 from src.display import Display
+from src.rollout import Recording
 from src.runs import MetricsFile
 from src.train import Sizes, Train, compile_train, forget_metrics
 from src.types import RunState
@@ -102,12 +103,12 @@ class Session:
             at_most = min(steps)
 
     def run(
-        self, state: RunState, display: Display, on_evaluation: Callable[[int, RunState], None]
+        self, state: RunState, display: Display, on_evaluation: Callable[[int, Recording], None]
     ) -> tuple[RunState, int | None]:
         """Trains to the end; returns the last state, and the signal that stopped training early if one did.
 
         Args:
-          on_evaluation: called with the number of every evaluation but the last, from 1, and the state.
+          on_evaluation: called with the number of every evaluation, from 1, and its recording.
 
         Raises:
           NonFiniteError: a metric or a parameter is not finite; nothing of it is saved.
@@ -131,7 +132,7 @@ class Session:
                     chunk = max(1, round(CHUNK_SECONDS * length / elapsed))
                     display.step(self.env_steps(done))
                 if done == boundary:
-                    metrics = self._evaluate(state, files, seconds, done - since)
+                    metrics, recording = self._evaluate(state, files, seconds, done - since)
                     display.evaluated(self.env_steps(done), metrics)
                     state = forget_metrics(state)
                 last = number == len(self.boundaries)
@@ -141,16 +142,15 @@ class Session:
                     self._save(state, savers)
                 if interrupt.signal is not None:
                     break
-                if not last:
-                    on_evaluation(number, state)
+                on_evaluation(number, recording)
         return state, None if done == self.boundaries[-1] else interrupt.signal
 
     def _evaluate(
         self, state: RunState, files: list[MetricsFile], seconds: float, train_steps: int
-    ) -> dict[str, float]:
-        """Evaluates, appends a row to every metrics.csv, and returns the means over the seeds."""
+    ) -> tuple[dict[str, float], Recording]:
+        """Evaluates, appends a row to every metrics.csv, and returns the means over the seeds and the recording."""
         started = time.monotonic()
-        metrics = jax.device_get(self.train.evaluate(state))
+        metrics, recording = jax.device_get(self.train.evaluate(state))
         evaluation_seconds = time.monotonic() - started
         rows = []
         for index, file in enumerate(files):
@@ -169,7 +169,7 @@ class Session:
         self._check_parameters(state)
         for row, file in zip(rows, files, strict=True):
             file.append(row)
-        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}, recording
 
     def _save(self, state: RunState, savers: list) -> None:
         for index, saver in enumerate(savers):

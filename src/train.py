@@ -28,6 +28,7 @@ class Sizes(NamedTuple):
     batch_size: int
     updates_per_unroll: int
     discounting: float
+    vis_length: int  # environment steps of every evaluation that are recorded
 
     @property
     def steps_per_unroll(self) -> int:
@@ -40,6 +41,10 @@ class Sizes(NamedTuple):
     @property
     def max_episode_decisions(self) -> int:
         return self.episode_length // self.action_repeat
+
+    @property
+    def recorded_episodes(self) -> int:
+        return min(self.num_eval_envs, math.ceil(self.vis_length / self.episode_length))
 
     def train_steps(self, num_timesteps: int) -> int:
         """Unrolls with updates until the first unroll boundary at or past num_timesteps, after the prefill."""
@@ -56,8 +61,8 @@ class Train(NamedTuple):
     init: Callable[[Array], RunState]  # (key): networks and environments, an empty buffer
     advance: Callable[[RunState, int, int], RunState]  # (state, n, updates): n unrolls, each followed by the updates
     fit: Callable[[RunState], RunState]  # fixes the input statistics, from what the buffer holds after the prefill
-    evaluate: Callable[[RunState], Metrics]  # means of training metrics, and fresh episodes under the policy's mode
-    record: Callable[[RunState, int, int], rollout.Recording]  # (state of one seed, episodes, decisions), same policy
+    # Means of training metrics and of fresh episodes under the policy's mode, and a recording of some of these.
+    evaluate: Callable[[RunState], tuple[Metrics, rollout.Recording]]
 
 
 def forget_metrics(state: RunState) -> RunState:
@@ -162,30 +167,20 @@ def make_train(env: Any, eval_env: Any, agent: Agent, sizes: Sizes, normalize: b
     def policy(state: RunState) -> rollout.Policy:
         return lambda observed, goal, key: agent.mode(state.agent, observed, goal)
 
-    def evaluate(state: RunState) -> Metrics:
-        episodes = rollout.evaluate(
+    def evaluate(state: RunState) -> tuple[Metrics, rollout.Recording]:
+        episodes, recording = rollout.evaluate(
             eval_env,
             policy(state),
             jax.random.fold_in(state.key, 1),
             num_envs=sizes.num_eval_envs,
             episode_length=sizes.episode_length,
             action_repeat=sizes.action_repeat,
+            recorded=sizes.recorded_episodes,
         )
         updates = state.metric_sums["updates"]
         training = {f"training/{name}": total / updates for name, total in state.metric_sums.items()}
         training.pop("training/updates")
-        return {**training, **{f"eval/{name}": value for name, value in episodes.items()}}
-
-    def record(state: RunState, episodes: int, decisions: int) -> rollout.Recording:
-        key = jax.random.fold_in(state.key, 2)
-        return rollout.record(
-            eval_env,
-            policy(state),
-            key,
-            episodes=episodes,
-            decisions=decisions,
-            action_repeat=sizes.action_repeat,
-        )
+        return {**training, **{f"eval/{name}": value for name, value in episodes.items()}}, recording
 
     if num_seeds > 1:
         init, fit, evaluate = (jax.vmap(function) for function in (init, fit, evaluate))
@@ -195,7 +190,6 @@ def make_train(env: Any, eval_env: Any, agent: Agent, sizes: Sizes, normalize: b
         advance=jax.jit(advance, donate_argnums=0),
         fit=jax.jit(fit, donate_argnums=0),
         evaluate=jax.jit(evaluate),
-        record=jax.jit(record, static_argnums=(1, 2), compiler_options=RUN_ONCE),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 Array = jax.Array
 Metrics = dict[str, Array]  # name -> scalar
@@ -19,7 +20,16 @@ class Spec(NamedTuple):
     goal_indices: tuple[int, ...]  # the state entries that make up the goal
     discounting: float  # gamma of the goal law and of returns
     goal_reach_thresh: float  # at the goal when nearer than this, in the units of the environment
-    dense_reward: bool = False  # rewards are not 1 at the goal and 0 elsewhere, but shaped
+    dense_reward: bool = False  # rewards are shaped, not 1 at the goal and 0 elsewhere
+
+    def goal_of(self, state: Array) -> Array:
+        """The goal [..., G] that a state [..., S] achieves."""
+        return state[..., jnp.array(self.goal_indices)]
+
+    def reached(self, state: Array, goal: Array) -> Array:
+        """1 where a state [..., S] is at a goal [..., G], else 0, [...]; both as the environment gives them."""
+        missing = jnp.linalg.norm(self.goal_of(state) - goal, axis=-1)
+        return (missing < self.goal_reach_thresh).astype(jnp.float32)
 
 
 class Transition(NamedTuple):
@@ -62,6 +72,9 @@ class Agent(NamedTuple):
     act: Callable[[AgentState, Array, Array, Array], Array]  # (agent, state, goal, key) -> action, for exploration
     mode: Callable[[AgentState, Array, Array], Array]  # (agent, state, goal) -> action, for evaluation and rendering
     update: Callable[[AgentState, Batch, Array], tuple[AgentState, Metrics]]  # (agent, batch, key)
+    # (agent, state, action, future_state, future_action), leading axis B each -> [B], how near the critic thinks the
+    # future is, larger = nearer; None for an agent without a critic of goals
+    score: Callable[[AgentState, Array, Array, Array, Array], Array] | None = None
     goal_discounting: float | None = None  # gamma of its goal law, 1: uniform; None: Spec.discounting
 
 

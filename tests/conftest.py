@@ -61,3 +61,20 @@ def env_functions() -> Callable[..., EnvFunctions]:
         return made[name, backend]
 
     return functions
+
+
+@pytest.fixture(scope="session")
+def env_of(env_functions) -> Callable[[str], Any]:
+    """name -> environment, the one of env_functions."""
+    return lambda name: env_functions(name).env
+
+
+@pytest.fixture(scope="session")
+def opengl() -> None:
+    """Skips where nothing can be drawn."""
+    from src import render, scene
+
+    try:
+        render.choose_opengl()
+    except scene.RenderError as error:
+        pytest.skip(str(error))

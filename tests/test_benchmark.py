@@ -3,6 +3,7 @@
 import json
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -90,9 +91,29 @@ def test_sample_on_parts_of_known_speed():
     assert rates["efficiency"] == pytest.approx(0.5, rel=0.3)
 
 
+@pytest.mark.parametrize("name", ["toy", pytest.param("reacher", marks=pytest.mark.slow)])
+def test_all_envs_measures_them_against_those_of_brax(name, tmp_path, capsys):
+    out = tmp_path / "results.json"
+    argv = [*ARGV, "--repeats", "2", "--all_envs", "--env_match", f"^{name}$"]
+    argv += ["--episode_length", "10", "--num_timesteps", "100_000"]
+    with jax.numpy_rank_promotion("allow"):
+        assert benchmark.main([*argv, "--json", str(out)]) == 0
+    results = json.loads(out.read_text())["results"]
+    assert [(result["env_name"], result["num_envs"]) for result in results] == [(name, 64), (name, 512)]
+    printed = capsys.readouterr().out.splitlines()
+    for result, line in zip(results, printed[-2:], strict=True):
+        assert f"{result['steps']['median']:,.0f}" in line
+        assert ("brax" in result) == ("ratio" in result) == (name in benchmark.BRAX_NAMES)
+        if "brax" in result:
+            ratios = np.array(result["steps"]["samples"]) / result["brax"]["samples"]
+            np.testing.assert_allclose(result["ratio"]["samples"], ratios)
+            assert f"{result['brax']['median']:,.0f}" in line and f"{result['ratio']['median']:.2f}" in line
+
+
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
+        (["--all_envs", "--env_match", "mars"], "benchmark.py: --env_match is 'mars'; it must match"),
         (["--repeats", "0"], "benchmark.py: --repeats is 0; it must be at least 1."),
         (["--seconds", "soon"], "benchmark.py: --seconds is 'soon'; it must be"),
         (["--second", "1"], "benchmark.py: Unknown flag --second; did you mean --seconds"),

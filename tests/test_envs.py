@@ -1,6 +1,7 @@
 """What is expected of every environment, under random actions and on frozen physics; and `create_env`."""
 
 import re
+import time
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,10 @@ from env_helpers import frozen, keys
 
 from envs import ENVS, create_env
 from envs.maze import MAZES
+from src import rollout
 
-NAMES = [name for name in ENVS if getattr(ENVS[name], "func", ENVS[name]).__module__.startswith("envs.")]
+CLASSES = {name: getattr(ENVS[name], "func", ENVS[name]) for name in ENVS}
+NAMES = [name for name in ENVS if CLASSES[name].__module__.startswith("envs.")]
 MAZE_NAMES = [name for name in NAMES if "maze" in name]
 every_env = pytest.mark.parametrize("name", NAMES)
 
@@ -26,22 +29,29 @@ SPEC = {
     "ant_ball": (31, 8, (29, 30), (0.5, 2.0, None), "spring"),
     "ant_push": (31, 8, (0, 1), (0.5, 2.0, None), "mjx"),
     "humanoid": (246, 17, (0, 1, 2), (0.5, 2.0, None), "spring"),
+    "arm_reach": (13, 4, (7, 8, 9), (0.1, 0.3, 0.03), "mjx"),
+    "arm_grasp": (24, 5, (0, 1, 2, *range(16, 22)), (0.1, 0.3, 0.03), "mjx"),
+    "arm_push": (18, 5, (0, 1, 2), (0.1, 0.3, 0.03), "mjx"),
+    "arm_binpick": (18, 5, (0, 1, 2), (0.1, 0.3, 0.03), "mjx"),
     "simple": (4, 2, (0, 1), (0.5, 2.0, None), "spring"),
 }
 
+# Environments whose law has one goal, or one start.
+ONE_GOAL = ("cheetah", "arm_binpick_easy")
+ONE_START = tuple(name for name in NAMES if name.startswith("humanoid"))
 
-def other_backends(*quick):
-    """The backends besides the default one of the cheapest environment of each kind; slow, but for the quick ones."""
-    for name in ("simple_u_maze", "reacher", "ant"):
-        for backend in ENVS[name]().backends[1:]:
-            marks = () if (name, backend) in quick else pytest.mark.slow
-            yield pytest.param(name, backend, marks=marks, id=f"{name}-{backend}")
+ADVERTISED = [(name, backend) for name in NAMES for backend in CLASSES[name].backends]
 
 
-SIMPLE_BACKENDS = ["spring", "mjx", "positional", "generalized"]
+FIRST = {CLASSES[name].__module__: name for name in reversed(NAMES)}.values()  # one environment of each body
+# Every name on its default backend, and one of each body on the others; the cheapest body shall do by default.
 PAIRS = [
     *((name, None) for name in NAMES),
-    *other_backends(*(("simple_u_maze", backend) for backend in SIMPLE_BACKENDS)),
+    *(
+        pytest.param(name, backend, marks=() if name == "simple_u_maze" else pytest.mark.slow, id=f"{name}-{backend}")
+        for name, backend in ADVERTISED
+        if name in FIRST and backend != CLASSES[name].backends[0]
+    ),
 ]
 
 
@@ -71,8 +81,8 @@ def test_reset(env_functions, name):
     assert not states.done.any() and not states.reward.any()
     np.testing.assert_array_equal(states.obs, reset(keys(0)).obs)
     starts, goals = (len(np.unique(values, axis=0)) for values in (state, goal))
-    assert goals >= (2 if name in MAZE_NAMES else NUM_ENVS)
-    assert starts == NUM_ENVS
+    assert goals == 1 if name in ONE_GOAL else goals >= (2 if name in MAZE_NAMES else NUM_ENVS)
+    assert starts == (1 if name in ONE_START else NUM_ENVS)
 
 
 @pytest.mark.parametrize("name, backend", PAIRS)
@@ -90,6 +100,26 @@ def test_random_steps_stay_finite(env_functions, name, backend):
         np.testing.assert_array_equal(trace.reward, trace.metrics["success"])
         np.testing.assert_array_equal(trace.metrics["success"], trace.metrics["dist"] < env.goal_reach_thresh)
     assert (np.asarray(trace.obs[-1] != trace.obs[-2]).any(axis=-1)).all()  # they still move
+
+
+@pytest.mark.table
+@pytest.mark.parametrize("name, backend", ADVERTISED)
+def test_backend_is_supported(name, backend, capsys):
+    """A backend counts as supported if 64 environments stay finite for 1,000 random steps, as training takes them."""
+    env, started = create_env(name, backend), time.perf_counter()
+
+    def policy(state, goal, key):
+        return jax.random.uniform(key, (64, env.action_size), minval=-1.0)
+
+    def run(key):
+        start, lengths = rollout.init(env, key, 64), {"length": 1000, "episode_length": 1001, "action_repeat": 1}
+        _, rows = rollout.unroll(env, policy, start, jnp.int32(0), key, **lengths)
+        return jnp.isfinite(rows.state).all(axis=(1, 2)) & jnp.isfinite(rows.reward).all(axis=1)
+
+    steps = int(np.cumprod(jax.jit(run)(jax.random.key(0))).sum())
+    with capsys.disabled():
+        print(f"\n{name} on {backend}: finite for {steps} steps, {time.perf_counter() - started:.0f} s")
+    assert steps == 1000
 
 
 @every_env

@@ -102,14 +102,14 @@ def test_bad_input_is_one_sentence_and_exit_code_2(argv, words, tmp_path, monkey
 
 @dataclasses.dataclass(frozen=True)
 class OtherConfig:
-    zeta: float = flag(0.1, "weight")
+    eagerness: float = flag(0.1, "weight")
 
 
 def test_a_flag_of_another_agent_is_named(monkeypatch, capsys):
     monkeypatch.setitem(AGENTS._entries, "other", Algorithm(OtherConfig, None))
     monkeypatch.setitem(AGENTS._names, "other", "other")
-    assert training.main(["--zeta", "1"]) == 2
-    assert "--zeta is a flag of --agent other" in capsys.readouterr().err
+    assert training.main(["--eagerness", "1"]) == 2
+    assert "--eagerness is a flag of --agent other" in capsys.readouterr().err
 
 
 def test_an_unwritable_run_directory(tmp_path, monkeypatch, capsys):

@@ -75,6 +75,14 @@ def test_every_module_is_packaged():
     assert {path.stem for path in ROOT.glob("*.py")} <= set(PYPROJECT["tool"]["setuptools"]["py-modules"])
 
 
+def test_every_data_file_is_packaged():
+    code = {".py", ".pyc"}
+    files = [path for top in ("src", "envs") for path in (ROOT / top).rglob("*") if path.is_file()]
+    data = {(path.parent.relative_to(ROOT).as_posix(), path.name) for path in files if path.suffix not in code}
+    listed = PYPROJECT["tool"]["setuptools"]["package-data"]
+    assert data == {(package, name) for package, names in listed.items() for name in names}
+
+
 @pytest.mark.parametrize(
     "name", ["pyproject.toml", "requirements.txt", "environment.yml", "scripts/setup.sh", *SCRIPTS]
 )
@@ -165,6 +173,8 @@ class Machine:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # Where the tests run in the background of a script, Ctrl-C is ignored, and children would inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def run(self, *command: str, **env: str) -> tuple[int, str, list[str]]:

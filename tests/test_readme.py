@@ -41,10 +41,14 @@ def extended(tmp_path_factory):
     for name in ("envs", "src", "training.py", "utils.py"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / name)
-    blocks = re.findall(r"```python\n# ([\w/]+\.py)(, at the end)?\n(.*?)```", README, re.DOTALL)
+    blocks = re.findall(r"```python\n# ([\w/]+\.py)(?:, (at the end|in LAYOUTS))?\n(.*?)```", README, re.DOTALL)
     assert len(blocks) == README.count("```python") == 4
-    for path, append, code in blocks:
-        with (folder / path).open("a" if append else "x") as file:
+    for path, where, code in blocks:
+        if where == "in LAYOUTS":
+            text = (folder / path).read_text()
+            code = text.replace("\nLAYOUTS = {\n", f"\nLAYOUTS = {{\n{code}")
+            assert code != text
+        with (folder / path).open({"": "x", "at the end": "a", "in LAYOUTS": "w"}[where]) as file:
             file.write(code)
     return folder
 
@@ -66,7 +70,9 @@ def test_the_examples_train_together(extended):
 def test_the_maze_example_trains_and_shows_up(extended):
     assert "Finished" in run(extended, "--env_name", "simple_cross_maze", *TINY)
     words = run(extended, "--help")
-    assert all(name in words for name in ("simple_cross_maze", "line", "noisy_crl", "l4", "margin"))
+    mazes = re.findall(r"\w+_cross_maze", README)
+    assert len(mazes) == 3
+    assert all(name in words for name in (*mazes, "line", "noisy_crl", "l4", "margin"))
 
 
 def test_every_name_and_flag_is_mentioned():

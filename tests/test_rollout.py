@@ -9,6 +9,7 @@ import pytest
 from brax.envs.base import State
 
 from src import rollout
+from tests.toy import Pipeline
 
 
 class Counter:
@@ -40,7 +41,7 @@ class Counter:
     def made(self, obs, reward):
         done = (obs[3] > 0) & (obs[1] >= obs[3])  # as a fallen body, done in every later step too
         metrics = {"dist": obs[0] + obs[1], "success": (jnp.abs(obs[1] - 2.5) < 1).astype(jnp.float32)}
-        return State(None, obs, reward, done.astype(jnp.float32), metrics, {"goal": obs[4:]})
+        return State(Pipeline(obs[:2]), obs, reward, done.astype(jnp.float32), metrics, {"goal": obs[4:]})
 
 
 def policy(state, goal, key):
@@ -202,11 +203,8 @@ def test_held_action_stops_at_the_end_of_an_episode():
 def test_evaluation_equals_a_loop(episode_length, action_repeat):
     env, num_envs = Counter((0, 1, 2, 3, 7)), 16
     env.started = []
-    metrics = jax.jit(
-        lambda key: rollout.evaluate(
-            env, policy, key, num_envs=num_envs, episode_length=episode_length, action_repeat=action_repeat
-        )
-    )(jax.random.key(0))
+    sizes = {"num_envs": num_envs, "episode_length": episode_length, "action_repeat": action_repeat}
+    metrics, _ = jax.jit(lambda key: rollout.evaluate(env, policy, key, **sizes))(jax.random.key(0))
     jax.effects_barrier()
     assert len(env.started) == num_envs
     episodes = []
@@ -232,6 +230,30 @@ def test_evaluation_equals_a_loop(episode_length, action_repeat):
 
 def test_evaluation_draws_fresh_episodes_for_every_key():
     sizes = {"num_envs": 4, "episode_length": 4, "action_repeat": 1}
-    evaluate = jax.jit(lambda key: rollout.evaluate(Counter(), policy, key, **sizes)["final_dist"])
+    evaluate = jax.jit(lambda key: rollout.evaluate(Counter(), policy, key, **sizes)[0]["final_dist"])
     first, again, other = (evaluate(jax.random.key(seed)) for seed in (0, 0, 1))
     assert first == again != other
+
+
+@pytest.mark.parametrize("action_repeat", [1, 3])
+def test_recording_is_what_the_evaluation_saw(action_repeat):
+    env, sizes = Counter((0, 1, 2, 3, 7)), {"num_envs": 16, "episode_length": 12, "action_repeat": action_repeat}
+
+    def record(episodes):
+        return jax.jit(lambda key: rollout.evaluate(env, policy, key, **sizes, recorded=episodes))(jax.random.key(0))
+
+    metrics, seen = record(16)
+    assert seen.alive.shape == (12, 16) and seen.q.shape == (12, 16, 2) and seen.goal.shape == (12, 16, 1)
+    alive = np.asarray(seen.alive)
+    assert (alive[0] == 1).all() and (np.diff(alive.astype(int), axis=0) <= 0).all()
+    np.testing.assert_allclose(alive.sum(0).mean(), metrics["avg_episode_length"])
+    np.testing.assert_allclose((seen.success * alive).sum(0).mean(), metrics["episode_success"])
+    steps = np.where(alive, seen.q[..., 1], 0)
+    np.testing.assert_array_equal(steps, np.where(alive, np.arange(1, 13)[:, None], 0))  # each step once, in order
+    last = np.take_along_axis(np.asarray(seen.q).sum(-1), alive.sum(0)[None] - 1, axis=0)
+    np.testing.assert_allclose(last.mean(), metrics["final_dist"], rtol=1e-6)
+
+    fewer_metrics, fewer = record(3)
+    jax.tree.map(np.testing.assert_array_equal, fewer, jax.tree.map(lambda leaf: leaf[:, :3], seen))
+    jax.tree.map(np.testing.assert_array_equal, fewer_metrics, metrics)
+    assert record(0)[1].q.shape == (12, 0, 2)

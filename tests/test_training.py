@@ -256,7 +256,7 @@ def outcome(tmp_path_factory):
             folder = tmp_path_factory.mktemp("run")
             with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
                 patch.chdir(folder)
-                patch.setattr(training, "film", lambda run, state, directory, display: _filmed(run, directory))
+                patch.setattr(training, "film", _filmed)
                 assert training.main(argv) == 0
             files = {
                 str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_dir() or "film" in path.name
@@ -273,10 +273,9 @@ def _project(folder):
     return {json.loads(path.read_text())["flags"]["project_name"] for path in folder.rglob("config.json")}
 
 
-def _filmed(run, directory):
-    """Stands for the renderer, which has its own tests: leaves the number and the length of films behind."""
-    number = len(list(directory.glob("film*")))
-    (directory / f"film{number}_{run.config.vis_length}").touch()
+def _filmed(run, recording, steps, directory, display, last):
+    """Stands for the renderer, which has its own tests: leaves behind when it was called, and for how much."""
+    (directory / f"film_{steps}_{last}_{run.config.vis_length}_{recording.alive.shape}").touch()
 
 
 @pytest.mark.parametrize("name", CHANGES)

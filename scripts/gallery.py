@@ -1,0 +1,118 @@
+#!/usr/bin/env python
+"""Draws imgs/envs/NAME.png of every environment and imgs/grid.png of all, and writes their table into README.md."""
+
+import json
+import math
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from envs import ENVS, create_env
+from src import render, scene
+
+ROOT = Path(__file__).resolve().parents[1]
+START, END = "<!-- environments: made by scripts/gallery.py -->\n", "<!-- end of environments -->\n"
+DRAWS = 16
+TILE, GAP, TEXT = (240, 180), 8, 30  # pixels of the grid: a picture, between two, for the name below
+COLUMNS = ("", "name", "task", "state, goal, action", "at the goal within", "episode, budget", "backends", "steps/s")
+
+
+def still(env: Any) -> scene.Film:
+    """One frame: of a few fresh starts, the one whose goal lies furthest away from the body."""
+
+    def draw(key):
+        goal_key, start_key = jax.random.split(key)
+        goal = env.sample_goal(goal_key)
+        return env.sample_start(start_key, goal)[0], goal
+
+    q, goal = (np.asarray(leaf) for leaf in jax.vmap(draw)(jax.random.split(jax.random.PRNGKey(0), DRAWS)))
+    order, zeros = np.arange(DRAWS), np.zeros(DRAWS, int)
+    film = scene.Film(q, np.asarray(env.goal_points(goal)), zeros > 0, order, zeros + 1, 1.0, "")
+    views = scene.views(env, scene.model_of(env), film)
+    best = np.argmax([np.linalg.norm(view.data.mocap_pos[0] - view.data.xpos[1]) for view in views])
+    return scene.Film(*(leaf[best : best + 1] for leaf in film[:5]), *film[5:])
+
+
+def save_pictures(envs: Mapping[str, Any]) -> None:
+    """imgs/envs/NAME.png of every environment, and imgs/grid.png of those that are not for evaluation only."""
+    tiles = []
+    for name, env in envs.items():
+        (picture,) = render.pictures(env, still(env))
+        save_png(picture, ROOT / "imgs" / "envs" / f"{name}.png")
+        if not name.endswith("_eval"):
+            tiles.append((name, picture.resize(TILE, Image.Resampling.LANCZOS)))
+    columns = math.ceil(math.sqrt(len(tiles)))
+    width, height = TILE[0] + GAP, TILE[1] + TEXT
+    grid = Image.new("RGB", (columns * width - GAP, -(-len(tiles) // columns) * height), "white")
+    draw = ImageDraw.Draw(grid)
+    for index, (name, tile) in enumerate(tiles):
+        x, y = index % columns * width, index // columns * height
+        grid.paste(tile, (x, y))
+        draw.text((x + TILE[0] / 2, y + TILE[1] + 4), name, (40, 48, 56), ImageFont.load_default(15), anchor="ma")
+    save_png(grid, ROOT / "imgs" / "grid.png")
+
+
+def save_png(picture: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.quantize(palette=render.palette_of([picture]), dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def speeds() -> dict[tuple[str, str], str]:
+    """(environment, backend) -> environment steps per second and device, from benchmarks/."""
+    found = {}
+    for path in sorted((ROOT / "benchmarks").glob("*.json")):
+        content = json.loads(path.read_text())
+        device = re.sub(r"^\d+ x | \((gpu|cpu)\)$", "", content["machine"]["device"])
+        for result in content["results"]:
+            key = result["flags"]["env_name"], result["flags"]["backend"]
+            found.setdefault(key, []).append(f"{result['env_only']['median']:,.0f} ({device})")
+    return {key: ", ".join(values) for key, values in found.items()}
+
+
+def row(name: str, env: Any, steps_per_second: str) -> list[str]:
+    """The cells of one environment, one per column."""
+    others = [("easy", env.goal_easy_thresh), ("hard", env.goal_hard_thresh)]
+    also = "".join(f", {word} {limit:g} m" for word, limit in others if limit is not None)
+    return [
+        f'<img src="imgs/envs/{name}.png" width="120" alt="{name}">',
+        f"`{name}`",
+        env.help,
+        f"{env.state_dim}, {env.goal_dim}, {env.action_size}",
+        f"{env.goal_reach_thresh:g} m{also}",
+        f"{env.episode_length:,}, {env.num_timesteps:,}",
+        ", ".join(env.backends),
+        steps_per_second,
+    ]
+
+
+def table(envs: Mapping[str, Any]) -> str:
+    """The table of environments in Markdown; backends have the default first, and its speed."""
+    known = speeds()
+    rows = [row(name, env, known.get((name, env.backends[0]), "")) for name, env in envs.items()]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in [COLUMNS, ["---"] * len(COLUMNS), *rows])
+
+
+def main() -> int:
+    """Returns the exit code."""
+    envs = {name: create_env(name) for name in ENVS}
+    readme = ROOT / "README.md"
+    before, rest = readme.read_text().split(START)
+    readme.write_text(before + START + table(envs) + END + rest.split(END)[1])
+    try:
+        save_pictures(envs)
+    except scene.RenderError as error:
+        print(f"gallery.py: {error}.", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

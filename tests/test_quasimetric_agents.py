@@ -1,0 +1,113 @@
+"""Tests of TMD, CMD and QRL: loss terms against golden values, and temporal distances of a chain that are known."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from src.agents import AGENTS, qrl, tmd
+from src.losses import infonce_backward
+from src.types import Batch, Spec
+
+GOLDEN = Path(__file__).parent / "golden"
+LENGTH, DISCOUNTING = 8, 0.9  # of the chain
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return np.load(GOLDEN / "tmd.npz")
+
+
+@pytest.fixture(scope="module")
+def metric(golden):
+    config = tmd.TMDConfig(distance="mrn", components=int(golden["num_components"]))
+    return config.metric(config.init_metric())
+
+
+def test_golden_contrastive_and_invariance(golden, metric):
+    d = metric.pairwise(golden["phi"], golden["psi_g"])
+    np.testing.assert_allclose(d, golden["distance"], rtol=1e-4)
+    temperature = np.sqrt(golden["phi"].shape[1])
+    np.testing.assert_allclose(infonce_backward(-d / temperature), golden["contrastive"], rtol=1e-5)
+    matched, every = (jnp.mean(form(golden["psi_s"], golden["phi"])) for form in (metric.between, metric.pairwise))
+    np.testing.assert_allclose(matched, golden["invariance"], rtol=1e-5)
+    np.testing.assert_allclose(every, golden["invariance_all_pairs"], rtol=1e-5)
+
+
+def test_golden_backup(golden, metric):
+    d, target = (metric.pairwise(golden[name], golden["psi_g"]) for name in ("phi", "psi_next"))
+    backup = tmd.linex(d, target, float(golden["discount"]), float(golden["clip"]))
+    np.testing.assert_allclose(tmd.weighted_mean(backup, float(golden["diag_backup"])), golden["backup"], rtol=1e-4)
+
+
+def test_linex_is_least_one_step_further_than_the_next_state():
+    target, steps = 2.0, jnp.linspace(-1, 2, 3001)
+    best = steps[jnp.argmin(tmd.linex(target + steps, jnp.full(3001, target), 0.9, 3.0))]
+    np.testing.assert_allclose(best, -np.log(0.9), atol=1e-3)
+
+
+def test_linex_gradient_is_finite_far_past_the_clip():
+    gradient = jax.vmap(jax.grad(lambda d: tmd.linex(d, 0.0, 0.99, 3.0)))(jnp.array([-1e4, 0.0, 2.9, 3.1, 1e4]))
+    np.testing.assert_allclose(gradient, [-1.0, -0.01, 0.99 * np.exp(2.9) - 1, 1.0, 1.0], rtol=1e-4)
+
+
+def test_weighted_mean():
+    matrix = jnp.array([[1.0, 10.0], [20.0, 3.0]])
+    assert [float(tmd.weighted_mean(matrix, share)) for share in (0.0, 0.5, 1.0)] == [8.5, 5.25, 2.0]
+
+
+def test_golden_qrl():
+    golden = np.load(GOLDEN / "qrl.npz")
+    negative, positive = qrl.repulsion(golden["d_neg"], 100.0), qrl.step_excess(golden["d_pos"])
+    np.testing.assert_allclose(negative, golden["negative"], rtol=1e-5)
+    np.testing.assert_allclose(positive, golden["positive"], rtol=1e-5)
+    np.testing.assert_allclose(negative + golden["lam"] * positive, golden["value_loss"], rtol=1e-5)
+    np.testing.assert_allclose(golden["lam"] * (golden["eps"] - positive), golden["dual_loss"], rtol=1e-5)
+
+
+def chain_batch(key, size):
+    """Samples of a one-way chain of one-hot states: every action goes on, and the end is absorbing."""
+    start_key, ahead_key, action_key = jax.random.split(key, 3)
+    start = jax.random.randint(start_key, (size,), 0, LENGTH)
+    ahead = 1 + jnp.floor(jnp.log(jax.random.uniform(ahead_key, (size,))) / jnp.log(DISCOUNTING)).astype(int)
+    states = [jnp.minimum(start + steps, LENGTH - 1) for steps in (0, 1, ahead)]
+    here, then, later = (jax.nn.one_hot(state, LENGTH) for state in states)
+    action, other = jax.random.uniform(action_key, (2, size, 1), minval=-1)
+    zero = jnp.zeros(size)
+    return Batch(here, action, then, later, later, other, zero, zero, zero + DISCOUNTING)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "per_step"),
+    [
+        ("tmd", {"tmd_goal": "state", "step_weight": 1.0, "invariance_weight": 1.0}, -np.log(DISCOUNTING)),
+        ("cmd", {}, -np.log(DISCOUNTING)),
+        ("cmd2", {}, -np.log(DISCOUNTING)),
+        ("qrl", {}, 1.0),
+    ],
+)
+def test_distances_on_a_chain_are_temporal(name, flags, per_step):
+    spec = Spec(LENGTH, LENGTH, 1, tuple(range(LENGTH)), DISCOUNTING, goal_reach_thresh=0.5)
+    agent = AGENTS[name].make(AGENTS[name].config(h_dim=64, critic_lr=1e-3, **flags), spec)
+
+    @jax.jit
+    def train(state, key):
+        def step(state, key):
+            batch_key, key = jax.random.split(key)
+            return agent.update(state, chain_batch(batch_key, 128), key)[0], None
+
+        return jax.lax.scan(step, state, jax.random.split(key, 1500))[0]
+
+    state = train(agent.init(jax.random.PRNGKey(0)), jax.random.PRNGKey(1))
+    here, there = (axis.ravel() for axis in np.meshgrid(np.arange(LENGTH), np.arange(LENGTH), indexing="ij"))
+    action = jnp.zeros((len(here), 1))
+    d = -np.asarray(agent.score(state, np.eye(LENGTH)[here], action, np.eye(LENGTH)[there], action))
+    steps = there - here
+    ahead, behind = steps > 0, steps < 0
+    assert 3 * d[ahead].mean() < d[behind].mean()  # what lies behind is out of reach
+    means = np.array([d[steps == k].mean() for k in range(1, LENGTH)])
+    assert np.all(np.diff(means) > 0)
+    slope = np.polyfit(np.arange(2, LENGTH), means[1:], 1)[0]
+    np.testing.assert_allclose(slope, per_step, rtol=0.4)
