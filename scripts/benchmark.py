@@ -117,7 +117,7 @@ def updates_only(run: Run, key: jax.Array, trained: Any) -> Part:
     sizes, spec = run.sizes, spec_of(run.env, run.config.discounting)
     agent = AGENTS[run.config.agent].make(run.agent_config, spec)
     agent = normalization.normalized(agent, spec) if run.config.normalize_observations else agent
-    law = (sizes.batch_size, sizes.discounting, sizes.max_episode_decisions)
+    law = (sizes.batch_size, spec, sizes.max_episode_decisions)
 
     def update(carry, key):
         state, metrics = agent.update(*carry, key)

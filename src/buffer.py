@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from src.types import Array, Batch, BufferState, Transition
+from src.types import Array, Batch, BufferState, Spec, Transition
 
 CANDIDATES = 4  # rows drawn per sample, of which the first that has a future is taken
 
@@ -40,13 +40,16 @@ def truncated_geometric(uniform: Array, left: Array, discounting: float) -> Arra
     Args:
       uniform: [B] in [0, 1).
       left: [B] int32 >= 1, steps to the end of the episode.
-      discounting: in (0, 1).
+      discounting: in (0, 1]; 1 is the uniform law.
 
     Returns:
       [B] int32.
     """
-    tail = discounting ** left.astype(jnp.float32)
-    ahead = jnp.ceil(jnp.log1p(-uniform * (1 - tail)) / math.log(discounting))
+    if discounting == 1:
+        ahead = jnp.ceil(uniform * left)
+    else:
+        tail = discounting ** left.astype(jnp.float32)
+        ahead = jnp.ceil(jnp.log1p(-uniform * (1 - tail)) / math.log(discounting))
     return jnp.clip(ahead.astype(jnp.int32), 1, left)
 
 
@@ -110,25 +113,27 @@ def choose(buffer: BufferState, key: Array, num: int, discounting: float, max_ep
     return Choice(row % capacity, (row + 1) % capacity, (row + ahead) % capacity, column)
 
 
-def gather(buffer: BufferState, choice: Choice, discounting: float) -> Batch:
-    """The transitions at a choice; discount is discounting, or 0 at a true termination."""
+def gather(buffer: BufferState, choice: Choice, spec: Spec) -> Batch:
+    """The transitions at a choice; discount is that of spec, or 0 at a true termination."""
 
     def at(ring: Array, slot: Array) -> Array:
         return ring.at[slot, choice.column].get(mode="promise_in_bounds")
 
     rows = buffer.rows
+    next_state, future_state = at(rows.state, choice.next_slot), at(rows.state, choice.future_slot)
     return Batch(
         state=at(rows.state, choice.slot),
         action=at(rows.action, choice.slot),
-        next_state=at(rows.state, choice.next_slot),
+        next_state=next_state,
         goal=at(rows.goal, choice.slot),
-        future_state=at(rows.state, choice.future_slot),
+        future_state=future_state,
         future_action=at(rows.action, choice.future_slot),
         reward=at(rows.reward, choice.slot),
-        discount=discounting * (1 - at(rows.terminal, choice.slot)),
+        future_reward=spec.reached(next_state, spec.goal_of(future_state)),
+        discount=spec.discounting * (1 - at(rows.terminal, choice.slot)),
     )
 
 
-def sample(buffer: BufferState, key: Array, batch_size: int, discounting: float, max_episode_steps: int) -> Batch:
-    """`gather` of what `choose` draws."""
-    return gather(buffer, choose(buffer, key, batch_size, discounting, max_episode_steps), discounting)
+def sample(buffer: BufferState, key: Array, batch_size: int, spec: Spec, max_episode_steps: int) -> Batch:
+    """`gather` of what `choose` draws by the goal law of spec."""
+    return gather(buffer, choose(buffer, key, batch_size, spec.discounting, max_episode_steps), spec)

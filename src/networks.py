@@ -1,4 +1,4 @@
-"""The networks: one residual MLP, and the encoder and the actor on top of it."""
+"""The networks: one residual MLP, and the actors on top of it."""
 
 from collections.abc import Callable
 
@@ -47,6 +47,17 @@ class Actor(nn.Module):
         mean, log_std = jnp.split(self.mlp(2 * self.action_size)(jnp.concatenate([state, goal], axis=-1)), 2, axis=-1)
         low, high = LOG_STD_RANGE
         return mean, low + 0.5 * (high - low) * (jnp.tanh(log_std) + 1)
+
+
+class DeterministicActor(nn.Module):
+    """(state [..., S], goal [..., G]) -> action [..., A]."""
+
+    mlp: Callable[..., MLP]
+    action_size: int
+
+    @nn.compact
+    def __call__(self, state: Array, goal: Array) -> Array:
+        return jnp.tanh(self.mlp(self.action_size)(jnp.concatenate([state, goal], axis=-1)))
 
 
 def sample_action(mean: Array, log_std: Array, key: Array) -> tuple[Array, Array]:

@@ -70,4 +70,4 @@ def normalized(agent: Agent, spec: Spec) -> Agent:
     def score(state: NormalizedState, observed, action, future_state, future_action):
         return agent.score(state.agent, state.state_map(observed), action, state.state_map(future_state), future_action)
 
-    return Agent(init, act, mode, update, score if agent.score else None)
+    return agent._replace(init=init, act=act, mode=mode, update=update, score=score if agent.score else None)

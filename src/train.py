@@ -74,7 +74,8 @@ def forget_metrics(state: RunState) -> RunState:
 
 
 def spec_of(env: Any, discounting: float) -> Spec:
-    return Spec(env.state_dim, env.goal_dim, env.action_size, tuple(env.goal_indices), discounting)
+    sizes = env.state_dim, env.goal_dim, env.action_size
+    return Spec(*sizes, tuple(env.goal_indices), discounting, env.goal_reach_thresh, env.dense_reward)
 
 
 def make_train(env: Any, eval_env: Any, agent: Agent, sizes: Sizes, normalize: bool, num_seeds: int = 1) -> Train:
@@ -88,6 +89,7 @@ def make_train(env: Any, eval_env: Any, agent: Agent, sizes: Sizes, normalize: b
       num_seeds: with more than one, every function is `vmap`ped: keys, states and metrics get a leading axis.
     """
     spec = spec_of(env, sizes.discounting)
+    goal_discounting = spec.discounting if agent.goal_discounting is None else agent.goal_discounting
     if normalize:
         agent = normalization.normalized(agent, spec)
 
@@ -109,12 +111,12 @@ def make_train(env: Any, eval_env: Any, agent: Agent, sizes: Sizes, normalize: b
     def choices(ring: BufferState, key: Array) -> buffer.Choice:
         """Samples of all updates of a phase, [updates, B]: one big draw costs far less than many small ones."""
         num = sizes.updates_per_unroll * sizes.batch_size
-        drawn = buffer.choose(ring, key, num, sizes.discounting, sizes.max_episode_decisions)
+        drawn = buffer.choose(ring, key, num, goal_discounting, sizes.max_episode_decisions)
         return jax.tree.map(lambda leaf: leaf.reshape(sizes.updates_per_unroll, sizes.batch_size), drawn)
 
     @jax.jit  # so that `init`, which needs the shapes of its metrics, and `advance` trace it only once
     def update(agent_state: AgentState, ring: BufferState, choice: buffer.Choice, key: Array):
-        return agent.update(agent_state, buffer.gather(ring, choice, sizes.discounting), key)
+        return agent.update(agent_state, buffer.gather(ring, choice, spec), key)
 
     def train_step(state: RunState, updates: Array) -> RunState:
         key, unroll_key, choice_key, update_key = jax.random.split(state.key, 4)

@@ -19,10 +19,17 @@ class Spec(NamedTuple):
     action_size: int
     goal_indices: tuple[int, ...]  # the state entries that make up the goal
     discounting: float  # gamma of the goal law and of returns
+    goal_reach_thresh: float  # at the goal when nearer than this, in the units of the environment
+    dense_reward: bool = False  # rewards are shaped, not 1 at the goal and 0 elsewhere
 
     def goal_of(self, state: Array) -> Array:
         """The goal [..., G] that a state [..., S] achieves."""
         return state[..., jnp.array(self.goal_indices)]
+
+    def reached(self, state: Array, goal: Array) -> Array:
+        """1 where a state [..., S] is at a goal [..., G], else 0, [...]; both as the environment gives them."""
+        missing = jnp.linalg.norm(self.goal_of(state) - goal, axis=-1)
+        return (missing < self.goal_reach_thresh).astype(jnp.float32)
 
 
 class Transition(NamedTuple):
@@ -51,6 +58,7 @@ class Batch(NamedTuple):
     future_state: Array  # [B, S] later state of the same episode, drawn by the goal law
     future_action: Array  # [B, A] action of the policy in future_state
     reward: Array  # [B] for the commanded goal
+    future_reward: Array  # [B] for the goal that future_state achieves: 1 where next_state is at it, else 0
     discount: Array  # [B] gamma, 0 after a true termination
 
 
@@ -67,6 +75,7 @@ class Agent(NamedTuple):
     # (agent, state, action, future_state, future_action), leading axis B each -> [B], how near the critic thinks the
     # future is, larger = nearer; None for an agent without a critic of goals
     score: Callable[[AgentState, Array, Array, Array, Array], Array] | None = None
+    goal_discounting: float | None = None  # gamma of its goal law, 1: uniform; None: Spec.discounting
 
 
 class EnvState(NamedTuple):

@@ -11,10 +11,12 @@ from jax.extend.core import jaxprs_in_params
 from scipy import stats
 
 from src import buffer
-from src.types import Transition
+from src.types import Spec, Transition
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "goal_law.npz")
 GAMMA = 0.9
+# States are (row, column): with this threshold a goal counts as reached from up to 3 rows away.
+SPEC = Spec(state_size=2, goal_size=1, action_size=3, goal_indices=(0,), discounting=GAMMA, goal_reach_thresh=3.5)
 UNROLL = 8
 ENVS = 3
 
@@ -31,7 +33,9 @@ def law(gamma, left):
 # ---- The goal law ----
 
 
-@pytest.mark.parametrize("gamma, left", [(0.9, 7), (0.99, 100), (0.999, 1), (0.999, 1000), (0.5, 1), (0.5, 200)])
+@pytest.mark.parametrize(
+    "gamma, left", [(1, 7), (1, 1000), (0.9, 7), (0.99, 100), (0.999, 1), (0.999, 1000), (0.5, 1), (0.5, 200)]
+)
 def test_goal_law_inverts_the_distribution(gamma, left):
     n = 1 << 16
     uniform = (np.arange(n) + 0.5) / n  # one in the middle of each of n cells: the counts can hardly deviate
@@ -117,7 +121,7 @@ class Case:
             same = self.starts[row] == self.starts[row + 1]
             self.left[row] = np.where(same, self.left[row + 1] + 1, 0)
         self.valid = (self.left > 0) & (np.arange(num_rows) >= self.oldest)[:, None]
-        batch = sample(self.ring, jax.random.key(1), 1 << 16, GAMMA, self.max_steps)
+        batch = sample(self.ring, jax.random.key(1), 1 << 16, SPEC, self.max_steps)
         self.batch = jax.tree.map(np.asarray, batch)
         self.row, self.column = self.batch.state.T.astype(int)
         self.ahead = (self.batch.future_state[:, 0] - self.row).astype(int)
@@ -186,6 +190,10 @@ def test_future_lies_ahead_in_the_same_episode(case):
     np.testing.assert_array_equal(batch.future_action, case.rows.action[future, case.column])
 
 
+def test_future_reward_says_whether_the_next_state_is_at_the_future_goal(case):
+    np.testing.assert_array_equal(case.batch.future_reward, (case.ahead - 1 <= 3).astype(np.float32))
+
+
 def test_every_row_with_a_stored_future_is_drawn_and_no_other(case):
     drawn = np.zeros(case.starts.shape, bool)
     drawn[case.row, case.column] = True
@@ -221,7 +229,7 @@ def test_discount_is_zero_exactly_after_a_true_termination():
 
 def test_different_keys_draw_different_batches():
     ring = case_of("wrapped").ring
-    first, again, other = (sample(ring, jax.random.key(seed), 64, GAMMA, 11) for seed in (0, 0, 1))
+    first, again, other = (sample(ring, jax.random.key(seed), 64, SPEC, 11) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.reward, again.reward)
     assert (first.reward != other.reward).mean() > 0.8
 
@@ -229,11 +237,11 @@ def test_different_keys_draw_different_batches():
 def test_vmap_over_rings_equals_each_alone():
     rings = [case_of(name).ring for name in ("full", "wrapped")]
     keys = jax.random.split(jax.random.key(0), 2)
-    together = jax.vmap(lambda ring, key: buffer.sample(ring, key, 64, GAMMA, 11))(
+    together = jax.vmap(lambda ring, key: buffer.sample(ring, key, 64, SPEC, 11))(
         jax.tree.map(lambda *leaves: jnp.stack(leaves), *rings), keys
     )
     for i, (ring, key) in enumerate(zip(rings, keys, strict=True)):
-        alone = sample(ring, key, 64, GAMMA, 11)
+        alone = sample(ring, key, 64, SPEC, 11)
         jax.tree.map(lambda both, one, i=i: np.testing.assert_allclose(both[i], one, rtol=1e-6), together, alone)
 
 
@@ -253,7 +261,7 @@ def test_sampling_costs_nothing_that_grows_with_the_ring():
     row = jax.tree.map(lambda leaf: leaf[0], rows_of(episode_starts(8, (5, 5)), 0))
     ring = jax.eval_shape(lambda: buffer.init(row, capacity, UNROLL))
     key = jax.eval_shape(lambda: jax.random.key(0))
-    jaxpr = jax.make_jaxpr(lambda ring, key: buffer.sample(ring, key, batch_size, GAMMA, 1000))(ring, key)
+    jaxpr = jax.make_jaxpr(lambda ring, key: buffer.sample(ring, key, batch_size, SPEC, 1000))(ring, key)
     sizes = [value.aval.size for value in results(jaxpr.jaxpr)]
     assert len(sizes) > 50
     assert max(sizes) <= 16 * batch_size

@@ -8,7 +8,7 @@ import pytest
 from src.normalization import SMALLEST_SPREAD, Affine, NormalizedState, fit, normalized
 from src.types import Agent, Batch, Spec, Transition
 
-SPEC = Spec(state_size=5, goal_size=2, action_size=3, goal_indices=(3, 1), discounting=0.9)
+SPEC = Spec(state_size=5, goal_size=2, action_size=3, goal_indices=(3, 1), discounting=0.9, goal_reach_thresh=1)
 STATE_MAP = Affine(jnp.arange(5.0), jnp.arange(1.0, 6.0))
 GOAL_MAP = Affine(jnp.array([-1.0, 2.0]), jnp.array([0.5, 4.0]))
 
@@ -104,7 +104,7 @@ def test_update_sees_normalised_values_and_keeps_the_maps(fitted):
     rng = np.random.default_rng(0)
     sizes = dict.fromkeys(("state", "next_state", "future_state"), 5) | {"goal": 2, "action": 3, "future_action": 3}
     batch = {name: rng.standard_normal((4, size)).astype(np.float32) for name, size in sizes.items()}
-    batch = Batch(**batch, reward=np.arange(4.0), discount=np.arange(4.0) / 5)
+    batch = Batch(**batch, reward=np.arange(4.0), future_reward=np.arange(4.0) / 3, discount=np.arange(4.0) / 5)
     after, (seen, key) = agent.update(state, batch, "key")
     maps = dict.fromkeys(("state", "next_state", "future_state"), STATE_MAP) | {"goal": GOAL_MAP}
     for name, value in batch._asdict().items():

@@ -76,7 +76,7 @@ def chain_batch(key, size):
     here, then, later = (jax.nn.one_hot(state, LENGTH) for state in states)
     action, other = jax.random.uniform(action_key, (2, size, 1), minval=-1)
     zero = jnp.zeros(size)
-    return Batch(here, action, then, later, later, other, zero, zero + DISCOUNTING)
+    return Batch(here, action, then, later, later, other, zero, zero, zero + DISCOUNTING)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def chain_batch(key, size):
     ],
 )
 def test_distances_on_a_chain_are_temporal(name, flags, per_step):
-    spec = Spec(LENGTH, LENGTH, 1, tuple(range(LENGTH)), DISCOUNTING)
+    spec = Spec(LENGTH, LENGTH, 1, tuple(range(LENGTH)), DISCOUNTING, goal_reach_thresh=0.5)
     agent = AGENTS[name].make(AGENTS[name].config(h_dim=64, critic_lr=1e-3, **flags), spec)
 
     @jax.jit

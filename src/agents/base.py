@@ -11,7 +11,7 @@ import optax
 
 from src.flags import FlagError, flag
 from src.losses import CONTRASTIVE_LOSSES
-from src.networks import MLP, Actor, sample_action
+from src.networks import MLP, Actor, DeterministicActor, sample_action
 from src.quasimetrics import QUASIMETRICS, Quasimetric
 from src.registry import Registry
 from src.types import Agent, Array, Batch, Metrics, Spec
@@ -43,8 +43,17 @@ class NetworkConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ActorConfig(NetworkConfig):
+class PolicyConfig(NetworkConfig):
     policy_lr: float = flag(3e-4, "learning rate of the actor", above=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class NoisyConfig(PolicyConfig):
+    exploration_noise: float = flag(0.4, "standard deviation of the noise on actions taken", low=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class EntropyConfig(PolicyConfig):
     # Ten times the published 3e-4: the temperature starts at 1 while logits differ by less than that, and as long as
     # it has not come down the entropy term drowns them. On reacher, 600k steps, seeds 0 / 1 / 2, share of time at the
     # goal: 0.91 / 0.74 / 0.45 with 3e-4, 0.96 / 0.92 / 0.93 with 3e-3.
@@ -52,6 +61,10 @@ class ActorConfig(NetworkConfig):
     alpha_init: float = flag(1.0, "entropy temperature at the start", above=0)
     disable_entropy_actor: bool = flag(False, "drop the entropy term of the actor loss")
     target_entropy_scale: float = flag(0.5, "target entropy = minus this, times the action size", low=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ActorConfig(EntropyConfig):
     random_goals: float = flag(0.0, "share of actor goals taken from another sample of the batch", low=0, high=1)
     critic_lr: float = flag(3e-4, "learning rate of the critic", above=0)
     repr_dim: int = flag(64, "size of the representations", low=1)
@@ -70,6 +83,20 @@ class ContrastiveConfig(ActorConfig):
     def penalties(self) -> dict[str, Any]:
         """The keyword arguments of `contrastive_loss`."""
         return {name: getattr(self, name) for name in ("logsumexp_penalty", "l2_penalty", "resubs")}
+
+
+STRATEGIES = {"uniform": 1.0, "goal_law": None}  # -> Agent.goal_discounting
+
+
+@dataclasses.dataclass(frozen=True)
+class HindsightConfig:
+    # Uniform over the rest of the episode: "future" of arXiv 1707.01495, section 4.5, and arXiv 1912.06088, section 4.
+    her_strategy: str = flag("uniform", "law of the time at which hindsight goals are achieved", valid=STRATEGIES)
+
+    @property
+    def goal_discounting(self) -> float | None:
+        """That of the Agent."""
+        return STRATEGIES[self.her_strategy]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,12 +157,6 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic) -> Agent:
         }
         return ActorCriticState(params, optimizer.init(params))
 
-    def act(agent, state, goal, key):
-        return sample_action(*actor.apply(agent.params["actor"], state, goal), key)[0]
-
-    def mode(agent, state, goal):
-        return jnp.tanh(actor.apply(agent.params["actor"], state, goal)[0])
-
     def losses(params, batch: Batch, key):
         critic_loss, goals, critic_metrics = critic.loss(params["critic"], batch, jax.random.fold_in(key, 1))
         fixed, wanted = jax.lax.stop_gradient((params["critic"], jax.tree.map(pick, goals)))
@@ -157,7 +178,32 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic) -> Agent:
         params = agent.params["critic"]
         return critic.value(params, state, action, critic.goals(params, future_state, future_action))
 
-    return Agent(init, act, mode, update, score)
+    return Agent(init, *gaussian_policy(actor), update, score)
+
+
+def gaussian_policy(actor: Actor) -> tuple[Callable, Callable]:
+    """`act` and `mode` of an Agent whose state holds the parameters of a tanh-Gaussian actor as params["actor"]."""
+
+    def act(agent, state, goal, key):
+        return sample_action(*actor.apply(agent.params["actor"], state, goal), key)[0]
+
+    def mode(agent, state, goal):
+        return jnp.tanh(actor.apply(agent.params["actor"], state, goal)[0])
+
+    return act, mode
+
+
+def noisy_policy(actor: DeterministicActor, noise: float) -> tuple[Callable, Callable]:
+    """As `gaussian_policy`, of a deterministic actor that explores with Gaussian noise of this standard deviation."""
+
+    def mode(agent, state, goal):
+        return actor.apply(agent.params["actor"], state, goal)
+
+    def act(agent, state, goal, key):
+        action = mode(agent, state, goal)
+        return jnp.clip(action + noise * jax.random.normal(key, action.shape), -1, 1)
+
+    return act, mode
 
 
 def actor_goals(goal: Array, random_goals: float) -> Array:
@@ -170,7 +216,7 @@ def actor_goals(goal: Array, random_goals: float) -> Array:
 
 
 def entropy_actor_loss(
-    config: ActorConfig,
+    config: EntropyConfig,
     policy: tuple[Array, Array],
     value: Callable[[Array], Array],
     log_alpha: Array,
