@@ -82,7 +82,7 @@ def read_one(directory: Path) -> Trained:
     if not {"env_name", "agent", "episode_length"} <= settings.keys() or "seed" not in flags:
         raise FlagError(f"The run {directory} was written by a version with other flags.")
     rows = []
-    with contextlib.suppress(OSError, ValueError, AttributeError, csv.Error):
+    with contextlib.suppress(OSError, ValueError, csv.Error):
         rows = [row for row in runs.read_metrics(directory / "metrics.csv") if row.keys() >= NEEDED]
     if not rows:
         raise FlagError(f"The run {directory} has no evaluation in its metrics.csv.")

@@ -146,7 +146,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         return []
     rows = []
     with path.open(newline="") as file:
-        for row in csv.DictReader(file):
+        for row in csv.DictReader(file, restval="cut short"):
             with contextlib.suppress(TypeError, ValueError):
                 rows.append({name: _number(value) for name, value in row.items() if value != ""})
     return rows

@@ -9,7 +9,7 @@ from film_helpers import count
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from scripts import plot
+from scripts import evaluate, plot, report
 from src import curves, experiments
 
 
@@ -86,6 +86,22 @@ def test_broken_runs_are_skipped_and_named(change, words, tmp_path, capsys, monk
     assert error.count("\n") == 1
     assert plot.main([str(bad)]) == 2
     assert capsys.readouterr().err.endswith(" No run is left to show.\n")
+
+
+def test_a_row_that_a_crash_cut_short_is_left_out(tmp_path):
+    run = make_run(tmp_path / "x_s0", 0, (0.5, 1))
+    text = (run / "metrics.csv").read_text()
+    (run / "metrics.csv").write_text(text[: text.rindex(",") - 1])
+    ((group,), notes) = experiments.compare([run])
+    assert (group.steps.tolist(), notes) == ([60, 100], [])
+
+
+@pytest.mark.parametrize(("script", "words"), [(plot, "RUNS"), (report, "RUNS"), (evaluate, "RUN")])
+def test_help(script, words, capsys):
+    with pytest.raises(SystemExit) as end:
+        script.main(["--help"])
+    out = capsys.readouterr().out
+    assert end.value.code == 0 and f" {words} [" in out and "run director" in out
 
 
 def test_curves_are_interquartile_means_with_bands(tmp_path):
