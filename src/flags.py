@@ -152,7 +152,8 @@ def as_tyro(config: Any) -> type:
 
 
 def parse(argv: Sequence[str], *configs: Any, others: dict[str, type], prog: str, description: str) -> list[Any]:
-    """Reads the arguments into one checked instance of every config; --help prints the flags and exits.
+    """Reads the arguments into one checked instance of every config; --help prints the flags and exits, and so does
+    tyro's own --tyro-print-completion SHELL with a completion script.
 
     Args:
       configs: instances of frozen dataclasses of `flag`s; their values are the defaults.
@@ -161,7 +162,7 @@ def parse(argv: Sequence[str], *configs: Any, others: dict[str, type], prog: str
     Raises:
       FlagError: an unknown flag, a flag of another agent, a value of the wrong kind, out of range or no valid choice.
     """
-    if not {"--help", "-h"} & set(argv):
+    if not {"--help", "-h"} & set(argv) and not any(argument.startswith("--tyro-") for argument in argv):
         argv = normalize(argv, configs, others)
     parts = [(type(config).__name__, tyro.conf.OmitArgPrefixes[as_tyro(config)]) for config in configs]
     flags = dataclasses.make_dataclass("Flags", parts, frozen=True)

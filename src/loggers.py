@@ -20,7 +20,7 @@ class Loggers(contextlib.AbstractContextManager):
 
     def __init__(self, config: Any, directories: list[Path], note: Callable[[str], None]):
         """directories: one per seed, with a config.json each; note: takes the sentence about a logger that failed."""
-        self.directories, self.note = directories, note
+        self.config, self.directories, self.note = config, directories, note
         self.rows: list[dict[str, float]] = [{} for _ in directories]
         self.loggers: dict[str, list[Any]] = {}  # one per seed
         if config.log_wandb:
@@ -57,6 +57,11 @@ class Loggers(contextlib.AbstractContextManager):
     def __exit__(self, error_type, *_) -> None:
         for index in range(len(self.directories)):
             self._each(index, "finish", error_type is None)
+        if self.config.log_wandb and "wandb" not in self.loggers:  # else it would complain again when Python ends
+            with contextlib.suppress(Exception):
+                import wandb
+
+                wandb.teardown(exit_code=1)
 
 
 def words(error: Exception) -> str:

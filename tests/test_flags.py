@@ -1,6 +1,7 @@
 """Tests of the command line: what is read, and the one sentence for everything that is wrong."""
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 
@@ -162,3 +163,15 @@ def test_help_lists_every_flag_with_its_meaning():
 def test_import_starts_no_computation():
     code = "import training; from jax._src import xla_bridge; assert not xla_bridge._backends, xla_bridge._backends"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="no bash")
+def test_bash_completes_flags(capsys, tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        read_flags(["--tyro-print-completion", "bash"])
+    assert ended.value.code in (0, None)
+    (tmp_path / "completion").write_text(capsys.readouterr().out)
+    line = "COMP_WORDS=(./training.py --num_e); COMP_CWORD=1; COMP_LINE='./training.py --num_e'; COMP_POINT=21"
+    code = f'source completion; {line}; _tyro_training_py; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    result = subprocess.run(["bash", "--norc", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert {"--num_envs", "--num_eval_envs", "--num_evals"} <= set(result.stdout.split())

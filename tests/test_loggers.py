@@ -4,6 +4,8 @@ None of them has an account, and none opens a connection to anything but this ma
 """
 
 import json
+import os
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -152,6 +154,31 @@ def test_a_wandb_that_fails_in_the_middle_warns_once(run, capsys, fake_wandb):
     assert out.count("wandb failed (no answer): training goes on without it") == 1
     assert len(fake_wandb) == 2 and len(read_metrics(FIRST / "metrics.csv")) == 3
     assert checkpoint.steps(FIRST / "checkpoints")[0] == 120
+
+
+KILL = """
+import types
+from pathlib import Path
+import psutil
+from src.loggers import Loggers
+config = types.SimpleNamespace(log_wandb=True, wandb_mode="offline", log_tensorboard=False)
+with Loggers(config, [Path("runs/toy_crl_s0")], print) as loggers:
+    loggers.log([{"training/envsteps": 10}])
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+        child.wait()
+    for steps in (20, 30):
+        loggers.log([{"training/envsteps": steps}])
+"""
+
+
+def test_a_wandb_that_dies_in_the_middle_warns_once(run):
+    assert run() == 0
+    environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # that of this process
+    environment["PYTHONPATH"] = str(Path(training.__file__).parent)
+    result = subprocess.run([sys.executable, "-c", KILL], env=environment, capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stdout.count("\n"), result.stderr) == (0, 1, "")
+    assert result.stdout.startswith("wandb failed (")
 
 
 def test_a_failed_run_is_marked_as_failed(run):

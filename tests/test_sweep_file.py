@@ -10,6 +10,7 @@ import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 from wandb.wandb_agent import Agent
 
+from src import sweeps
 from src.runs import read_metrics
 from tests.log_helpers import read_wandb
 from utils import Config, read_flags
@@ -66,3 +67,9 @@ def test_the_agent_runs_it_to_the_end(tmp_path, monkeypatch):
     assert logged.run.run_id == "abcd1234" and logged.run.sweep_id == "ownsweep"
     assert logged.summary["eval/episode_success"] == read_metrics(directory / "metrics.csv")[-1]["eval/episode_success"]
     assert {name: logged.config[name] for name in args} == {name: value["value"] for name, value in args.items()}
+
+
+def test_the_script_without_an_account_reads_it_too():
+    job = sweeps.suggest(sweeps.read(ROOT / "scripts" / "sweep.yml"), [])
+    config, agent_config = read_flags([f"--{name}={value}" for name, value in job.parameters.items()])
+    assert (config.group_name, agent_config.energy_fn) == ("sweep", job.parameters["energy_fn"])
