@@ -1,16 +1,18 @@
 #!/usr/bin/env python
 """Trains an agent: `python training.py --env_name ant`; `--help` lists the flags, `--agent NAME --help` an agent's."""
 
+import contextlib
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from src import runs
+from src import checkpoint, runs
 from src.checkpoint import NoCheckpointError
 from src.display import Display, duration
 from src.flags import FlagError
+from src.loggers import Loggers
 from src.rollout import Recording
 from src.session import NonFiniteError, Session
 from utils import Config, Run, enable_compilation_cache, make_run, read_flags, read_resumed_flags
@@ -42,36 +44,40 @@ def train(run: Run, seeds: list[int], directories: list[Path]) -> int:
     config, started = run.config, time.monotonic()
     enable_compilation_cache()
     session = Session(run.train, run.sizes, directories, seeds, config)
-    with Display(session.total_steps, config.episode_length) as display:
-
-        def on_evaluation(number: int, recording: Recording) -> None:
-            steps, last = session.env_steps(session.boundaries[number - 1]), number == len(session.boundaries)
-            due = config.visualization_interval and number % config.visualization_interval == 0
-            if last or due:
-                for index, directory in enumerate(directories):
-                    film(run, session.of_seed(recording, index), steps, directory, display, last)
-
+    with contextlib.ExitStack() as stack:
+        display = stack.enter_context(Display(session.total_steps, config.episode_length))
         display.say(f"{describe(run)}; writes to {directories[0]}")
         phases = len(session.boundaries)
         if config.num_evals > phases:
             display.note(f"--num_evals is {config.num_evals}, but only {phases} learning phases fit into the budget.")
-        if config.log_wandb:
-            display.note("--log_wandb has no effect yet: metrics go to metrics.csv, and nothing leaves this machine.")
         state = session.restored() if config.resume else None
         for directory, seed in zip(directories, seeds, strict=True):
             runs.write_config(directory, config, run.agent_config, seed)
+        loggers = stack.enter_context(Loggers(config, directories, display.note))
+
+        def on_evaluation(number: int, recording: Recording) -> None:
+            steps, last = session.env_steps(session.boundaries[number - 1]), number == phases
+            due = config.visualization_interval and number % config.visualization_interval == 0
+            if last or due:
+                for index, directory in enumerate(directories):
+                    files = film(run, session.of_seed(recording, index), steps, directory, display, last)
+                    loggers.artifact(index, "policy", files, steps, last)
+
         display.say("compiling (the next start of the same sizes takes seconds)")
         session.compile()
         if state is None:
             display.say(f"collecting {run.sizes.prefill_unrolls * run.sizes.steps_per_unroll:,} steps before learning")
             state = session.fresh()
-        state, stopped_by = session.run(state, display, on_evaluation)
+        state, stopped_by = session.run(state, display, loggers.log, on_evaluation)
         from src import curves  # here, because matplotlib would make every start slower
 
-        for directory in directories:
+        for index, directory in enumerate(directories):
             rows = runs.read_metrics(directory / "metrics.csv")
             if rows:
                 curves.draw(rows, config.episode_length, directory.name, directory / "curves.png")
+            steps = checkpoint.steps(directory / "checkpoints")[0]
+            newest = directory / "checkpoints" / str(steps)
+            loggers.artifact(index, "checkpoint", [newest, directory / "config.json"], steps, stopped_by is None)
     for directory in directories:
         display.summary(directory.name, numbers(directory, config), written(directory))
     if stopped_by is None:
@@ -81,24 +87,27 @@ def train(run: Run, seeds: list[int], directories: list[Path]) -> int:
     return 128 + stopped_by
 
 
-def film(run: Run, recording: Recording, steps: int, directory: Path, display: Display, last: bool) -> None:
+def film(run: Run, recording: Recording, steps: int, directory: Path, display: Display, last: bool) -> list[Path]:
     """Shows what an evaluation saw: policy_STEPS.html, or policy.html and policy.gif after the last evaluation.
 
-    What cannot be drawn here is told and left out.
+    What cannot be drawn here is told and left out; returns what was written.
     """
     if run.config.vis_length == 0:
-        return
+        return []
     from src import page, render, scene  # here, because they would make every start slower
 
     display.say("rendering the policy")
     caption = f"{run.config.eval_env}   {run.config.agent}   {steps:,} steps"
     shown = scene.film(run.eval_env, recording, run.config.vis_length, caption)
     files = {"policy.html": page.save, "policy.gif": render.save_gif} if last else {f"policy_{steps}.html": page.save}
+    saved = []
     for name, save in files.items():
         try:
             save(run.eval_env, shown, directory / name)
+            saved.append(directory / name)
         except scene.RenderError as error:
             display.note(f"No {name}: {error}.")
+    return saved
 
 
 def describe(run: Run) -> str:

@@ -12,7 +12,7 @@ import jax
 from envs import ENVS, GoalEnv, create_env
 from src import runs
 from src.agents import AGENTS
-from src.flags import FlagError, flag, parse
+from src.flags import FlagError, check, flag, parse
 from src.registry import choices
 from src.train import Sizes, Train, make_train, spec_of
 
@@ -74,6 +74,10 @@ class Config:
     group_name: str | None = flag(None, "group of the run; a folder in runs/", aliases=["wandb_group"])
     exp_name: str | None = flag(None, "name of the run (default: ENV_AGENT)")
     log_wandb: bool = flag(False, "log to Weights & Biases")
+    wandb_mode: str = flag(
+        "online", "online: needs an account, and offline without one; offline: no network", valid=("online", "offline")
+    )
+    log_tensorboard: bool = flag(False, "write TensorBoard's event files into the run directory")
     checkpoint_interval: int = flag(1, "evaluations between checkpoints; 0: only at the end", low=0)
     resume: bool = flag(False, "continue the newest run of the same name exactly where it stopped")
     run_dir: str | None = flag(None, "the run to resume, in place of the newest one of that name")
@@ -86,6 +90,8 @@ FREE = {
     "checkpoint_interval",
     "project_name",
     "log_wandb",
+    "wandb_mode",
+    "log_tensorboard",
     "resume",
     "run_dir",
     "visualization_interval",
@@ -120,8 +126,10 @@ def read_run(directory: Path) -> tuple[Config, Any]:
     """(Config, config of its agent) of a run directory; FlagError if they cannot be read."""
     flags, agent_flags = runs.read_config(directory)
     try:
-        config = Config(**flags)
-        return config, AGENTS[config.agent].config(**agent_flags)
+        config = check(Config(**flags))
+        return config, check(AGENTS[config.agent].config(**agent_flags))
+    except FlagError as error:
+        raise FlagError(f"The run {directory} cannot be made again: {error}") from None
     except (TypeError, ValueError):
         raise FlagError(f"The run {directory} was written by a version with other flags.") from None
 

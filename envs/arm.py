@@ -22,14 +22,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import mujoco
+import numpy as np
 from brax import math
 
 from envs.base import ENVS, Camera, GoalEnv
 from envs.panda import CUBE, FINGER_FORCE, FINGER_LENGTH, FINGER_TRAVEL, GRASP_POINT, add_bins, add_cube, panda
 
-CONTROLLED = jnp.array([0, 1, 3, 5])
-LOW, HIGH = jnp.array([-0.9, -0.5, -2.85, 1.6]), jnp.array([0.9, 0.9, -1.0, 3.2])  # radians, targets for -1 and 1
-HOME = jnp.array([0, 0.05, 0, -2.3, 0, 2.35, jnp.pi / 4])  # radians, the hand points down, 0.2 m above the table
+CONTROLLED = np.array([0, 1, 3, 5])
+LOW, HIGH = np.float32([-0.9, -0.5, -2.85, 1.6]), np.float32([0.9, 0.9, -1.0, 3.2])  # radians, targets for -1 and 1
+HOME = np.float32([0, 0.05, 0, -2.3, 0, 2.35, np.pi / 4])  # radians, the hand points down, 0.2 m above the table
 LIFT = 0.2  # metres
 
 
@@ -79,7 +80,7 @@ class Arm(GoalEnv):
 
     def pipeline_step(self, pipeline_state, action):
         angles = LOW + (HIGH - LOW) * (action[: len(CONTROLLED)] + 1) / 2
-        targets = HOME.at[CONTROLLED].set(angles)
+        targets = jnp.asarray(HOME).at[CONTROLLED].set(angles)
         if self.gripper:
             fingers = jnp.where(action[-1] > 0, 0.0, FINGER_TRAVEL)
             targets = jnp.concatenate([targets, jnp.full(2, fingers)])
@@ -87,7 +88,7 @@ class Arm(GoalEnv):
 
     def sample_start(self, key, goal):
         noise = jax.random.uniform(key, CONTROLLED.shape, minval=-0.1, maxval=0.1)
-        return HOME.at[CONTROLLED].add(noise), jnp.zeros(len(HOME))
+        return jnp.asarray(HOME).at[CONTROLLED].add(noise), jnp.zeros(len(HOME))
 
     def state_of(self, pipeline_state):
         hand, motion = pipeline_state.x.take(6), pipeline_state.xd.take(6)

@@ -13,10 +13,11 @@ import jax
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from envs import ENVS, create_env
-from src import checkpoint, page, render, rollout, scene
+from src import loading, page, render, rollout, scene
+from src.checkpoint import NoCheckpointError
 from src.flags import FlagError, flag, parse
 from src.train import RUN_ONCE
-from utils import enable_compilation_cache, make_run, read_run
+from utils import enable_compilation_cache
 
 SAVE = {".html": page.save, ".gif": render.save_gif, ".mp4": render.save_mp4}
 
@@ -78,18 +79,11 @@ def random_policy(config: RenderConfig) -> tuple[Any, rollout.Recording, str]:
 
 def trained_policy(config: RenderConfig) -> tuple[Any, rollout.Recording, str]:
     """Environment, recording and caption of a checkpoint, evaluated as training did."""
-    flags, agent_flags = read_run(Path(config.run))
-    eval_env = config.env_name or flags.eval_env
-    run = make_run(dataclasses.replace(flags, eval_env=eval_env, vis_length=config.vis_length), agent_flags)
-    folder = Path(config.run) / "checkpoints"
-    there = checkpoint.steps(folder)
-    if config.step is not None and config.step not in there:
-        raise FlagError(f"--step is {config.step}; {folder} holds: {', '.join(map(str, there)) or 'nothing'}.")
-    template = jax.eval_shape(run.train.init, jax.random.PRNGKey(0))
-    state = checkpoint.restore(folder, template, config.step)
+    changes = {} if config.env_name is None else {"eval_env": config.env_name}
+    run, state = loading.load(Path(config.run), config.step, vis_length=config.vis_length, **changes)
     if config.seed is not None:
         state = state._replace(key=jax.random.PRNGKey(config.seed))
-    caption = f"{eval_env}   {flags.agent}   {int(state.env_steps):,} steps"
+    caption = f"{run.config.eval_env}   {run.config.agent}   {int(state.env_steps):,} steps"
     return run.eval_env, run.train.evaluate(state)[1], caption
 
 
@@ -105,7 +99,7 @@ def main(argv: Sequence[str]) -> int:
             options = {} if path.suffix == ".html" else {"size": (config.height, config.height * 4 // 3)}
             SAVE[path.suffix](env, film, path, **options)
             print(path)
-    except (FlagError, checkpoint.NoCheckpointError, scene.RenderError) as error:
+    except (FlagError, NoCheckpointError, scene.RenderError) as error:
         print(f"render.py: {str(error).rstrip('.')}.", file=sys.stderr)
         return 2
     return 0

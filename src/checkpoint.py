@@ -22,7 +22,7 @@ KEEP = 2  # the newest, and the one to fall back to
 
 
 class NoCheckpointError(FileNotFoundError):
-    """There is no checkpoint that can be read."""
+    """There is no checkpoint that can be read, or none of this run."""
 
 
 def manager(directory: Path) -> "ocp.CheckpointManager":
@@ -58,6 +58,11 @@ def steps(directory: Path) -> list[int]:
     return sorted((int(path.name) for path in directory.glob("*") if path.name.isdigit()), reverse=True)
 
 
+def shapes(tree: Any) -> list[tuple[int, ...]]:
+    """Shapes of all leaves, whatever the containers are called."""
+    return sorted(tuple(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
 @contextlib.contextmanager
 def quiet_coroutines():
     """Orbax leaves a failed coroutine behind for every unreadable array; this hides what they print when collected."""
@@ -78,21 +83,28 @@ def restore(directory: Path, template: RunState, at_most: int | None = None) -> 
       at_most: no newer than this many environment steps.
 
     Raises:
-      NoCheckpointError: none can be read.
+      NoCheckpointError: none can be read, or one has other sizes, which Orbax itself would not notice.
     """
     import orbax.checkpoint as ocp
 
-    shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, template._asdict())
-    items = ocp.args.Composite(state=ocp.args.StandardRestore(shapes), checksum=ocp.args.JsonRestore())
+    wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, template._asdict())
+    items = ocp.args.Composite(state=ocp.args.StandardRestore(wanted), checksum=ocp.args.JsonRestore())
     for step in steps(directory):
         if at_most is not None and step > at_most:
             continue
-        with quiet_coroutines(), manager(directory) as reader:
+        with quiet_coroutines(), manager(directory) as reader, ocp.StandardCheckpointer() as described:
             try:
+                stored = described.metadata((directory / str(step) / "state").absolute()).item_metadata.tree
+                if shapes(stored) != shapes(wanted):
+                    raise NoCheckpointError(
+                        f"The checkpoint {directory / str(step)} does not fit the run: it has other sizes or agents."
+                    )
                 restored = reader.restore(step, args=items)
                 if checksum(restored["state"]) == restored["checksum"]["crc32"]:
                     return RunState(**restored["state"])
                 reason = "its checksum does not match"
+            except NoCheckpointError:
+                raise
             except Exception as error:  # whatever a damaged file makes Orbax raise
                 reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"
         warnings.warn(

@@ -27,10 +27,15 @@ def flag(
     below: float | None = None,
     valid: Registry | Sequence[str] | None = None,
     aliases: Sequence[str] = (),
+    positional: bool = False,
 ) -> Any:
-    """A field of a config: its default, meaning, range (low and high included, above and below not) and choices."""
+    """A field of a config: its default, meaning, range (low and high included, above and below not) and choices.
+
+    A positional one, of type `tuple[str, ...]`, takes all arguments that belong to no flag.
+    """
     metadata = {"help": help, "low": low, "high": high, "above": above, "below": below}
-    return dataclasses.field(default=default, metadata={**metadata, "valid": valid, "aliases": tuple(aliases)})
+    metadata |= {"valid": valid, "aliases": tuple(aliases), "positional": positional}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def value_type(field: dataclasses.Field) -> type:
@@ -84,22 +89,26 @@ def convert(name: str, text: str, kind: type) -> Any:
 
 def names_of(*configs: Any) -> dict[str, dataclasses.Field]:
     """Every spelling of every flag (without dashes, with underscores) of configs or config classes."""
-    fields = [field for config in configs for field in dataclasses.fields(config)]
+    fields = [field for config in configs for field in dataclasses.fields(config) if not field.metadata["positional"]]
     return {name: field for field in fields for name in (field.name, *field.metadata["aliases"])}
 
 
 def normalize(argv: Sequence[str], configs: Sequence[Any], others: dict[str, type]) -> list[str]:
-    """The arguments as `--name=value` or bare booleans, checked; FlagError for what no flag takes.
+    """The arguments as `--name=value` or bare booleans, checked, then those of no flag; FlagError if nothing takes one.
 
     Args:
       others: agent name -> its config class, to say whose flag a foreign one is.
     """
     known = names_of(*configs)
-    result, rest = [], list(argv)
+    takes_words = any(field.metadata["positional"] for config in configs for field in dataclasses.fields(config))
+    result, words, rest = [], [], list(argv)
     while rest:
         token = rest.pop(0)
         if not token.startswith("--"):
-            raise FlagError(f"Unexpected argument {token!r}; flags are written --name value.")
+            if not takes_words:
+                raise FlagError(f"Unexpected argument {token!r}; flags are written --name value.")
+            words.append(token)
+            continue
         name, equals, text = token[2:].partition("=")
         name = name.replace("-", "_")
         negated = name.startswith("no_") and name not in known
@@ -124,7 +133,7 @@ def normalize(argv: Sequence[str], configs: Sequence[Any], others: dict[str, typ
                 raise FlagError(f"--{name} needs a value.")
             text = rest.pop(0)
         result.append(f"--{field.name}={convert(name, text, value_type(field))}")
-    return result
+    return result + words
 
 
 def as_tyro(config: Any) -> type:
@@ -134,9 +143,11 @@ def as_tyro(config: Any) -> type:
         meta, default = field.metadata, getattr(config, field.name)
         words = meta["help"] if meta["valid"] is None else f"{meta['help']}: {', '.join(meta['valid'])}"
         aliases = [f"--{alias}" for alias in meta["aliases"]]
-        hint = "" if default is None else f"(default: {default})"
-        argument = tyro.conf.arg(help=words, aliases=aliases, help_behavior_hint=hint)
-        fields.append((field.name, Annotated[field.type, argument], dataclasses.field(default=default)))
+        hint = "" if default in (None, ()) else f"(default: {default})"
+        metavar = field.name.upper() if meta["positional"] else None
+        argument = tyro.conf.arg(help=words, aliases=aliases, help_behavior_hint=hint, metavar=metavar)
+        kind = tyro.conf.Positional[field.type] if meta["positional"] else field.type
+        fields.append((field.name, Annotated[kind, argument], dataclasses.field(default=default)))
     return dataclasses.make_dataclass(type(config).__name__, fields, frozen=True)
 
 

@@ -88,7 +88,7 @@ def read_config(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         content = json.loads((directory / "config.json").read_text())
         return content["flags"], content["agent_flags"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         raise FlagError(f"There is no run in {directory}: its config.json cannot be read.") from None
 
 

@@ -103,11 +103,16 @@ class Session:
             at_most = min(steps)
 
     def run(
-        self, state: RunState, display: Display, on_evaluation: Callable[[int, Recording], None]
+        self,
+        state: RunState,
+        display: Display,
+        on_metrics: Callable[[list[dict[str, float]]], None],
+        on_evaluation: Callable[[int, Recording], None],
     ) -> tuple[RunState, int | None]:
         """Trains to the end; returns the last state, and the signal that stopped training early if one did.
 
         Args:
+          on_metrics: called with the new rows of metrics.csv, one per seed, as soon as they are written.
           on_evaluation: called with the number of every evaluation, from 1, and its recording.
 
         Raises:
@@ -132,8 +137,10 @@ class Session:
                     chunk = max(1, round(CHUNK_SECONDS * length / elapsed))
                     display.step(self.env_steps(done))
                 if done == boundary:
-                    metrics, recording = self._evaluate(state, files, seconds, done - since)
-                    display.evaluated(self.env_steps(done), metrics)
+                    rows, recording = self._evaluate(state, files, seconds, done - since)
+                    on_metrics(rows)
+                    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+                    display.evaluated(self.env_steps(done), means)
                     state = forget_metrics(state)
                 last = number == len(self.boundaries)
                 due = self.checkpoint_interval > 0 and number % self.checkpoint_interval == 0
@@ -147,8 +154,8 @@ class Session:
 
     def _evaluate(
         self, state: RunState, files: list[MetricsFile], seconds: float, train_steps: int
-    ) -> tuple[dict[str, float], Recording]:
-        """Evaluates, appends a row to every metrics.csv, and returns the means over the seeds and the recording."""
+    ) -> tuple[list[dict[str, float]], Recording]:
+        """Evaluates, appends a row to every metrics.csv, and returns these rows and the recording."""
         started = time.monotonic()
         metrics, recording = jax.device_get(self.train.evaluate(state))
         evaluation_seconds = time.monotonic() - started
@@ -169,7 +176,7 @@ class Session:
         self._check_parameters(state)
         for row, file in zip(rows, files, strict=True):
             file.append(row)
-        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}, recording
+        return rows, recording
 
     def _save(self, state: RunState, savers: list) -> None:
         for index, saver in enumerate(savers):

@@ -63,6 +63,9 @@ class Train(NamedTuple):
     fit: Callable[[RunState], RunState]  # fixes the input statistics, from what the buffer holds after the prefill
     # Means of training metrics and of fresh episodes under the policy's mode, and a recording of some of these.
     evaluate: Callable[[RunState], tuple[Metrics, rollout.Recording]]
+    # (state of one seed, states [B, S], future states [B, S]) -> [B], how near the critic thinks each future is to an
+    # agent that acts for it; None where the agent has no such critic.
+    score: Callable[[RunState, Array, Array], Array] | None
 
 
 def forget_metrics(state: RunState) -> RunState:
@@ -182,6 +185,11 @@ def make_train(env: Any, eval_env: Any, agent: Agent, sizes: Sizes, normalize: b
         training.pop("training/updates")
         return {**training, **{f"eval/{name}": value for name, value in episodes.items()}}, recording
 
+    def score(state: RunState, observed: Array, future: Array) -> Array:
+        goal = spec.goal_of(future)
+        action, future_action = (agent.mode(state.agent, where, goal) for where in (observed, future))
+        return agent.score(state.agent, observed, action, future, future_action)
+
     if num_seeds > 1:
         init, fit, evaluate = (jax.vmap(function) for function in (init, fit, evaluate))
         advance = jax.vmap(advance, in_axes=(0, None, None))
@@ -190,6 +198,7 @@ def make_train(env: Any, eval_env: Any, agent: Agent, sizes: Sizes, normalize: b
         advance=jax.jit(advance, donate_argnums=0),
         fit=jax.jit(fit, donate_argnums=0),
         evaluate=jax.jit(evaluate),
+        score=jax.jit(score) if agent.score else None,
     )
 
 

@@ -5,6 +5,8 @@ Programs that a test starts inherit them.
 """
 
 import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -78,3 +80,39 @@ def opengl() -> None:
         render.choose_opengl()
     except scene.RenderError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def toy_runs(tmp_path_factory) -> Path:
+    """A folder with trained runs of `toy`, to be read only: three seeds of CRL with the energy l2, three with dot."""
+    import training
+    from tests import toy
+
+    toy.register()
+    folder = tmp_path_factory.mktemp("toy_runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for energy in ("l2", "dot"):
+            flags = ("--num_seeds", "3", "--exp_name", energy, "--energy_fn", energy)
+            assert training.main([*toy.TINY, *flags]) == 0
+    return folder / "runs"
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess]:
+    """(address, *options) -> the finished Chromium, which had no network; skips where there is none."""
+    for path in filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        if subprocess.run([path, "--version"], capture_output=True).returncode == 0:  # some systems have only a stub
+            break
+    else:
+        pytest.skip("no Chromium is installed (Debian: apt install chromium)")
+    profile = tmp_path_factory.mktemp("profile")
+    software = ("--disable-gpu", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+    offline = ("--host-resolver-rules=MAP * ~NOTFOUND", "--disable-background-networking")
+    command = [path, "--headless", "--no-sandbox", f"--user-data-dir={profile}", *software, *offline]
+    command += ["--hide-scrollbars", "--virtual-time-budget=1000"]
+
+    def browse(address: str, *options: str) -> subprocess.CompletedProcess:
+        return subprocess.run([*command, *options, address], capture_output=True, text=True, timeout=120, check=True)
+
+    return browse

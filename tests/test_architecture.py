@@ -18,7 +18,16 @@ CODE = {module: path for module, path in MODULES.items() if not module.startswit
 BASES = ("types", "registry", "flags", "buffer", "losses", "quasimetrics", "networks", "normalization")
 BASE = {f"src.{name}" for name in BASES}
 LOOP = {"src.rollout", "src.train"}
-IO = ("wandb", "matplotlib", "rich", "orbax", "pickle", "av", "PIL")  # nothing inside the jitted part imports them
+IO = (
+    "wandb",
+    "tensorboardX",
+    "matplotlib",
+    "rich",
+    "orbax",
+    "pickle",
+    "av",
+    "PIL",
+)  # nothing inside the jitted part imports them
 MAX_LINES = 300
 
 

@@ -216,6 +216,7 @@ def test_arm_reaches(env_functions):
     np.testing.assert_allclose(trace.obs[-1, :, 7:10], wanted, atol=0.01)
 
 
+@pytest.mark.slow
 def test_arm_grasps_and_lifts(env_functions):
     def script(cube, goal):
         return [*pick(cube), (goal, 1, 25)]
@@ -227,6 +228,7 @@ def test_arm_grasps_and_lifts(env_functions):
     np.testing.assert_allclose(trace.obs[-1, :, 22], 2 * CUBE, atol=0.008)  # metres apart: contacts are soft
 
 
+@pytest.mark.slow
 def test_arm_lifts_nothing_with_an_open_hand(env_functions):
     def script(cube, goal):
         return [*((points, -1, steps) for points, _, steps in pick(cube)), (goal, -1, 25)]
@@ -236,6 +238,7 @@ def test_arm_lifts_nothing_with_an_open_hand(env_functions):
     np.testing.assert_allclose(trace.obs[-1, :, 2], CUBE, atol=0.005)
 
 
+@pytest.mark.slow
 def test_arm_pushes(env_functions):
     def script(cube, goal):
         along = np.array([0, 1, 0])
@@ -248,6 +251,7 @@ def test_arm_pushes(env_functions):
     np.testing.assert_allclose(moved[:, 2], 0, atol=0.005)
 
 
+@pytest.mark.slow
 def test_arm_carries_a_cube_into_the_other_bin(env_functions):
     def script(cube, goal):
         over = [(at(cube + (goal - cube) * k / 8, 0.17), 1, 2) for k in range(1, 9)]

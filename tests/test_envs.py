@@ -17,7 +17,7 @@ from src import rollout
 CLASSES = {name: getattr(ENVS[name], "func", ENVS[name]) for name in ENVS}
 NAMES = [name for name in ENVS if CLASSES[name].__module__.startswith("envs.")]
 MAZE_NAMES = [name for name in NAMES if "maze" in name]
-every_env = pytest.mark.parametrize("name", NAMES)
+FIRST = {CLASSES[name].__module__: name for name in reversed(NAMES)}.values()  # one environment of each body
 
 # Body -> sizes of state and action, goal indices, thresholds (success, easy, hard), default backend.
 SPEC = {
@@ -42,11 +42,14 @@ ONE_START = tuple(name for name in NAMES if name.startswith("humanoid"))
 
 ADVERTISED = [(name, backend) for name in NAMES for backend in CLASSES[name].backends]
 
-
-FIRST = {CLASSES[name].__module__: name for name in reversed(NAMES)}.values()  # one environment of each body
-# Every name on its default backend, and one of each body on the others; the cheapest body shall do by default.
+# What compiles an environment does so for one of each body; for the others only on request, since they differ in laws
+# that the tests of their body prove.
+ONE_OF_EACH_BODY = [pytest.param(name, marks=() if name in FIRST else pytest.mark.table) for name in NAMES]
+every_env = pytest.mark.parametrize("name", NAMES)
+every_body = pytest.mark.parametrize("name", ONE_OF_EACH_BODY)
+# One of each body on its default backend and on the others; the cheapest body shall do by default.
 PAIRS = [
-    *((name, None) for name in NAMES),
+    *(pytest.param(*param.values, None, marks=param.marks) for param in ONE_OF_EACH_BODY),
     *(
         pytest.param(name, backend, marks=() if name == "simple_u_maze" else pytest.mark.slow, id=f"{name}-{backend}")
         for name, backend in ADVERTISED
@@ -69,7 +72,7 @@ def test_sizes_are_those_of_the_specification(name):
     assert env.episode_length > 0 and env.help
 
 
-@every_env
+@every_body
 def test_reset(env_functions, name):
     env, reset, _ = env_functions(name)
     states = reset(keys(0))
@@ -122,7 +125,7 @@ def test_backend_is_supported(name, backend, capsys):
     assert steps == 1000
 
 
-@every_env
+@every_body
 def test_state_placed_at_the_goal_is_a_success(env_functions, name):
     env, reset, run = env_functions(name)
     states = reset(keys(1))
@@ -131,7 +134,7 @@ def test_state_placed_at_the_goal_is_a_success(env_functions, name):
     assert trace.reward[0].all() and trace.metrics["success"][0].all()
 
 
-@every_env
+@every_body
 def test_thresholds(env_functions, name):
     env, state = frozen(env_functions, name)
     achieved = env.goal_of(state.obs[: env.state_dim])
@@ -152,7 +155,7 @@ def test_thresholds(env_functions, name):
             assert after.reward == after.metrics["success"]
 
 
-@every_env
+@every_body
 def test_actions_are_clipped(env_functions, name):
     env, state = frozen(env_functions, name)
     seen = []

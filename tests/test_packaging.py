@@ -1,5 +1,6 @@
 """Tests that the packaging files agree with each other and that the set-up scripts do and say what they should."""
 
+import ast
 import fcntl
 import os
 import re
@@ -17,6 +18,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from utils import read_flags
+
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
@@ -24,7 +27,8 @@ CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
 EXTRAS = PROJECT["optional-dependencies"]
 DIRECT = [Requirement(line) for line in PROJECT["dependencies"] + EXTRAS["dev"]]
 PIN_LINES = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
-SCRIPTS = [".ci/run", "scripts/train.sh", "scripts/test.sh"]
+SWEEPS = ["scripts/sweep_losses.sh", "scripts/sweep_energies.sh"]
+SCRIPTS = [".ci/run", "scripts/train.sh", "scripts/test.sh", *SWEEPS]
 
 
 def pinned() -> dict[str, str]:
@@ -148,7 +152,7 @@ class Machine:
         self.root, self.bin, self.calls_log = folder / "a copy", folder / "bin", folder / "calls"
         (self.root / "scripts").mkdir(parents=True)
         self.bin.mkdir()
-        for name in ("pyproject.toml", "requirements.txt", "scripts/setup.sh", "scripts/train.sh", "scripts/test.sh"):
+        for name in ("pyproject.toml", "requirements.txt", "scripts/setup.sh", *SCRIPTS[1:]):
             shutil.copy(ROOT / name, self.root / name)
         (self.root / "training.py").write_text("import sys; print(sys.argv[1:])")
         for tool in TOOLS:
@@ -278,6 +282,15 @@ def test_installs_once_and_passes_the_flags_on(uv_machine):
     assert uv_machine.calls() == ["venv --clear --seed", INSTALL]
     assert uv_machine.run(TRAIN, "again") == (0, "['again']", [])
     assert uv_machine.calls() == []
+
+
+@pytest.mark.parametrize("name, flag", [(SWEEPS[0], "contrastive_loss_fn"), (SWEEPS[1], "energy_fn")])
+def test_a_sweep_runs_five_values_on_every_seed_with_valid_flags(uv_machine, name, flag):
+    status, out, _ = uv_machine.run(name, "--num_envs", "4", SEEDS="1 2")
+    calls = [read_flags(ast.literal_eval(line)) for line in out.splitlines()]
+    assert status == 0 and [config.seed for config, _ in calls] == [1, 2] * 5
+    assert len({getattr(agent_config, flag) for _, agent_config in calls}) == 5
+    assert {(config.num_envs, config.log_wandb, config.num_timesteps) for config, _ in calls} == {(4, True, 10**7)}
 
 
 def test_dev_tools_are_added_and_stay(uv_machine):

@@ -252,6 +252,8 @@ CHANGES = {
     "group_name": "g",
     "exp_name": "x",
     "log_wandb": "true",
+    "wandb_mode": "offline",
+    "log_tensorboard": "true",
     "checkpoint_interval": "0",
 }
 ELSEWHERE = {"agent", "resume", "run_dir"}  # tested above and in test_flags.py
@@ -273,13 +275,15 @@ def outcome(tmp_path_factory):
             with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
                 patch.chdir(folder)
                 patch.setattr(training, "film", _filmed)
+                patch.setenv("NETRC", str(folder / "none"))  # no account, so no network
+                patch.delenv("WANDB_API_KEY", raising=False)
                 assert training.main(argv) == 0
             files = {
                 str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_dir() or "film" in path.name
             }
-            files = {name for name in files if "state" not in name}
+            files = {name for name in files if "state" not in name and "run-" not in name}
             csvs = [rows(path.parent) for path in sorted(folder.rglob("metrics.csv"))]
-            known[key] = files, csvs, "--log_wandb" in printed.getvalue(), _project(folder)
+            known[key] = files, csvs, "knows no account" in printed.getvalue(), _project(folder), _events(folder)
         return known[key]
 
     return get
@@ -289,9 +293,14 @@ def _project(folder):
     return {json.loads(path.read_text())["flags"]["project_name"] for path in folder.rglob("config.json")}
 
 
+def _events(folder):
+    return len(list(folder.rglob("events.out.tfevents.*")))
+
+
 def _filmed(run, recording, steps, directory, display, last):
     """Stands for the renderer, which has its own tests: leaves behind when it was called, and for how much."""
     (directory / f"film_{steps}_{last}_{run.config.vis_length}_{recording.alive.shape}").touch()
+    return []
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -299,4 +308,6 @@ def test_every_flag_changes_something(name, outcome):
     base = toy.TINY
     if name == "multiplier_num_sgd_steps":  # utd_ratio would replace it
         base = [*base[: base.index("--utd_ratio")], *base[base.index("--utd_ratio") + 2 :]]
+    if name == "wandb_mode":
+        base = [*base, "--log_wandb"]
     assert outcome(base) != outcome([*base, f"--{name}", CHANGES[name]])

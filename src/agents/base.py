@@ -58,6 +58,7 @@ class EntropyConfig(PolicyConfig):
     # it has not come down the entropy term drowns them. On reacher, 600k steps, seeds 0 / 1 / 2, share of time at the
     # goal: 0.91 / 0.74 / 0.45 with 3e-4, 0.96 / 0.92 / 0.93 with 3e-3.
     alpha_lr: float = flag(3e-3, "learning rate of the entropy temperature", above=0)
+    alpha_init: float = flag(1.0, "entropy temperature at the start", above=0)
     disable_entropy_actor: bool = flag(False, "drop the entropy term of the actor loss")
     target_entropy_scale: float = flag(0.5, "target entropy = minus this, times the action size", low=0)
 
@@ -152,7 +153,7 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic) -> Agent:
         params = {
             "actor": actor.init(next(keys), jnp.zeros(spec.state_size), jnp.zeros(spec.goal_size)),
             "critic": critic.init(keys),
-            "log_alpha": jnp.zeros(()),
+            "log_alpha": jnp.log(jnp.float32(config.alpha_init)),
         }
         return ActorCriticState(params, optimizer.init(params))
 

@@ -24,11 +24,10 @@ from src.types import Agent, Array, Batch, Metrics, Spec
 
 @dataclasses.dataclass(frozen=True)
 class TMDConfig(QuasimetricConfig, ContrastiveConfig):
+    # What each of these does, measured: docs/tmd_online.md.
     zeta: float = flag(0.05, "weight of the temporal backup", low=0)
     invariance_weight: float = flag(0.1, "weight of action invariance", low=0)
-    step_weight: float = flag(
-        0.0, "weight of d(s, a -> s') = log(1 / gamma), which the backup states for g = s'", low=0
-    )
+    step_weight: float = flag(0.1, "weight of d(s, a -> s') = log(1 / gamma), the backup where g = s'", low=0)
     invariance_pairs: str = flag("matched", "action invariance of every state with", valid=("matched", "all"))
     linex_clip: float = flag(3.0, "where the backup's divergence turns from exponential to linear", above=0)
     diag_backup: float = flag(0.5, "share of the backup's weight that is for positives alone", low=0, high=1)

@@ -1,0 +1,25 @@
+"""Made-up run directories with known numbers, for the tests that compare runs."""
+
+import csv
+import json
+
+EPISODE = 10
+FLAGS = {"env_name": "toy", "eval_env": "toy", "agent": "crl", "exp_name": "x", "group_name": None, "batch_size": 8}
+STEPS = (60, 100, 120)
+
+
+def make_run(directory, seed, final, steps=STEPS, agent_flags=None, **flags):
+    """A run whose scores rise to `final` at the last step: [time near the goal, episodes that reach it]."""
+    directory.mkdir(parents=True)
+    flags = {**FLAGS, "episode_length": EPISODE, "seed": seed, **flags}
+    content = {"flags": flags, "agent_flags": agent_flags or {"h_dim": 8}}
+    (directory / "config.json").write_text(json.dumps(content))
+    near, reached = final
+    with (directory / "metrics.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        names = ("training/envsteps", "training/walltime", "eval/episode_success", "eval/episode_success_any")
+        writer.writerow([*names, "eval/final_dist"])
+        for index, step in enumerate(steps, start=1):
+            part = index / len(steps)
+            writer.writerow([step, 60.0 * index, EPISODE * near * part, reached * part, 2 - part])
+    return directory

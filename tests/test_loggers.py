@@ -1,0 +1,172 @@
+"""Tests of the loggers: the real wandb offline, read back from its file; a wandb that fails; a server that is away.
+
+None of them has an account, and none opens a connection to anything but this machine.
+"""
+
+import json
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import training
+from src import checkpoint, loggers
+from src.runs import read_metrics
+from tests import toy
+from tests.log_helpers import read_tensorboard, read_wandb
+
+toy.register()
+FIRST = Path("runs/toy_crl_s0")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs a tiny command line in an empty folder, where wandb finds no account: (flags) -> exit code."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("API_KEY", "MODE", "BASE_URL", "RUN_ID", "SWEEP_ID"):
+        monkeypatch.delenv(f"WANDB_{name}", raising=False)
+    for name in ("NETRC", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked for something"))
+    return lambda *argv: training.main([*toy.TINY, *argv])
+
+
+@pytest.fixture
+def fake_wandb(monkeypatch):
+    """Puts a wandb in the place of the real one whose `log` raises at its second call; the calls so far."""
+    calls = []
+
+    def log(row):
+        calls.append(row)
+        if len(calls) == 2:
+            raise RuntimeError("no answer\nfrom the server")
+
+    class Run(types.SimpleNamespace):
+        def __getattr__(self, name):
+            return lambda *_, **__: None
+
+    fake = types.SimpleNamespace(
+        init=lambda **_: Run(id="id", log=log, summary={}),
+        setup=lambda *_: None,
+        Settings=dict,
+        Artifact=lambda *_, **__: Run(),
+    )
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    return calls
+
+
+def test_wandb_is_not_touched_without_the_flag(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # an import would raise
+    assert run() == 0
+    assert not (FIRST / "wandb").exists()
+
+
+def fake_film(_run, _recording, steps, directory, _display, last):
+    """Stands for the renderer, which has its own tests and cannot draw `toy`."""
+    paths = [directory / name for name in (("policy.html", "policy.gif") if last else (f"policy_{steps}.html",))]
+    for path in paths:
+        path.write_text(f"{path.name} after {steps}")
+    return paths
+
+
+def test_an_offline_run_has_everything(run, monkeypatch):
+    monkeypatch.setattr(training, "film", fake_film)
+    films = ("--visualization_interval", "2")
+    assert run("--log_wandb", "--wandb_mode", "offline", "--project_name", "p", "--exp_name", "x", *films) == 0
+    directory = Path("runs/x_s0")
+    table, config = read_metrics(directory / "metrics.csv"), json.loads((directory / "config.json").read_text())
+    logged = read_wandb(directory)
+    assert (logged.run.project, logged.run.display_name, logged.run.run_group) == ("p", "x_s0", "")
+    assert [{name: row[name] for name in table[0]} for row in logged.history] == table
+    assert logged.axes["*"] == "training/envsteps"
+    expected = {**config["flags"], **config["agent_flags"], "versions": config["versions"]}
+    assert {name: logged.config[name] for name in expected} == expected
+    for name, value in table[-1].items():
+        assert logged.summary[name] == value
+    assert logged.summary["eval/episode_success_best"] == max(row["eval/episode_success"] for row in table)
+    assert logged.exit_code == 0
+
+    contents = [
+        [(item.path, Path(item.local_path).read_bytes()) for item in a.manifest.contents] for a in logged.artifacts
+    ]
+    assert [artifact.type for artifact in logged.artifacts] == ["policy", "policy", "checkpoint"]
+    assert [[path for path, _ in content] for content in contents[:2]] == [
+        ["policy_100.html"],
+        ["policy.gif", "policy.html"],
+    ]
+    assert all((directory / path).read_bytes() == data for content in contents for path, data in content)
+    saved = {str(p.relative_to(directory)) for p in (directory / "checkpoints" / "120").rglob("*") if p.is_file()}
+    assert {path for path, _ in contents[2]} == {"config.json", *saved}
+    metadata = [json.loads(artifact.metadata) for artifact in logged.artifacts]
+    assert [data["step"] for data in metadata] == [100, 120, 120]
+    assert metadata[2] == {
+        "env": "toy",
+        "agent": "crl",
+        "step": 120,
+        "success": table[-1]["eval/episode_success"],
+        "success_any": table[-1]["eval/episode_success_any"],
+    }
+    assert [sorted(artifact.aliases) for artifact in logged.artifacts] == [
+        ["latest", "step-100"],
+        ["final", "latest", "step-120"],
+        ["final", "latest", "step-120"],
+    ]
+
+
+def test_every_seed_is_a_run_of_its_own(run):
+    assert run("--log_wandb", "--wandb_mode", "offline", "--num_seeds", "2", "--group_name", "g") == 0
+    both = [read_wandb(Path(f"runs/g/toy_crl_s{seed}")) for seed in (0, 1)]
+    assert both[0].run.run_id != both[1].run.run_id
+    for seed, logged in enumerate(both):
+        table = read_metrics(Path(f"runs/g/toy_crl_s{seed}/metrics.csv"))
+        assert [row["eval/final_dist"] for row in logged.history] == [row["eval/final_dist"] for row in table]
+        assert (logged.config["seed"], logged.run.run_group, logged.run.display_name) == (seed, "g", f"toy_crl_s{seed}")
+
+
+def test_a_resumed_run_keeps_its_id(run):
+    assert run("--log_wandb", "--wandb_mode", "offline") == 0
+    assert run("--log_wandb", "--wandb_mode", "offline", "--resume", "--num_timesteps", "160", "--num_evals", "4") == 0
+    ids = [path.name.rsplit("-", 1)[1] for path in FIRST.glob("wandb/offline-run-*")]
+    assert len(ids) in (1, 2) and len(set(ids)) == 1  # a folder per second and id
+
+
+def test_without_an_account_it_warns_once_and_goes_on_offline(run, capsys):
+    assert run("--log_wandb", "--num_seeds", "2") == 0
+    assert capsys.readouterr().out.count("wandb knows no account here") == 1
+    assert [len(read_wandb(Path(f"runs/toy_crl_s{seed}")).history) for seed in (0, 1)] == [3, 3]
+
+
+def test_without_a_server_it_warns_once_and_goes_on_offline(run, capsys, monkeypatch):
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens on the port of `discard`
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setattr(loggers, "WAIT_SECONDS", 8)  # the offline run that follows must start in it, too
+    assert run("--log_wandb") == 0
+    assert capsys.readouterr().out.count("wandb cannot be reached") == 1
+    assert len(read_wandb(FIRST).history) == 3
+
+
+def test_a_wandb_that_fails_in_the_middle_warns_once(run, capsys, fake_wandb):
+    assert run("--log_wandb", "--wandb_mode", "offline") == 0
+    out = capsys.readouterr().out
+    assert out.count("wandb failed (no answer): training goes on without it") == 1
+    assert len(fake_wandb) == 2 and len(read_metrics(FIRST / "metrics.csv")) == 3
+    assert checkpoint.steps(FIRST / "checkpoints")[0] == 120
+
+
+def test_a_failed_run_is_marked_as_failed(run):
+    bad = ("--critic_lr", "1e38", "--contrastive_loss_fn", "fb", "--energy_fn", "l2_squared")
+    assert run("--log_wandb", "--wandb_mode", "offline", *bad) == 1
+    assert read_wandb(FIRST).exit_code == 1
+
+
+def test_tensorboard_has_every_row_of_every_seed(run):
+    assert run("--log_tensorboard", "--num_seeds", "2") == 0
+    assert run("--log_tensorboard", "--num_seeds", "2", "--resume", "--num_timesteps", "160", "--num_evals", "4") == 0
+    for seed in (0, 1):
+        directory = Path(f"runs/toy_crl_s{seed}")
+        table = {row["training/envsteps"]: row for row in read_metrics(directory / "metrics.csv")}
+        scalars = read_tensorboard(directory)
+        assert scalars.keys() == table.keys()
+        for steps, row in table.items():
+            assert scalars[steps] == pytest.approx(row, rel=1e-6)

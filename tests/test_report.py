@@ -1,0 +1,130 @@
+"""scripts/report.py: its numbers are those of the CSVs, and a browser without network shows all of it."""
+
+import base64
+import csv
+import html
+import re
+
+import numpy as np
+import pytest
+from experiment_helpers import EPISODE, make_run
+from film_helpers import count
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from scripts import report as script
+from src import curves
+
+
+def tables(text):
+    """Rows of cells of every table, by the heading above it; a cell is [value, interval] or [words]."""
+    found = {}
+    for title, rest in re.findall(r"<h2>(.*?)</h2>(.*?)</section>", text, re.DOTALL):
+        rows = re.findall(r"<tr>(<td>.*?)</tr>", rest, re.DOTALL)
+        cells = [[re.split("<.*?>", cell)[:2] for cell in re.findall("<td>(.*?)</td>", row)] for row in rows]
+        found[title] = [[[html.unescape(part) for part in cell] for cell in row] for row in cells]
+    return found
+
+
+def last(run, name):
+    with (run / "metrics.csv").open(newline="") as file:
+        return float(list(csv.DictReader(file))[-1][name])
+
+
+def near(cell, value):
+    assert float(cell[0]) == pytest.approx(value, abs=5e-4)
+    low, high = map(float, cell[1].split(" to "))
+    assert low <= float(cell[0]) <= high
+
+
+def test_numbers_of_real_runs_are_those_of_the_csvs(toy_runs, tmp_path, capsys):
+    assert script.main([str(toy_runs), "--out", str(tmp_path / "a.html")]) == 0
+    assert capsys.readouterr() == (f"{tmp_path / 'a.html'}\n", "")
+    found = tables((tmp_path / "a.html").read_text())
+    rows = found["Final evaluation"]
+    assert [row[1] for row in rows] == [["crl, energy_fn dot"], ["crl, energy_fn l2"]]
+    for energy, (env, _, seeds, steps, reached, at_goal, distance, _) in zip(("dot", "l2"), rows, strict=True):
+        runs = [toy_runs / f"{energy}_s{seed}" for seed in range(3)]
+        assert (env, seeds, steps) == (["toy"], ["3"], ["120"])
+        near(reached, np.mean([last(run, "eval/episode_success_any") for run in runs]))  # of three, none is cut
+        near(at_goal, np.mean([last(run, "eval/episode_success") for run in runs]) / EPISODE)
+        near(distance, np.mean([last(run, "eval/final_dist") for run in runs]))
+    assert found["Flags that differ"] == [
+        [["toy"], ["crl, energy_fn dot"], ["dot"]],
+        [["toy"], ["crl, energy_fn l2"], ["l2"]],
+    ]
+
+
+@pytest.fixture
+def many(tmp_path):
+    """Two agents in two environments, five seeds each, known numbers, one film."""
+    for seed in range(5):
+        for agent, bonus in (("crl", 0.0), ("tmd", 0.25)):
+            for env in ("toy", "toy_eval"):
+                final = (0.1 * seed + bonus, 0.5 + bonus)
+                directory = tmp_path / "runs" / f"{env}_{agent}_s{seed}"
+                make_run(directory, seed, final, env_name=env, eval_env=env, agent=agent, exp_name=f"<{env}>")
+    film = [Image.new("P", (40, 30), index) for index in (10, 90)]
+    film[0].save(tmp_path / "runs" / "toy_crl_s3" / "policy.gif", save_all=True, append_images=film[1:])
+    return tmp_path / "runs"
+
+
+def test_comparisons_by_hand(many, tmp_path, capsys):
+    (many / "broken").mkdir()
+    assert script.main([str(many), "--out", str(tmp_path / "a.html")]) == 0
+    error = capsys.readouterr().err
+    assert error == f"report.py: There is no run in {many}/broken: its config.json cannot be read. It is skipped.\n"
+    text = (tmp_path / "a.html").read_text()
+    assert html.escape(error.removeprefix("report.py: ").strip()) in text
+    found = tables(text)
+    rows = {(row[0][0], row[1][0]): row for row in found["Final evaluation"]}
+    assert len(rows) == 6
+    for env in ("toy", "toy_eval"):
+        near(rows[env, "crl"][5], 0.2)  # of 0, 0.1, 0.2, 0.3, 0.4 without the ends
+        near(rows[env, "tmd"][5], 0.45)
+    near(rows["all environments", "tmd"][5], 0.45)
+    assert rows["all environments", "tmd"][2] == ["10"]
+    ((pair, envs, reached, at_goal),) = found["Probability of improvement"]
+    assert (pair, envs) == (["crl over tmd"], ["toy, toy_eval"])
+    assert reached == ["0.000", "0.000 to 0.000"]
+    near(at_goal, 3 / 25)  # 0.3 > 0.25, 0.4 > 0.25, 0.4 > 0.35
+    film = base64.b64encode((many / "toy_crl_s3" / "policy.gif").read_bytes()).decode()
+    assert text.count("data:image/gif") == text.count(f"data:image/gif;base64,{film}") == 1
+    assert "crl in toy, seed 3" in text and "Flags that differ" not in text
+
+
+def test_a_browser_without_network_shows_all_of_it(many, browser, tmp_path):
+    path = tmp_path / "a.html"
+    assert script.main([str(many), "--out", str(path)]) == 0
+
+    def complaints():
+        lines = browser(path.as_uri(), "--enable-logging=stderr", "--dump-dom").stderr.splitlines()
+        return [line for line in lines if "CONSOLE" in line]
+
+    def colours(*options):
+        browser(path.as_uri(), "--window-size=1100,900", f"--screenshot={tmp_path / 'shot.png'}", *options)
+        shot = Image.open(tmp_path / "shot.png")
+        return shot.getpixel((2, 2))[:3], [count(shot, np.array(to_rgb(c)) * 255, 20) for c in curves.COLOURS[:2]]
+
+    assert complaints() == []
+    for scheme, page in {1: (255, 255, 255), 0: (20, 24, 29)}.items():
+        background, pixels = colours(f"--blink-settings=preferredColorScheme={scheme}")
+        assert background == page and min(pixels) > 300
+    path.write_text(path.read_text() + '<img src="https://example.org/a.png">')
+    assert complaints(), "a request that fails would be seen"
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], "No run is left to show."),
+        (["none"], "There is no directory none. It is skipped. No run is left to show."),
+        (["a", "--out", "a.pdf"], "--out is 'a.pdf'; it must name a file that ends in .html, in a directory that"),
+        (["--runs", "a"], "Unknown flag --runs; --help lists all flags."),
+    ],
+)
+def test_one_sentence_for_wrong_flags(argv, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert script.main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"report.py: {words}") and error.count("\n") == 1

@@ -1,0 +1,55 @@
+"""Statistics over runs against values by hand, and intervals that cover what they should."""
+
+import numpy as np
+import pytest
+
+from src import statistics
+
+
+def test_interquartile_mean_by_hand():
+    estimate = statistics.interquartile_mean([np.array([0.0, 1, 2, 3, 4, 5, 6, 100])])
+    assert estimate.value == pytest.approx((2 + 3 + 4 + 5) / 4)
+    assert 1 < estimate.low < 3.5 < estimate.high < 50
+    five = np.array([[10.0, 1], [0, 2], [1, 3], [2, 4], [90, 5]])  # floor(5 / 4): one from either end
+    np.testing.assert_allclose(statistics.interquartile_mean([five]).value, [13 / 3, 3])
+    assert statistics.interquartile_mean([np.array([1.0, 2, 6])]).value == 3  # too few to leave any out
+
+
+def test_environments_are_resampled_by_themselves():
+    # Without strata, a resample could hold many zeros and few ones, and its mean would not always be one half.
+    estimate = statistics.interquartile_mean([np.zeros(10), np.ones(10)])
+    assert estimate == (0.5, 0.5, 0.5)
+
+
+def test_one_seed_gives_no_interval():
+    for estimate in (
+        statistics.interquartile_mean([np.array([0.5])]),
+        statistics.interquartile_mean([np.array([0.5, 0.7]), np.array([0.3])]),
+        statistics.probability_of_improvement([np.array([0.5])], [np.array([0.2, 0.1])]),
+    ):
+        assert np.isfinite(estimate.value) and np.isnan(estimate.low) and np.isnan(estimate.high)
+
+
+def test_probability_of_improvement_by_hand():
+    ours, theirs = [np.array([1.0, 2, 3])], [np.array([0.0, 2])]
+    estimate = statistics.probability_of_improvement(ours, theirs)
+    assert estimate.value == pytest.approx((3 + 0.5 + 1) / 6)  # 1 > 0, 2 > 0, 3 > 0, 2 = 2, 3 > 2
+    assert 0 <= estimate.low < estimate.value < estimate.high <= 1
+    assert statistics.probability_of_improvement(theirs, ours).value == pytest.approx(1.5 / 6)
+    # The mean over environments; sizes may differ.
+    both = statistics.probability_of_improvement([*ours, np.zeros(4)], [*theirs, np.ones(5)])
+    assert both.value == pytest.approx(4.5 / 6 / 2)
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say():
+    rng = np.random.default_rng(1)
+    hits = [estimate.low <= 0 <= estimate.high for estimate in map(statistics.mean, rng.normal(size=(100, 40)))]
+    assert 88 <= sum(hits) <= 100
+
+
+def test_share_by_hand():
+    estimate = statistics.share(np.ones(10))
+    z = 1.959964
+    assert estimate.value == estimate.high == 1
+    assert estimate.low == pytest.approx(1 / (1 + z**2 / 10), abs=1e-6)  # Wilson 1927, all of 10
+    assert statistics.share(np.array([0, 1, 0, 0.0])).value == 0.25

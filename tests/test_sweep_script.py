@@ -1,0 +1,155 @@
+"""Tests of scripts/sweep.py with runs of the toy: grid, random and Bayesian search, failures, interruption, errors."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from scripts import sweep as script
+from src import sweeps
+from src.runs import read_metrics
+from tests import toy
+
+toy.register()
+ROOT = Path(__file__).parent.parent
+PROGRAM = """import sys; from tests import toy; toy.register(); import training; sys.exit(training.main())"""
+TINY = {name.removeprefix("--"): {"value": value} for name, value in zip(toy.TINY[::2], toy.TINY[1::2], strict=True)}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder with a program `toy.py` that trains the toy, and `write` for the sweep file s.yml."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    Path("train.py").write_text(PROGRAM)
+    return tmp_path
+
+
+def write(method, parameters, **more):
+    content = {"program": "train.py", "method": method, "parameters": TINY | parameters, **more}
+    Path("s.yml").write_text(yaml.safe_dump(content))
+
+
+def rows():
+    with open("sweeps/s/sweep.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_grid_runs_seeds_together_and_survives_a_failure(folder, capsys):
+    write("grid", {"min_replay_size": {"values": [10, 5]}, "seed": {"values": [3, 4]}, "log_wandb": {"value": True}})
+    assert script.main(["s.yml", "--workers", "2"]) == 0
+    table = rows()
+    assert [(row["run"], row["seed"], row["min_replay_size"], row["state"]) for row in table] == [
+        ("0", "3", "10", "finished"),
+        ("0", "4", "10", "finished"),
+        ("1", "3", "5", "failed"),
+        ("1", "4", "5", "failed"),
+    ]
+    for row in table[:2]:
+        last = read_metrics(Path(row["run_dir"]) / "metrics.csv")[-1]
+        assert float(row["eval/episode_success"]) == last["eval/episode_success"]
+        assert not (Path(row["run_dir"]) / "wandb").exists()
+    assert len(list(Path("sweeps/s").glob("*.log"))) == 2, "a program for both seeds"
+    assert "run 1 failed: training.py: --min_replay_size is 5; it must be" in capsys.readouterr().out
+    assert script.main(["s.yml"]) == 0 and rows() == table, "nothing is run twice"
+
+
+def test_an_interrupted_sweep_goes_on_from_the_checkpoint(folder):
+    longer = {"num_timesteps": {"value": 40_000}, "num_evals": {"value": 40}}
+    write("random", longer | {"discounting": {"min": 0.9, "max": 0.99}})
+    imports = "from tests import toy; toy.register(); import signal, sys; from scripts import sweep"
+    call = "signal.signal(signal.SIGTERM, sweep.interrupt); sys.exit(sweep.main(['s.yml', '--count', '1']))"
+    code = f"{imports}; {call}"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    csv_file, deadline = Path("runs/s_000_s0/metrics.csv"), time.monotonic() + 120
+    while len(read_metrics(csv_file)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=60) == 130
+    before = read_metrics(csv_file)
+    assert 3 <= len(before) < 40 and [row["state"] for row in rows()] == ["stopped"]
+    assert script.main(["s.yml", "--count", "1"]) == 0
+    assert [row["state"] for row in rows()] == ["finished"]
+    assert [path.name for path in Path("runs").iterdir()] == ["s_000_s0"]
+    after = read_metrics(csv_file)
+    assert len(after) == 40 and after[: len(before)] == before
+
+
+def quadratic(parameters):
+    return -((parameters["x"] - 0.7) ** 2) - (parameters["c"] != "b")
+
+
+def search(method, count):
+    """The best value that a search finds on a known function."""
+    parameters = {"x": {"min": 0.0, "max": 1.0}, "c": {"values": ["a", "b", "c"]}, "k": {"value": 1}}
+    sweep, jobs = {"method": method, "metric": sweeps.METRIC, "parameters": parameters}, []
+    for _ in range(count):
+        job = sweeps.suggest(sweep, jobs)
+        job.state, job.values = "finished", [quadratic(job.parameters)]
+        jobs.append(job)
+    return [job.parameters for job in jobs], max(job.values[0] for job in jobs)
+
+
+def test_searches_are_repeatable_and_bayes_learns():
+    chosen, _ = search("random", 12)
+    assert chosen == search("random", 12)[0]
+    assert len({point["x"] for point in chosen}) == 12
+    bayes, best = search("bayes", 40)
+    assert best > -0.001
+    late = [quadratic(point) for point in bayes[20:]]
+    early = [quadratic(point) for point in bayes[:10]]
+    assert sum(late) / len(late) > sum(early) / len(early)
+
+
+def test_only_consecutive_seeds_share_a_program():
+    sweep = {"parameters": {"seed": {"values": [1, 2, 5]}, "a": {"values": ["x", "y"]}}}
+    jobs = [(job.parameters, job.seeds) for job in sweeps.grid(sweep, None)]
+    assert jobs == [({"a": a}, seeds) for a in ("x", "y") for seeds in ([1, 2], [5])]
+    assert sum(len(job.seeds) for job in sweeps.grid(sweep, 4)) == 4
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters", "argv", "sentence"),
+    [
+        ("grids", {}, [], "`method` is 'grids'; choose from: grid, random, bayes."),
+        (
+            "grid",
+            {"critic_lr": {"min": 0.1, "max": 0.2}},
+            [],
+            "`critic_lr` needs a `value`, `values`, or whole numbers",
+        ),
+        ("bayes", {"critic_lr": {"distribution": "beta", "min": 0, "max": 1}}, ["--count", "1"], "`critic_lr` needs"),
+        ("random", {"critic_lr": {"min": 0.2, "max": 0.1}}, ["--count", "1"], "`critic_lr` has no such distribution"),
+        ("random", {}, [], "--count must say how many runs"),
+        ("grid", {"batchsize": {"value": 4}}, [], "Unknown flag --batchsize; did you mean --batch_size"),
+        ("grid", {"energy_fn": {"values": ["l2", "l9"]}}, [], "--energy_fn is 'l9'; choose from"),
+        ("grid", {}, ["--workers", "0"], "--workers is 0; it must be at least 1."),
+    ],
+)
+def test_errors_are_one_sentence(folder, capsys, method, parameters, argv, sentence):
+    write(method, parameters)
+    assert script.main(["s.yml", *argv]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.startswith("sweep.py: ") and error.count("\n") == 1
+    assert not Path("sweeps").exists() and not Path("runs").exists()
+
+
+def test_other_errors(folder, capsys):
+    assert script.main([]) == 2 and script.main(["none.yml"]) == 2
+    Path("s.yml").write_text("a: [")
+    assert script.main(["s.yml"]) == 2
+    write("grid", {}, program="nowhere.py")
+    assert script.main(["s.yml"]) == 2
+    write("grid", {"min_replay_size": {"value": 5}})
+    assert script.main(["s.yml"]) == 1
+    write("grid", {"batch_size": {"value": 4}})
+    assert script.main(["s.yml"]) == 2
+    words = ["Name a sweep file", "cannot be read: No such file", "no YAML in line", "no program nowhere.py"]
+    words += ["No run finished", "holds a sweep over something else"]
+    assert all(word in line for word, line in zip(words, capsys.readouterr().err.splitlines(), strict=True))
