@@ -142,7 +142,7 @@ def chain_batch(key, size, terminal):
 @pytest.mark.parametrize("name", Q_AGENTS)
 def test_values_of_a_chain_are_known(name, terminal):
     spec = Spec(2, 2, 1, (0, 1), 0.5, goal_reach_thresh=0.5)
-    flags = {"disable_entropy_actor": True} if name == "sac" else {}
+    flags = {"disable_entropy_actor": True} if name == "sac" else {"saturation_penalty": 0.0}
     rates = {"policy_lr": 1e-3, "critic_lr": 1e-3, "tau": 0.1}
     agent = make(name, spec, use_her=True, her_ratio=0.5, h_dim=64, **rates, **flags)
 
@@ -287,6 +287,6 @@ def test_vmap_over_seeds_equals_each_alone(name, batch):
 
 def test_sac_and_td3_share_the_flags_of_q_learning():
     names = {name: {field.name for field in dataclasses.fields(AGENTS[name].config)} for name in Q_AGENTS}
-    own = {"sac": {"alpha_lr", "disable_entropy_actor", "target_entropy_scale"}}
+    own = {"sac": {"alpha_init", "alpha_lr", "disable_entropy_actor", "target_entropy_scale"}}
     own["td3"] = {"policy_delay", "target_noise", "noise_clip", "exploration_noise", "saturation_penalty"}
     assert names["sac"] - own["sac"] == names["td3"] - own["td3"]
