@@ -142,7 +142,7 @@ def chain_batch(key, size, terminal):
 @pytest.mark.parametrize("name", Q_AGENTS)
 def test_values_of_a_chain_are_known(name, terminal):
     spec = Spec(2, 2, 1, (0, 1), 0.5, goal_reach_thresh=0.5)
-    flags = {"disable_entropy_actor": True} if name == "sac" else {"saturation_penalty": 0.0}
+    flags = {"disable_entropy_actor": True} if name == "sac" else {"saturation_penalty": 0.0, "target_noise": 0.05}
     rates = {"policy_lr": 1e-3, "critic_lr": 1e-3, "tau": 0.1}
     agent = make(name, spec, use_her=True, her_ratio=0.5, h_dim=64, **rates, **flags)
 
