@@ -50,14 +50,14 @@ class Actor(nn.Module):
 
 
 class DeterministicActor(nn.Module):
-    """(state [..., S], goal [..., G]) -> action [..., A]."""
+    """(state [..., S], goal [..., G]) -> [..., A], the action before tanh."""
 
     mlp: Callable[..., MLP]
     action_size: int
 
     @nn.compact
     def __call__(self, state: Array, goal: Array) -> Array:
-        return jnp.tanh(self.mlp(self.action_size)(jnp.concatenate([state, goal], axis=-1)))
+        return self.mlp(self.action_size)(jnp.concatenate([state, goal], axis=-1))
 
 
 def sample_action(mean: Array, log_std: Array, key: Array) -> tuple[Array, Array]:

@@ -142,7 +142,7 @@ def chain_batch(key, size, terminal):
 @pytest.mark.parametrize("name", Q_AGENTS)
 def test_values_of_a_chain_are_known(name, terminal):
     spec = Spec(2, 2, 1, (0, 1), 0.5, goal_reach_thresh=0.5)
-    flags = {"disable_entropy_actor": True} if name == "sac" else {}
+    flags = {"disable_entropy_actor": True} if name == "sac" else {"saturation_penalty": 0.0, "target_noise": 0.05}
     rates = {"policy_lr": 1e-3, "critic_lr": 1e-3, "tau": 0.1}
     agent = make(name, spec, use_her=True, her_ratio=0.5, h_dim=64, **rates, **flags)
 
@@ -239,6 +239,15 @@ def test_actor_and_targets_move_once_per_delay(delay, batch):
     assert moved == {"actor": due, "critic": [True] * 6, "slow actor": due, "slow critic": due}
 
 
+def test_saturation_penalty(batch):
+    """The loss of the actor with and without the penalty differs by the weighted mean of squares before tanh."""
+    without, weighted = (make("td3", h_dim=8, policy_delay=1, saturation_penalty=weight) for weight in (0.0, 3.0))
+    state, key = without.init(jax.random.PRNGKey(0)), jax.random.PRNGKey(1)
+    losses = [jax.jit(agent.update)(state, batch, key)[1]["actor_loss"] for agent in (without, weighted)]
+    before_tanh = np.arctanh(np.asarray(without.mode(state, batch.state, batch.goal), float))
+    np.testing.assert_allclose(losses[1] - losses[0], 3 * np.mean(before_tanh**2), rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["td3", "gcbc"])
 def test_exploration_noise(name):
     agent = make(name, h_dim=8, exploration_noise=0.3)
@@ -278,6 +287,6 @@ def test_vmap_over_seeds_equals_each_alone(name, batch):
 
 def test_sac_and_td3_share_the_flags_of_q_learning():
     names = {name: {field.name for field in dataclasses.fields(AGENTS[name].config)} for name in Q_AGENTS}
-    own = {"sac": {"alpha_lr", "disable_entropy_actor", "target_entropy_scale"}}
-    own["td3"] = {"policy_delay", "target_noise", "noise_clip", "exploration_noise"}
+    own = {"sac": {"alpha_init", "alpha_lr", "disable_entropy_actor", "target_entropy_scale"}}
+    own["td3"] = {"policy_delay", "target_noise", "noise_clip", "exploration_noise", "saturation_penalty"}
     assert names["sac"] - own["sac"] == names["td3"] - own["td3"]

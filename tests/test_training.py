@@ -187,16 +187,32 @@ def test_a_loss_that_is_not_finite_stops_the_run(run, capsys):
     assert "there is no checkpoint before it" in error
 
 
-def test_seeds_of_one_program_equal_single_runs(run):
-    assert run("--num_seeds", "2", "--seed", "3") == 0
-    assert run("--seed", "4") == 0
-    together, alone = rows("runs/toy_crl_s4"), rows("runs/toy_crl_s4-2")
+@pytest.mark.parametrize(
+    ("agent", "flags"),
+    [("crl", toy.TINY), ("sac", [*toy.BASELINE, "--use_her"]), ("td3", [*toy.BASELINE, "--use_her"])],
+)
+def test_seeds_of_one_program_equal_single_runs(agent, flags, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = [*flags, "--agent", agent, "--exp_name", "x"]
+    assert training.main([*flags, "--num_seeds", "2", "--seed", "3"]) == 0
+    assert training.main([*flags, "--seed", "4"]) == 0
+    together, alone = rows("runs/x_s4"), rows("runs/x_s4-2")
     assert together[0].keys() == alone[0].keys()
     for name, value in alone[0].items():  # later, float32 reordering may grow
         np.testing.assert_allclose(float(together[0][name]), float(value), rtol=1e-4, atol=1e-4, err_msg=name)
-    assert rows("runs/toy_crl_s3")[0] != together[0]
-    config = json.loads(Path("runs/toy_crl_s4/config.json").read_text())["flags"]
+    assert rows("runs/x_s3")[0] != together[0]
+    config = json.loads(Path("runs/x_s4/config.json").read_text())["flags"]
     assert (config["seed"], config["num_seeds"]) == (4, 1)
+
+
+def test_an_agent_chooses_its_law_of_goals(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    losses = []
+    for strategy in ("uniform", "goal_law"):
+        flags = ["--agent", "gcbc", "--discounting", "0.1", "--her_strategy", strategy, "--exp_name", strategy]
+        assert training.main([*toy.BASELINE, *flags]) == 0
+        losses.append(rows(f"runs/{strategy}_s0")[0]["training/actor_loss"])
+    assert losses[0] != losses[1]
 
 
 def test_seeds_are_resumed_together_and_alone(run):

@@ -69,3 +69,4 @@ TINY = [
     *("--min_replay_size", "10", "--max_replay_size", "40", "--batch_size", "8", "--vis_length", "0"),
     *("--num_timesteps", "120", "--num_evals", "3", "--h_dim", "8", "--n_hidden", "1", "--repr_dim", "4"),
 ]
+BASELINE = TINY[: TINY.index("--repr_dim")]  # for agents without representations

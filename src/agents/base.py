@@ -197,7 +197,7 @@ def noisy_policy(actor: DeterministicActor, noise: float) -> tuple[Callable, Cal
     """As `gaussian_policy`, of a deterministic actor that explores with Gaussian noise of this standard deviation."""
 
     def mode(agent, state, goal):
-        return actor.apply(agent.params["actor"], state, goal)
+        return jnp.tanh(actor.apply(agent.params["actor"], state, goal))
 
     def act(agent, state, goal, key):
         action = mode(agent, state, goal)

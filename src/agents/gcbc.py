@@ -32,7 +32,7 @@ def make(config: GCBCConfig, spec: Spec) -> Agent:
 
     def loss(params, batch):
         """Squared error, mean over the batch, summed over the action: maximum likelihood for noise of a fixed size."""
-        action = actor.apply(params["actor"], batch.state, spec.goal_of(batch.future_state))
+        action = jnp.tanh(actor.apply(params["actor"], batch.state, spec.goal_of(batch.future_state)))
         return jnp.mean(jnp.sum((action - batch.action) ** 2, axis=-1))
 
     def update(agent, batch, key):

@@ -13,7 +13,7 @@ from src.types import Array, Batch, Spec
 
 @dataclasses.dataclass(frozen=True)
 class QConfig(HindsightConfig, PolicyConfig):
-    """Learning rates and tau of SAC (arXiv 1812.05905, appendix D); the same tau in TD3 (arXiv 1802.09477, 6.1)."""
+    """Learning rates and tau of SAC (arXiv 1812.05905, appendix D); TD3 has the same tau (arXiv 1802.09477, 6.1)."""
 
     critic_lr: float = flag(3e-4, "learning rate of the critics", above=0)
     tau: float = flag(0.005, "how far a target network moves towards its network in one update", above=0, high=1)

@@ -37,7 +37,7 @@ def make(config: SACConfig, spec: Spec) -> Agent:
         params = {
             "actor": actor.init(actor_key, jnp.zeros(spec.state_size), jnp.zeros(spec.goal_size)),
             "critic": critic.init(critic_key),
-            "log_alpha": jnp.zeros(()),
+            "log_alpha": jnp.log(jnp.float32(config.alpha_init)),
         }
         return SACState(params, params["critic"], optimizer.init(params))
 

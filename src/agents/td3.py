@@ -17,11 +17,16 @@ from src.types import Agent, Array, Batch, Spec
 
 @dataclasses.dataclass(frozen=True)
 class TD3Config(QConfig, NoisyConfig):
-    """Delay and smoothing of the paper, section 6.1; its exploration noise is 0.1, for rewards that are dense."""
+    """Learning rates, delay and smoothing of the paper, 6.1; its exploration noise is 0.1, for dense rewards."""
 
+    policy_lr: float = flag(1e-3, "learning rate of the actor", above=0)
+    critic_lr: float = flag(1e-3, "learning rate of the critics", above=0)
     policy_delay: int = flag(2, "updates of the critics per update of the actor and of the target networks", low=1)
     target_noise: float = flag(0.2, "standard deviation of the noise on actions of the target policy", low=0)
     noise_clip: float = flag(0.5, "largest noise on actions of the target policy", low=0)
+    # Not of TD3 but of HER (arXiv 1707.01495, appendix A). Without it the actor saturates: on reacher, --use_her, 600k
+    # steps, seed 0, 62% of the episodes reached the goal with 0, and all with 1.
+    saturation_penalty: float = flag(1.0, "weight of the mean squared actions before tanh in the actor's loss", low=0)
 
 
 class TD3State(NamedTuple):
@@ -51,7 +56,7 @@ def make(config: TD3Config, spec: Spec) -> Agent:
 
         Equations 14 and 15 of the paper.
         """
-        action = actor.apply(target["actor"], batch.next_state, batch.goal)
+        action = jnp.tanh(actor.apply(target["actor"], batch.next_state, batch.goal))
         noise = config.target_noise * jax.random.normal(key, action.shape)
         action = jnp.clip(action + jnp.clip(noise, -config.noise_clip, config.noise_clip), -1, 1)
         return critic.lower(target["critic"], batch.next_state, batch.goal, action)
@@ -68,8 +73,10 @@ def make(config: TD3Config, spec: Spec) -> Agent:
         """The agent after an update of the actor and of the target networks."""
 
         def loss(params):
-            action = actor.apply(params, batch.state, batch.goal)
-            return -jnp.mean(critic.values(agent.params["critic"][:1], batch.state, batch.goal, action)[0])
+            before_tanh = actor.apply(params, batch.state, batch.goal)
+            first = agent.params["critic"][:1]
+            (value,) = critic.values(first, batch.state, batch.goal, jnp.tanh(before_tanh))
+            return config.saturation_penalty * jnp.mean(before_tanh**2) - jnp.mean(value)
 
         actor_loss, gradients = jax.value_and_grad(loss)(agent.params["actor"])
         agent = descend(agent, "actor", gradients)
