@@ -1,14 +1,11 @@
 """Energies, which score pairs of representations, and contrastive losses, which train the matrix of these scores.
 
-A new one is a function and a decorator; its name is then a valid choice wherever one of the registry is:
+A new one is a function and a decorator (`@CONTRASTIVE_LOSSES.register("name")` for a loss); its name is then a valid
+choice wherever one of the registry is:
 
     @energy("l4")
     def l4(x, y):
         return -jnp.sum((x - y) ** 4, axis=-1)
-
-    @CONTRASTIVE_LOSSES.register("margin")
-    def margin(logits):
-        return jnp.mean(jax.nn.relu(1 + logits - positives(logits)[:, None]))
 """
 
 import dataclasses
@@ -49,6 +46,10 @@ class Energy:
     between: Callable[..., Array]
     matrix: Callable[..., Array]
     init: float | None = None
+
+    def init_param(self) -> Array | None:
+        """The learned parameter at the start, None if there is none."""
+        return None if self.init is None else jnp.float32(self.init)
 
     def __call__(self, x: Array, y: Array, param: Array | float | None = None) -> Array:
         """Energies of corresponding x and y, [..., D] x [..., D] -> [...]; ValueError on any other shapes."""

@@ -123,11 +123,27 @@ def require_repr_dim(repr_dim: int, similarity: Callable[[Array, Array], Array])
         raise FlagError(f"--repr_dim is {repr_dim}: {error}") from None
 
 
+def entropy_optimizer(policy_lr: float, critic_lr: float, alpha_lr: float) -> optax.GradientTransformation:
+    """Adam for parameters {actor, critic, log_alpha}, each with its learning rate."""
+    adam = {"actor": optax.adam(policy_lr), "critic": optax.adam(critic_lr), "log_alpha": optax.adam(alpha_lr)}
+    return optax.partition(adam, {name: name for name in adam})
+
+
+def state_action(state: Array, action: Array) -> Array:
+    """What encoders of state-action pairs see, [..., S + A]."""
+    return jnp.concatenate([state, action], axis=-1)
+
+
+def distance_metrics(distances: Array) -> Metrics:
+    """Of a matrix [B, B] of distances whose diagonal belongs to positives."""
+    return {"distance_pos": jnp.mean(jnp.diagonal(distances)), "distance_mean": jnp.mean(distances)}
+
+
 class Critic(NamedTuple):
     """What an agent brings to `actor_critic`. Goals G are whatever pytree the agent keeps of them, leaves [B, ...]."""
 
     init: Callable[[Iterator[Array]], Any]  # (fresh keys, one per network) -> parameters
-    loss: Callable[[Any, Batch, Array], tuple[Array, Any, Metrics]]  # (parameters, batch, key) -> loss [], G, metrics
+    loss: Callable[[Any, Batch], tuple[Array, Any, Metrics]]  # (parameters, batch) -> loss [], G, metrics
     goals: Callable[[Any, Array, Array], Any]  # (parameters, future_state [B, S], future_action [B, A]) -> G
     value: Callable[[Any, Array, Array, Any], Array]  # (parameters, state [B, S], action [B, A], G) -> [B], to maximise
 
@@ -143,9 +159,7 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic) -> Agent:
     The actor is trained on goals achieved later in the same episode (`random_goals` of them from another sample).
     """
     actor = Actor(config.mlp, spec.action_size)
-    adam = {"actor": optax.adam(config.policy_lr), "critic": optax.adam(config.critic_lr)}
-    adam["log_alpha"] = optax.adam(config.alpha_lr)
-    optimizer = optax.partition(adam, {name: name for name in adam})
+    optimizer = entropy_optimizer(config.policy_lr, config.critic_lr, config.alpha_lr)
     pick = partial(actor_goals, random_goals=config.random_goals)
 
     def init(key):
@@ -158,7 +172,7 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic) -> Agent:
         return ActorCriticState(params, optimizer.init(params))
 
     def losses(params, batch: Batch, key):
-        critic_loss, goals, critic_metrics = critic.loss(params["critic"], batch, jax.random.fold_in(key, 1))
+        critic_loss, goals, critic_metrics = critic.loss(params["critic"], batch)
         fixed, wanted = jax.lax.stop_gradient((params["critic"], jax.tree.map(pick, goals)))
         actor_loss, metrics = entropy_actor_loss(
             config,

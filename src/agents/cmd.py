@@ -14,7 +14,9 @@ from src.agents.base import (
     Critic,
     QuasimetricConfig,
     actor_critic,
+    distance_metrics,
     require_repr_dim,
+    state_action,
 )
 from src.flags import flag
 from src.losses import CONTRASTIVE_LOSSES, ENERGIES, contrastive_loss
@@ -32,24 +34,19 @@ class CMD2Config(QuasimetricConfig, ContrastiveConfig):
     distillation_weight: float = flag(1.0, "weight of the distillation", low=0)
 
 
-def joined(state: Array, action: Array) -> Array:
-    """What the encoders of state-action pairs see, [..., S + A]."""
-    return jnp.concatenate([state, action], axis=-1)
-
-
 def goals_of(batch: Batch) -> Array:
     """Goals [B, S + A] as state-action pairs; the actions come from other samples: the goal is the state alone."""
-    return joined(batch.future_state, jnp.roll(batch.future_action, 1, axis=0))
+    return state_action(batch.future_state, jnp.roll(batch.future_action, 1, axis=0))
 
 
 def critic_of(config: QuasimetricConfig, encoder: nn.Module, init: Callable, loss: Callable) -> Critic:
     """The critic whose value is minus the distance between encoded state-action pairs."""
 
     def goals(params, future_state, future_action):
-        return encoder.apply(params["encoder"], joined(future_state, future_action))
+        return encoder.apply(params["encoder"], state_action(future_state, future_action))
 
     def value(params, state, action, targets):
-        source = encoder.apply(params["encoder"], joined(state, action))
+        source = encoder.apply(params["encoder"], state_action(state, action))
         return -config.metric(params["metric"]).between(source, targets)
 
     return Critic(init, loss, goals, value)
@@ -69,15 +66,14 @@ def make(config: CMDConfig, spec: Spec) -> Agent:
             "metric": config.init_metric(),
         }
 
-    def loss(params, batch, key):
+    def loss(params, batch):
         goals = goals_of(batch)
-        sources = encoder.apply(params["encoder"], joined(batch.state, batch.action))
+        sources = encoder.apply(params["encoder"], state_action(batch.state, batch.action))
         targets = encoder.apply(params["encoder"], goals)
         d = config.metric(params["metric"]).pairwise(sources, targets)
         logits = potential.apply(params["potential"], goals).T - d / config.temperature
         total, metrics = contrastive_loss(loss_fn, logits, sources, targets, **config.penalties)
-        metrics |= {"distance_pos": jnp.mean(jnp.diagonal(d)), "distance_mean": jnp.mean(d)}
-        return total, targets, metrics
+        return total, targets, {**metrics, **distance_metrics(d)}
 
     return actor_critic(config, spec, critic_of(config, encoder, init, loss))
 
@@ -86,8 +82,7 @@ def make_two_step(config: CMD2Config, spec: Spec) -> Agent:
     """A contrastive critic f, and a quasimetric that learns the distance f(g, a_g, g) - f(s, a, g) from it."""
     encoder = config.mlp(config.repr_dim)
     energy, loss_fn = ENERGIES[config.energy_fn], CONTRASTIVE_LOSSES[config.contrastive_loss_fn]
-    energy_init = None if energy.init is None else jnp.float32(energy.init)
-    require_repr_dim(config.repr_dim, lambda x, y: energy.pairwise(x, y, energy_init))
+    require_repr_dim(config.repr_dim, lambda x, y: energy.pairwise(x, y, energy.init_param()))
     require_repr_dim(config.repr_dim, config.metric(config.init_metric()).pairwise)
 
     def init(keys):
@@ -95,13 +90,13 @@ def make_two_step(config: CMD2Config, spec: Spec) -> Agent:
         return {
             "phi": encoder.init(next(keys), pair),
             "psi": encoder.init(next(keys), jnp.zeros(spec.goal_size)),
-            "energy": energy_init,
+            "energy": energy.init_param(),
             "encoder": encoder.init(next(keys), pair),
             "metric": config.init_metric(),
         }
 
-    def loss(params, batch, key):
-        here, goals = joined(batch.state, batch.action), goals_of(batch)
+    def loss(params, batch):
+        here, goals = state_action(batch.state, batch.action), goals_of(batch)
         phi, psi = encoder.apply(params["phi"], here), encoder.apply(params["psi"], spec.goal_of(batch.future_state))
         logits = energy.pairwise(phi, psi, params["energy"])
         contrastive, metrics = contrastive_loss(loss_fn, logits, phi, psi, **config.penalties)
@@ -111,8 +106,7 @@ def make_two_step(config: CMD2Config, spec: Spec) -> Agent:
         sources, targets = (encoder.apply(params["encoder"], pair) for pair in (here, goals))
         d = config.metric(params["metric"]).pairwise(sources, targets)
         distillation = jnp.mean((d - taught) ** 2)
-        metrics |= {"contrastive_loss": contrastive, "distillation_loss": distillation}
-        metrics |= {"distance_pos": jnp.mean(jnp.diagonal(d)), "distance_mean": jnp.mean(d)}
+        metrics |= {"contrastive_loss": contrastive, "distillation_loss": distillation, **distance_metrics(d)}
         return contrastive + config.distillation_weight * distillation, targets, metrics
 
     return actor_critic(config, spec, critic_of(config, encoder, init, loss))

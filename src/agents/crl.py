@@ -4,7 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from src.agents.base import AGENTS, Algorithm, ContrastiveConfig, Critic, actor_critic, require_repr_dim
+from src.agents.base import AGENTS, Algorithm, ContrastiveConfig, Critic, actor_critic, require_repr_dim, state_action
 from src.flags import flag
 from src.losses import CONTRASTIVE_LOSSES, ENERGIES, contrastive_loss
 from src.types import Agent, Spec
@@ -19,23 +19,22 @@ def make(config: CRLConfig, spec: Spec) -> Agent:
     encoder = config.mlp(config.repr_dim)
     energy, loss_fn = ENERGIES[config.energy_fn], CONTRASTIVE_LOSSES[config.contrastive_loss_fn]
 
-    energy_init = None if energy.init is None else jnp.float32(energy.init)
-    require_repr_dim(config.repr_dim, lambda x, y: energy.pairwise(x, y, energy_init))
+    require_repr_dim(config.repr_dim, lambda x, y: energy.pairwise(x, y, energy.init_param()))
 
     def phi(params, state, action):
-        return encoder.apply(params["phi"], jnp.concatenate([state, action], axis=-1))
+        return encoder.apply(params["phi"], state_action(state, action))
 
     def init(keys):
         return {
             "phi": encoder.init(next(keys), jnp.zeros(spec.state_size + spec.action_size)),
             "psi": encoder.init(next(keys), jnp.zeros(spec.goal_size)),
-            "energy": energy_init,
+            "energy": energy.init_param(),
         }
 
     def goals(params, future_state, future_action):
         return encoder.apply(params["psi"], spec.goal_of(future_state))
 
-    def loss(params, batch, key):
+    def loss(params, batch):
         sources, targets = phi(params, batch.state, batch.action), goals(params, batch.future_state, None)
         logits = energy.pairwise(sources, targets, params["energy"])
         total, metrics = contrastive_loss(loss_fn, logits, sources, targets, **config.penalties)

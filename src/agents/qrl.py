@@ -5,7 +5,16 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from src.agents.base import AGENTS, ActorConfig, Algorithm, Critic, QuasimetricConfig, actor_critic, require_repr_dim
+from src.agents.base import (
+    AGENTS,
+    ActorConfig,
+    Algorithm,
+    Critic,
+    QuasimetricConfig,
+    actor_critic,
+    require_repr_dim,
+    state_action,
+)
 from src.flags import flag
 from src.types import Agent, Array, Spec
 
@@ -35,7 +44,7 @@ def make(config: QRLConfig, spec: Spec) -> Agent:
     stop = jax.lax.stop_gradient
 
     def dynamics(params, z, action):  # latent of the next state: a residual on top of the present one
-        return z + encoder.apply(params["dynamics"], jnp.concatenate([z, action], axis=-1))
+        return z + encoder.apply(params["dynamics"], state_action(z, action))
 
     def multiplier(params):
         # Adam's steps do not depend on the scale of a gradient, so a factor inside is a factor on the learning rate.
@@ -50,7 +59,7 @@ def make(config: QRLConfig, spec: Spec) -> Agent:
             "multiplier": jnp.float32(raw),
         }
 
-    def loss(params, batch, key):
+    def loss(params, batch):
         between = config.metric(params["metric"]).between
         z, z_next, z_goal = (
             encoder.apply(params["encoder"], state) for state in (batch.state, batch.next_state, batch.future_state)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from src.agents.base import AGENTS, Algorithm, EntropyConfig, entropy_actor_loss, gaussian_policy
+from src.agents.base import AGENTS, Algorithm, EntropyConfig, entropy_actor_loss, entropy_optimizer, gaussian_policy
 from src.agents.q_learning import QConfig, TwinCritic, bellman_target
 from src.networks import Actor, sample_action
 from src.types import Agent, Spec
@@ -28,9 +28,7 @@ class SACState(NamedTuple):
 def make(config: SACConfig, spec: Spec) -> Agent:
     config.check_reward(spec)
     actor, critic = Actor(config.mlp, spec.action_size), TwinCritic(config, spec)
-    adam = {"actor": optax.adam(config.policy_lr), "critic": optax.adam(config.critic_lr)}
-    adam["log_alpha"] = optax.adam(config.alpha_lr)
-    optimizer = optax.partition(adam, {name: name for name in adam})
+    optimizer = entropy_optimizer(config.policy_lr, config.critic_lr, config.alpha_lr)
 
     def init(key):
         actor_key, critic_key = jax.random.split(key)

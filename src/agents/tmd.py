@@ -15,10 +15,13 @@ from src.agents.base import (
     Critic,
     QuasimetricConfig,
     actor_critic,
+    distance_metrics,
     require_repr_dim,
+    state_action,
 )
 from src.flags import flag
 from src.losses import CONTRASTIVE_LOSSES, contrastive_loss
+from src.quasimetrics import Quasimetric
 from src.types import Agent, Array, Batch, Metrics, Spec
 
 
@@ -57,14 +60,46 @@ def weighted_mean(matrix: Array, diagonal: float) -> Array:
     return diagonal * jnp.mean(jnp.diagonal(matrix)) + (1 - diagonal) * jnp.mean(matrix)
 
 
+def consistency(
+    config: TMDConfig, discounting: float, metric: Quasimetric, d: Array, x: Array, s: Array, s_next: Array, y: Array
+) -> tuple[Array, Metrics]:
+    """What ties the distances to the dynamics: action invariance, temporal backup and one step, weighted; and metrics.
+
+    Args:
+      d: [B, B] distances from x to y.
+      x, s, s_next, y: [B, D] representations of (s, a), of s and s' as sources, and of goals.
+    """
+    stop = jax.lax.stop_gradient
+    source = stop(s) if config.stop_invariance == "state" else s
+    target = stop(x) if config.stop_invariance == "action" else x
+    invariance = jnp.mean((metric.between if config.invariance_pairs == "matched" else metric.pairwise)(source, target))
+
+    d_next = metric.pairwise(s_next, y)
+    d_next = stop(d_next) if config.stop_backup else d_next
+    backup = weighted_mean(linex(d, d_next, discounting, config.linex_clip), config.diag_backup)
+
+    step = jnp.mean(linex(metric.between(x, s_next), 0.0, discounting, config.linex_clip))
+
+    middle = jnp.roll(s, 1, axis=0)  # of a random way from x to y
+    detour = metric.between(x, middle) + metric.between(middle, y)
+    loss = config.invariance_weight * invariance + config.step_weight * step + config.zeta * backup
+    return loss, {
+        "invariance_loss": invariance,
+        "step_loss": step,
+        "backup_loss": backup,
+        "triangle_violation": jnp.mean(jax.nn.relu(jnp.diagonal(d) - detour)),
+        "linex_clip_share": jnp.mean(d - d_next > config.linex_clip),
+        **distance_metrics(d),
+    }
+
+
 def make(config: TMDConfig, spec: Spec) -> Agent:
     encoder, potential = config.mlp(config.repr_dim), config.mlp(1)
     loss_fn = CONTRASTIVE_LOSSES[config.contrastive_loss_fn]
     require_repr_dim(config.repr_dim, config.metric(config.init_metric()).pairwise)
-    stop = jax.lax.stop_gradient
 
     def phi(params: dict, state: Array, action: Array) -> Array:
-        return encoder.apply(params["phi"], jnp.concatenate([state, action], axis=-1))
+        return encoder.apply(params["phi"], state_action(state, action))
 
     def init_one(keys: Iterator[Array]) -> dict:
         params = {
@@ -89,43 +124,19 @@ def make(config: TMDConfig, spec: Spec) -> Agent:
 
     def loss_one(params: dict, batch: Batch) -> tuple[Array, Array, Metrics]:
         """Loss of one critic, representations [B, D] of the goals, and metrics."""
-        between, pairwise, _ = config.metric(params["metric"])
+        metric = config.metric(params["metric"])
         x, s = phi(params, batch.state, batch.action), encoder.apply(params["psi_s"], batch.state)
         s_next, y = encoder.apply(params["psi_s"], batch.next_state), goals_one(params, batch.future_state)
 
-        d = pairwise(x, y)
+        d = metric.pairwise(x, y)
         temperature = jnp.exp(params["log_temperature"]) if config.learn_temperature else config.temperature
         logits = -d / temperature
         if config.potential:
             logits += potential.apply(params["potential"], goal_of(batch.future_state)).T
         contrastive, metrics = contrastive_loss(loss_fn, logits, x, y, **config.penalties)
-
-        source = stop(s) if config.stop_invariance == "state" else s
-        target = stop(x) if config.stop_invariance == "action" else x
-        pairs = between if config.invariance_pairs == "matched" else pairwise
-        invariance = jnp.mean(pairs(source, target))
-
-        d_next = pairwise(s_next, y)
-        d_next = stop(d_next) if config.stop_backup else d_next
-        backup = weighted_mean(linex(d, d_next, spec.discounting, config.linex_clip), config.diag_backup)
-
-        step = jnp.mean(linex(between(x, s_next), 0.0, spec.discounting, config.linex_clip))
-
-        middle = jnp.roll(s, 1, axis=0)  # of a random way from x to y
-        direct, detour = jnp.diagonal(d), between(x, middle) + between(middle, y)
-        metrics |= {
-            "contrastive_loss": contrastive,
-            "invariance_loss": invariance,
-            "step_loss": step,
-            "backup_loss": backup,
-            "temperature": jnp.asarray(temperature),
-            "distance_pos": jnp.mean(direct),
-            "distance_mean": jnp.mean(d),
-            "triangle_violation": jnp.mean(jax.nn.relu(direct - detour)),
-            "linex_clip_share": jnp.mean(d - d_next > config.linex_clip),
-        }
-        consistency = config.invariance_weight * invariance + config.step_weight * step + config.zeta * backup
-        return contrastive + consistency, y, metrics
+        tied, tied_metrics = consistency(config, spec.discounting, metric, d, x, s, s_next, y)
+        metrics |= {"contrastive_loss": contrastive, "temperature": jnp.asarray(temperature), **tied_metrics}
+        return contrastive + tied, y, metrics
 
     def init(keys):
         return [init_one(keys) for _ in range(config.critics)]
@@ -135,7 +146,7 @@ def make(config: TMDConfig, spec: Spec) -> Agent:
     def goals(params, future_state, future_action):
         return [goals_one(critic, future_state) for critic in params]
 
-    def loss(params, batch, key):
+    def loss(params, batch):
         losses, targets, metrics = zip(*(loss_one(critic, batch) for critic in params), strict=True)
         return sum(losses), list(targets), jax.tree.map(lambda *values: sum(values) / len(values), *metrics)
 
