@@ -47,7 +47,7 @@ def play(run: Run, state: RunState, episodes: int, seed: int) -> dict[str, np.nd
 
     batch = min(episodes, BATCH)
     keys = jax.random.split(jax.random.PRNGKey(seed), (-(-episodes // batch), batch))
-    play_batch = jax.jit(jax.vmap(episode, in_axes=(None, 0)))
+    play_batch = jax.jit(jax.vmap(episode, in_axes=(None, 0)), compiler_options=run.train.compiler_options)
     console = Console(stderr=True)
     shown = track(keys, "playing", console=console, transient=True, disable=not console.is_terminal)
     batches = [jax.device_get(play_batch(state, key)) for key in shown]

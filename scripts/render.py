@@ -74,7 +74,8 @@ def random_policy(config: RenderConfig) -> tuple[Any, rollout.Recording, str]:
         return rollout.evaluate(env, policy, key, **sizes, recorded=episodes)[1]
 
     key = jax.random.PRNGKey(config.seed or 0)
-    return env, jax.jit(record, compiler_options=RUN_ONCE)(key), f"{config.env_name}   random actions"
+    record = jax.jit(record, compiler_options=RUN_ONCE | env.compiler_options)
+    return env, record(key), f"{config.env_name}   random actions"
 
 
 def trained_policy(config: RenderConfig) -> tuple[Any, rollout.Recording, str]:
@@ -84,7 +85,8 @@ def trained_policy(config: RenderConfig) -> tuple[Any, rollout.Recording, str]:
     if config.seed is not None:
         state = state._replace(key=jax.random.PRNGKey(config.seed))
     caption = f"{run.config.eval_env}   {run.config.agent}   {int(state.env_steps):,} steps"
-    return run.eval_env, run.train.evaluate(state)[1], caption
+    evaluate = jax.jit(run.train.evaluate, compiler_options=run.train.compiler_options)
+    return run.eval_env, evaluate(state)[1], caption
 
 
 def main(argv: Sequence[str]) -> int:

@@ -66,6 +66,7 @@ class Train(NamedTuple):
     # (state of one seed, states [B, S], future states [B, S]) -> [B], how near the critic thinks each future is to an
     # agent that acts for it; None where the agent has no such critic.
     score: Callable[[RunState, Array, Array], Array] | None
+    compiler_options: dict[str, Any]  # what XLA must be told when it compiles any of these
 
 
 def forget_metrics(state: RunState) -> RunState:
@@ -199,6 +200,7 @@ def make_train(env: Any, eval_env: Any, agent: Agent, sizes: Sizes, normalize: b
         fit=jax.jit(fit, donate_argnums=0),
         evaluate=jax.jit(evaluate),
         score=jax.jit(score) if agent.score else None,
+        compiler_options=env.compiler_options,
     )
 
 
@@ -208,12 +210,12 @@ def compile_train(train: Train, key: Array) -> Train:
     count = jax.ShapeDtypeStruct((), jnp.int32)
     with ThreadPoolExecutor() as pool:  # one is traced while others compile
 
-        def start(options: dict | None, function: Callable, *args: Any) -> Future:
-            return pool.submit(function.lower(*args).compile, options)
+        def start(options: dict, function: Callable, *args: Any) -> Future:
+            return pool.submit(function.lower(*args).compile, options | train.compiler_options)
 
         compiled = [
-            start(None, train.advance, state, count, count),
-            start(None, train.evaluate, state),
+            start({}, train.advance, state, count, count),
+            start({}, train.evaluate, state),
             start(RUN_ONCE, train.init, key),
             start(RUN_ONCE, train.fit, state),
         ]
