@@ -1,6 +1,7 @@
 """Arm: its kinematics, that it stays over its table, its goal and start laws, and that scripts solve its tasks."""
 
 import itertools
+from importlib.metadata import version
 
 import jax
 import mujoco
@@ -12,6 +13,9 @@ from env_helpers import draw, is_uniform, keys
 from envs import create_env
 from envs.arm import HIGH, LOW
 from envs.panda import ARM, CUBE, GRASP_POINT
+from src.train import compile_train
+from tests import toy
+from utils import make_run, read_flags
 
 CUBE_TASKS = ["arm_grasp", "arm_push_easy", "arm_push_hard", "arm_binpick_easy", "arm_binpick_hard"]
 # As Franka publishes them: (a, alpha / quarter turn, d) of each joint in Craig's convention, lengths in metres.
@@ -261,3 +265,18 @@ def test_arm_carries_a_cube_into_the_other_bin(env_functions):
     _, trace = play(env_functions, "arm_binpick_hard", script)
     assert trace.metrics["success"][-1].all()
     np.testing.assert_allclose(trace.obs[-1, :, 2], CUBE, atol=0.005)  # it lies on the floor of the bin
+
+
+@pytest.mark.skipif(not version("jaxlib").startswith("0.10."), reason="only jaxlib 0.10 needs it")
+@pytest.mark.parametrize("name, backend, needed", [("arm_reach", None, True), ("cheetah", "spring", False)])
+def test_mjx_is_compiled_without_the_fusions_that_repeat_a_chain(name, backend, needed):
+    options = create_env(name, backend).compiler_options
+    assert options == ({"xla_cpu_use_fusion_emitters": False} if needed and jax.default_backend() == "cpu" else {})
+
+
+def test_training_is_compiled_with_the_options_of_the_environment():
+    toy.register()
+    train = make_run(*read_flags(toy.TINY)).train
+    assert train.compiler_options == {}
+    with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
+        compile_train(train._replace(compiler_options={"no_such_option": True}), jax.random.PRNGKey(0))

@@ -1,6 +1,6 @@
 """A small environment without physics, registered as `toy`, for tests of what surrounds an environment."""
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ class Toy(Env):
     observation_size, action_size = 4, 2
     episode_length, num_timesteps, normalize_observations = 10, 4000, True
     dt = 0.1
+    compiler_options: ClassVar = {}
 
     def __init__(self, backend=None, dense_reward=False, speed=0.3):
         if backend not in (None, "spring", "mjx"):
