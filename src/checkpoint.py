@@ -42,13 +42,23 @@ def checksum(tree: Any) -> int:
     return crc
 
 
+def storable(tree: Any) -> Any:
+    """The tree with a scalar in place of every array without entries (MJX has some), which Orbax refuses to write."""
+    return jax.tree.map(lambda leaf: leaf if leaf.size else np.zeros((), leaf.dtype), tree)
+
+
+def complete(tree: Any, template: Any) -> Any:
+    """What `storable` was given, from what it returned; template: leaves of the same shapes."""
+    return jax.tree.map(lambda leaf, like: leaf if like.size else np.zeros(like.shape, like.dtype), tree, template)
+
+
 def save(saver: "ocp.CheckpointManager", state: RunState) -> None:
     """Starts to write the state under its number of environment steps; the state may be donated afterwards."""
     import orbax.checkpoint as ocp
 
     step = int(state.env_steps)
     if step not in saver.all_steps():
-        tree = jax.tree.map(np.array, state._asdict())  # copies: the arrays themselves may be donated
+        tree = storable(jax.tree.map(np.array, state._asdict()))  # copies: the arrays themselves may be donated
         items = {"state": ocp.args.StandardSave(tree), "checksum": ocp.args.JsonSave({"crc32": checksum(tree)})}
         saver.save(step, args=ocp.args.Composite(**items))
 
@@ -87,7 +97,7 @@ def restore(directory: Path, template: RunState, at_most: int | None = None) -> 
     """
     import orbax.checkpoint as ocp
 
-    wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, template._asdict())
+    wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, storable(template._asdict()))
     items = ocp.args.Composite(state=ocp.args.StandardRestore(wanted), checksum=ocp.args.JsonRestore())
     for step in steps(directory):
         if at_most is not None and step > at_most:
@@ -101,7 +111,7 @@ def restore(directory: Path, template: RunState, at_most: int | None = None) -> 
                     )
                 restored = reader.restore(step, args=items)
                 if checksum(restored["state"]) == restored["checksum"]["crc32"]:
-                    return RunState(**restored["state"])
+                    return complete(RunState(**restored["state"]), template)
                 reason = "its checksum does not match"
             except NoCheckpointError:
                 raise

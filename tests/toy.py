@@ -11,6 +11,7 @@ from envs.base import ENVS
 
 class Pipeline(NamedTuple):
     q: jax.Array
+    act: jax.Array  # without entries, as MJX has it for most models
 
 
 class Toy(Env):
@@ -39,7 +40,7 @@ class Toy(Env):
         done = (jnp.abs(position[0]) > 1.5).astype(jnp.float32)
         zero = jnp.zeros(())
         return State(
-            Pipeline(position),
+            Pipeline(position, jnp.zeros(0)),
             jnp.concatenate([position, goal]),
             zero if start else reward,
             zero if start else done,
