@@ -71,7 +71,8 @@ class Part:
 def end_to_end(run: Run, key: jax.Array) -> Part:
     """Training after the prefill; a round is an unroll with its updates."""
     sizes, updates = run.sizes, np.int32(run.sizes.updates_per_unroll)
-    part = Part(run.train.advance, run.train.init(key), sizes.steps_per_unroll, updates)
+    advance = jax.jit(run.train.advance, donate_argnums=0, compiler_options=run.env.compiler_options)
+    part = Part(advance, run.train.init(key), sizes.steps_per_unroll, updates)
     part.state = run.train.fit(part.advance(part.state, np.int32(sizes.prefill_unrolls), np.int32(0)))
     return part
 
@@ -138,7 +139,7 @@ def loop(run: Run, step: Callable, carry: Any, key: jax.Array, work: int) -> Par
 
     advance = per_seed(run, lambda state, rounds: jax.lax.fori_loop(0, rounds, body, state), (0, None))
     state = jax.tree.map(jnp.copy, (carry, output, key))  # others use the originals, and these are donated
-    return Part(jax.jit(advance, donate_argnums=0), state, work)
+    return Part(jax.jit(advance, donate_argnums=0, compiler_options=run.env.compiler_options), state, work)
 
 
 def per_seed(run: Run, function: Callable, in_axes: Any = 0) -> Callable:

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Draws imgs/envs/NAME.png of every environment and imgs/grid.png of all, and writes their table into README.md."""
+"""Draws imgs/envs/NAME.png of every environment and imgs/grid.png of all, and writes their tables into README.md."""
 
 import json
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from envs import ENVS, create_env
 from src import render, scene
 
 ROOT = Path(__file__).resolve().parents[1]
-START, END = "<!-- environments: made by scripts/gallery.py -->\n", "<!-- end of environments -->\n"
+MARKS = "<!-- {}: made by scripts/gallery.py -->\n", "<!-- end of {} -->\n"  # around a table in the README
 DRAWS = 16
 TILE, GAP, TEXT = (240, 180), 8, 30  # pixels of the grid: a picture, between two, for the name below
 COLUMNS = ("", "name", "task", "state, goal, action", "at the goal within", "episode, budget", "backends", "steps/s")
+COMPARISON = ("name", "backend", "environments", "steps/s", "Brax's own", "ratio")
 
 
 def still(env: Any) -> scene.Film:
@@ -65,16 +66,44 @@ def save_png(picture: Image.Image, path: Path) -> None:
     picture.quantize(palette=render.palette_of([picture]), dither=Image.Dither.NONE).save(path, optimize=True)
 
 
+def measured() -> list[tuple[str, list[dict[str, Any]]]]:
+    """(device, results) of every `benchmark.py --all_envs` in benchmarks/."""
+    files = [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks").glob("environments_*.json"))]
+    return [(re.sub(r"^\d+ x | \((gpu|cpu)\)$", "", file["machine"]["device"]), file["results"]) for file in files]
+
+
 def speeds() -> dict[tuple[str, str], str]:
-    """(environment, backend) -> environment steps per second and device, from benchmarks/."""
-    found = {}
-    for path in sorted((ROOT / "benchmarks").glob("*.json")):
-        content = json.loads(path.read_text())
-        device = re.sub(r"^\d+ x | \((gpu|cpu)\)$", "", content["machine"]["device"])
-        for result in content["results"]:
-            key = result["flags"]["env_name"], result["flags"]["backend"]
-            found.setdefault(key, []).append(f"{result['env_only']['median']:,.0f} ({device})")
-    return {key: ", ".join(values) for key, values in found.items()}
+    """(environment, backend) -> environment steps per second for each number of environments, and device."""
+    words = {}
+    for device, results in measured():
+        rates = {}
+        for result in results:
+            key = result["env_name"], result["backend"]
+            rates.setdefault(key, []).append(f"{result['steps']['median']:,.0f}")
+        for key, numbers in rates.items():
+            words.setdefault(key, []).append(f"{' / '.join(numbers)} ({device})")
+    return {key: ", ".join(devices) for key, devices in words.items()}
+
+
+def comparison() -> str:
+    """The table of environments that Brax has too in Markdown: speed against Brax's own, from benchmarks/."""
+    rows = [
+        [
+            f"`{result['env_name']}`",
+            result["backend"],
+            f"{result['num_envs']} ({device})",
+            *(f"{result[part]['median']:,.0f}" for part in ("steps", "brax")),
+            "{median:.2f} ({min:.2f} to {max:.2f})".format(**result["ratio"]),
+        ]
+        for device, results in measured()
+        for result in results
+        if "brax" in result
+    ]
+    return markdown(COMPARISON, rows)
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in [columns, ["---"] * len(columns), *rows])
 
 
 def row(name: str, env: Any, steps_per_second: str) -> list[str]:
@@ -96,16 +125,19 @@ def row(name: str, env: Any, steps_per_second: str) -> list[str]:
 def table(envs: Mapping[str, Any]) -> str:
     """The table of environments in Markdown; backends have the default first, and its speed."""
     known = speeds()
-    rows = [row(name, env, known.get((name, env.backends[0]), "")) for name, env in envs.items()]
-    return "".join("| " + " | ".join(cells) + " |\n" for cells in [COLUMNS, ["---"] * len(COLUMNS), *rows])
+    return markdown(COLUMNS, [row(name, env, known.get((name, env.backends[0]), "")) for name, env in envs.items()])
 
 
 def main() -> int:
     """Returns the exit code."""
     envs = {name: create_env(name) for name in ENVS}
     readme = ROOT / "README.md"
-    before, rest = readme.read_text().split(START)
-    readme.write_text(before + START + table(envs) + END + rest.split(END)[1])
+    text = readme.read_text()
+    for name, content in {"environments": table(envs), "speeds": comparison()}.items():
+        start, end = (mark.format(name) for mark in MARKS)
+        before, rest = text.split(start)
+        text = before + start + content + end + rest.split(end)[1]
+    readme.write_text(text)
     try:
         save_pictures(envs)
     except scene.RenderError as error:

@@ -12,7 +12,8 @@ NAMES = [name for name in ENVS if not name.startswith("toy")]
 
 def test_table_in_the_readme_is_up_to_date(env_of):
     readme = (gallery.ROOT / "README.md").read_text()
-    written = readme.split(gallery.START)[1].split(gallery.END)[0]
+    start, end = (mark.format("environments") for mark in gallery.MARKS)
+    written = readme.split(start)[1].split(end)[0]
 
     def without_speeds(table):
         return [line.rsplit(" | ", 1)[0] for line in table.splitlines()]
@@ -31,13 +32,18 @@ def test_every_environment_has_a_picture():
 
 
 def test_speeds_are_read_from_benchmarks(tmp_path, monkeypatch):
-    result = {"flags": {"env_name": "ant", "backend": "spring"}, "env_only": {"median": 12345.6}}
+    ratio = {"median": 0.987, "min": 0.9, "max": 1.1}
+    ant = {"env_name": "ant", "backend": "spring", "num_envs": 64, "steps": {"median": 12345.6}}
+    results = [{**ant, "brax": {"median": 12500}, "ratio": ratio}, {**ant, "num_envs": 512, "steps": {"median": 20000}}]
     (tmp_path / "benchmarks").mkdir()
-    for name, device in (("a", "2 x cpu (cpu)"), ("b", "1 x NVIDIA H100 80GB HBM3 (gpu)")):
-        content = {"machine": {"device": device}, "results": [result]}
-        (tmp_path / "benchmarks" / f"{name}.json").write_text(json.dumps(content))
+    for name, device in (("cpu", "2 x cpu (cpu)"), ("h100", "1 x NVIDIA H100 80GB HBM3 (gpu)")):
+        content = {"machine": {"device": device}, "results": results}
+        (tmp_path / "benchmarks" / f"environments_{name}.json").write_text(json.dumps(content))
     monkeypatch.setattr(gallery, "ROOT", tmp_path)
-    assert gallery.speeds() == {("ant", "spring"): "12,346 (cpu), 12,346 (NVIDIA H100 80GB HBM3)"}
+    words = "12,346 / 20,000 (cpu), 12,346 / 20,000 (NVIDIA H100 80GB HBM3)"
+    assert gallery.speeds() == {("ant", "spring"): words}
+    compared = gallery.comparison().splitlines()
+    assert compared[2] == "| `ant` | spring | 64 (cpu) | 12,346 | 12,500 | 0.99 (0.90 to 1.10) |" and len(compared) == 4
 
 
 def test_gallery_is_drawn(env_of, opengl, tmp_path, monkeypatch):
