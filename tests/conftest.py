@@ -39,6 +39,15 @@ class EnvFunctions(NamedTuple):
     run: Callable  # (states, actions [STEPS, NUM_ENVS, A]) -> (states after, trace [STEPS, NUM_ENVS] without physics)
 
 
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Prints what tests recorded as lines of a table."""
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]
+    lines = sorted(value for report in reports for name, value in report.user_properties if name == "table")
+    if lines:
+        terminalreporter.section("table")
+        terminalreporter.write_line("\n".join(lines))
+
+
 @pytest.fixture(scope="session")
 def env_functions() -> Callable[..., EnvFunctions]:
     """(name, backend=None) -> EnvFunctions, made once per session."""

@@ -51,7 +51,7 @@ every_body = pytest.mark.parametrize("name", ONE_OF_EACH_BODY)
 PAIRS = [
     *(pytest.param(*param.values, None, marks=param.marks) for param in ONE_OF_EACH_BODY),
     *(
-        pytest.param(name, backend, marks=() if name == "simple_u_maze" else pytest.mark.slow, id=f"{name}-{backend}")
+        pytest.param(name, backend, marks=() if name == "simple_u_maze" else pytest.mark.table, id=f"{name}-{backend}")
         for name, backend in ADVERTISED
         if name in FIRST and backend != CLASSES[name].backends[0]
     ),
@@ -107,7 +107,7 @@ def test_random_steps_stay_finite(env_functions, name, backend):
 
 @pytest.mark.table
 @pytest.mark.parametrize("name, backend", ADVERTISED)
-def test_backend_is_supported(name, backend, capsys):
+def test_backend_is_supported(name, backend, record_property):
     """A backend counts as supported if 64 environments stay finite for 1,000 random steps, as training takes them."""
     env, started = create_env(name, backend), time.perf_counter()
 
@@ -120,8 +120,8 @@ def test_backend_is_supported(name, backend, capsys):
         return jnp.isfinite(rows.state).all(axis=(1, 2)) & jnp.isfinite(rows.reward).all(axis=1)
 
     steps = int(np.cumprod(jax.jit(run)(jax.random.key(0))).sum())
-    with capsys.disabled():
-        print(f"\n{name} on {backend}: finite for {steps} steps, {time.perf_counter() - started:.0f} s")
+    seconds = time.perf_counter() - started
+    record_property("table", f"{name:<24}{backend:<14}finite for {steps:>5} steps{seconds:>8.0f} s")
     assert steps == 1000
 
 
