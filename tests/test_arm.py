@@ -277,6 +277,6 @@ def test_mjx_is_compiled_without_the_fusions_that_repeat_a_chain(name, backend, 
 def test_training_is_compiled_with_the_options_of_the_environment():
     toy.register()
     train = make_run(*read_flags(toy.TINY)).train
-    assert train.compiler_options == {}
+    assert train.compiler_options == toy.Toy.compiler_options
     with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
         compile_train(train._replace(compiler_options={"no_such_option": True}), jax.random.PRNGKey(0))

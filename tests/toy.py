@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from brax.envs.base import Env, State
 
 from envs.base import ENVS
+from src.train import RUN_ONCE
 
 
 class Pipeline(NamedTuple):
@@ -21,7 +22,7 @@ class Toy(Env):
     observation_size, action_size = 4, 2
     episode_length, num_timesteps, normalize_observations = 10, 4000, True
     dt = 0.1
-    compiler_options: ClassVar = {}
+    compiler_options: ClassVar = RUN_ONCE
 
     def __init__(self, backend=None, dense_reward=False, speed=0.3):
         if backend not in (None, "spring", "mjx"):
