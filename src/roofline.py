@@ -20,6 +20,7 @@ MARKS = {"jit(step_all)": "physics", "jit(reset_all)": "fresh starts", "jit(upda
 # What has no mark belongs to the loop that it is in, and outside both loops goals are drawn and rows stored.
 POLICY, DRAWS = "policy and rows", "draws and buffer"
 PHASES = (*MARKS.values(), POLICY, DRAWS)
+ALONE = ("physics", "updates")  # the phases that are measured by themselves
 CONTROL = {"while", "call", "conditional", "parameter", "constant", "tuple", "get-tuple-element", "bitcast"}  # no work
 SQUARE, COPIED = 2048, 2**26  # matrix size and vector length at which the machine's own limits are measured
 
@@ -69,13 +70,13 @@ class Program:
             for called in instruction.calls:
                 yield from self._below(called)
 
-    def _loop(self, body: str, around: str) -> str:
+    def _loop(self, body: str) -> str:
         """What the unmarked instructions of a loop's body belong to."""
         marks = Counter(mark for inside in self._below(body) for mark in MARKS if mark in inside.op_name)
         physics, updates = marks["jit(step_all)"], marks["jit(update)"]
         if 20 * physics < updates:  # what XLA hoists out of one loop can carry its mark into the other
             return "updates"
-        return POLICY if 20 * updates < physics else around
+        return POLICY if 20 * updates < physics else DRAWS
 
     def _visit(self, computation: str, around: str) -> None:
         for name, instruction in self.computations[computation].items():
@@ -83,7 +84,8 @@ class Program:
             phase = marked[0] if marked else around
             if instruction.opcode in ("while", "call", "conditional"):
                 for called in instruction.calls:
-                    self._visit(called, self._loop(called, phase) if instruction.opcode == "while" else phase)
+                    outside = instruction.opcode == "while" and phase == DRAWS
+                    self._visit(called, self._loop(called) if outside else phase)
             elif instruction.opcode not in CONTROL:
                 matmul = instruction.matmul or any(
                     i.matmul for called in instruction.calls for i in self._below(called)
@@ -92,7 +94,10 @@ class Program:
 
 
 def traced(program: Program, run: Callable[[], None]) -> dict[str, tuple[int, float]]:
-    """Kernels that ran: name -> how often, and seconds in all. Kernels that overlap count each."""
+    """Kernels that ran: name -> how often, and seconds in all.
+
+    The tracer takes a microsecond or so per kernel on a CPU: the seconds of short ones are its own.
+    """
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
     found = defaultdict(lambda: [0, 0.0])
@@ -152,7 +157,10 @@ class Repeated:
         jax.block_until_ready(self.carry)
 
     def costs(self) -> dict[str, Any]:
-        """FLOPs and bytes of one call: by XLA's count, and at least (matrix products, what goes in and out)."""
+        """FLOPs and bytes of one call, by XLA, which counts a loop's body once, and by hand; kernels by kind.
+
+        By hand are the FLOPs of matrix products, and the bytes that go in and out.
+        """
         counted, sizes = self.compiled.cost_analysis(), self.compiled.memory_analysis()
         program = Program(self.compiled)
         return {
@@ -192,38 +200,44 @@ def physics(run: Run, state: Any) -> Repeated:
 
 
 def profile(config: BenchmarkConfig, agent_config: Any) -> dict[str, Any]:
-    """Phases of one train step, costs and speeds of an update and of a physics step. FlagError as in `make_run`."""
+    """Where the time of a train step goes, and what its programs cost. FlagError as in `make_run`.
+
+    `seconds` are measured without a tracer, programs in turns: physics and updates alone, as often as in a train step,
+    the whole train step, and the rest of it (which may be negative where the machine's speed moved in between).
+    """
     run, key = make_run(config, agent_config), keys_of(config)
     train = Training(run, key)
     train.start()
     update, carry = one_update(run, key, train.state)
-    programs = {"update": Repeated(per_seed(run, update), carry, key), "physics step": physics(run, train.state)}
-    parts = {"train step": train, **programs, **limits(run.sizes.batch_size, run.agent_config.h_dim)}
+    programs = {"updates": Repeated(per_seed(run, update), carry, key), "physics": physics(run, train.state)}
+    limit_parts = limits(run.sizes.batch_size, run.agent_config.h_dim)
+    parts = {"train step": train, **programs, **limit_parts}
     for part in parts.values():
         part.run(1)
     samples = [{name: rate(part, config.seconds) for name, part in parts.items()} for _ in range(config.repeats)]
     rates = {name: np.array([one[name] for one in samples]) for name in parts}
+    times = {"physics": run.sizes.unroll_length * run.sizes.action_repeat, "updates": run.sizes.updates_per_unroll}
+    seconds = {phase: number / rates[phase] for phase, number in times.items()}
+    seconds["train step"] = train.work / rates["train step"]
+    seconds["the rest"] = seconds["train step"] - seconds["physics"] - seconds["updates"]
     whole = Program(train.advance)
     found = traced(whole, lambda: train.run(1))
     result = {
         **flags_of(run),
-        "updates_per_train_step": run.sizes.updates_per_unroll,
-        "physics_steps_per_train_step": run.sizes.unroll_length * run.sizes.action_repeat,
-        "train_step_seconds": spread(list(train.work / rates["train step"])),
+        "times": times,
+        "seconds": {name: spread(values.tolist()) for name, values in seconds.items()},
         "phases": by(whole.phases, found),
         "kinds": by(whole.kinds, found),
-        "limits": {name: spread(list(rates[name])) for name in list(parts)[3:]},
+        "limits": {name: spread(rates[name].tolist()) for name in limit_parts},
         "programs": {},
     }
     for name, program in programs.items():
-        costs, per_second = program.costs(), rates[name]
-        peak, bandwidth = (rates[limit] for limit in ("matmul", "memory"))
-        intensity = costs["flops"] / costs["bytes"]
+        costs = program.costs()
+        achieved = costs["matmul_flops"] * rates[name]
         result["programs"][name] = {
             **costs,
-            "seconds": spread(list(1 / per_second)),
-            "flops_per_second": spread(list(costs["flops"] * per_second)),
-            "of_matmul_peak": spread(list(costs["flops"] * per_second / peak)),
-            "of_roofline": spread(list(costs["flops"] * per_second / np.minimum(peak, intensity * bandwidth))),
+            "seconds": spread((1 / rates[name]).tolist()),
+            "matmul_flops_per_second": spread(achieved.tolist()),
+            "of_matmul_peak": spread((achieved / rates["matmul"]).tolist()),
         }
     return result
