@@ -1,14 +1,22 @@
 """Tests of scripts/benchmark.py: the measuring functions at toy size, the results as printed and as written."""
 
+import contextlib
+import csv
+import dataclasses
+import io
 import json
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from scripts import benchmark
+from src import benchmark as measuring
+from src import cost_curves, roofline
 from tests import toy
+from utils import read_flags
 
 toy.register()
 
@@ -68,13 +76,13 @@ def test_compile_times_memory_and_flags(result):
 def test_the_table_shows_every_rate(result, capsys):
     benchmark.show(result)
     printed = capsys.readouterr().out
-    assert all(name in printed for name in (*PARTS, "limit", "efficiency", "buffer", "crl on toy"))
+    assert all(name in printed for name in (*PARTS, "limit", "efficiency", "buffer", "program", "crl on toy"))
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.05])
 def test_rate_measures_long_enough(seconds):
     part = FakePart(work=10, seconds=0.004)
-    assert 0 < benchmark.rate(part, seconds) <= 10 / 0.004
+    assert 0 < measuring.rate(part, seconds) <= 10 / 0.004
     assert sum(part.calls) * part.seconds >= seconds - part.seconds
 
 
@@ -84,8 +92,8 @@ def test_sample_on_parts_of_known_speed():
         "updates_only": FakePart(work=1, seconds=0.01),
         "end_to_end": FakePart(work=1000, seconds=0.04),
     }
-    config = benchmark.BenchmarkConfig(seconds=0.1)
-    rates = benchmark.sample(parts, config, updates_per_step=0.001)
+    config = measuring.BenchmarkConfig(seconds=0.1)
+    rates = measuring.sample(parts, config, updates_per_step=0.001)
     # A thousand steps and one update take 10 ms each, together 40 ms: half the limit.
     assert rates["limit"] == pytest.approx(1000 / 0.02, rel=0.3)
     assert rates["efficiency"] == pytest.approx(0.5, rel=0.3)
@@ -103,7 +111,7 @@ def test_all_envs_measures_them_against_those_of_brax(name, tmp_path, capsys):
     printed = capsys.readouterr().out.splitlines()
     for result, line in zip(results, printed[-2:], strict=True):
         assert f"{result['steps']['median']:,.0f}" in line
-        assert ("brax" in result) == ("ratio" in result) == (name in benchmark.BRAX_NAMES)
+        assert ("brax" in result) == ("ratio" in result) == (name in measuring.BRAX_NAMES)
         if "brax" in result:
             ratios = np.array(result["steps"]["samples"]) / result["brax"]["samples"]
             np.testing.assert_allclose(result["ratio"]["samples"], ratios)
@@ -120,6 +128,15 @@ def test_all_envs_measures_them_against_those_of_brax(name, tmp_path, capsys):
         (["--agent", "ppo"], "benchmark.py: --agent is 'ppo'; choose from: "),
         (["--env_name", "moon"], "benchmark.py: --env_name is 'moon'; choose from: "),
         (["--backend", "warp"], "benchmark.py: --backend is 'warp' with --env_name toy: "),
+        (["--profile", "--curve", "h_dim"], "benchmark.py: --profile and --curve are two measurements; give one"),
+        (["--values", "1,2"], "benchmark.py: --values are those of a --curve; name its flag."),
+        (["--curve", "seed"], "benchmark.py: --curve is 'seed'; choose from: "),
+        (["--curve", "num_envs", "--values", "1,many"], "benchmark.py: --values is 'many'; it must be a whole number."),
+        (
+            ["--curve", "num_envs", "--values", "0"],
+            "benchmark.py: No value of --num_envs can run here; 0: --num_envs is",
+        ),
+        (["--curve", "h_dim", "--out", "x.png"], "benchmark.py: --out is 'x.png'; with --curve it must end in .json"),
         (["--out", "no/such/directory/x.json"], "benchmark.py: --out is 'no/such/directory/x.json'; it must be"),
     ],
 )
@@ -128,3 +145,121 @@ def test_a_bad_flag_ends_with_one_sentence_and_exit_code_2(argv, sentence, capsy
     printed = capsys.readouterr()
     assert printed.err.startswith(sentence) and printed.err.count("\n") == 1
     assert not printed.out
+
+
+@pytest.fixture(scope="module")
+def profiled(tmp_path_factory):
+    """What --profile of a toy run writes and prints."""
+    out = tmp_path_factory.mktemp("profile") / "results.json"
+    with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toy.Toy, "compiler_options", {})  # the programs that people run are optimised
+        assert benchmark.main([*ARGV, "--repeats", "2", "--profile", "--out", str(out)]) == 0
+    return json.loads(out.read_text())["results"][0], printed.getvalue()
+
+
+def test_the_profile_counts_what_a_train_step_runs(profiled):
+    result, printed = profiled
+    assert set(result["phases"]) == set(roofline.PHASES) and "the rest" in printed
+    assert all(phase["kernels"] > 0 for phase in result["phases"].values())
+    whole, *parts = (
+        np.array(result["seconds"][name]["samples"]) for name in ("train step", *roofline.ALONE, "the rest")
+    )
+    np.testing.assert_allclose(whole, sum(parts))
+    # One step of all environments per row, and the updates' matrix products in the whole step as in one update alone.
+    assert result["phases"]["physics"]["kernels"] % 5 == 0
+    assert result["times"] == {"physics": 5, "updates": 2}
+    assert result["kinds"]["matmul"]["kernels"] >= 2 * result["programs"]["updates"]["kernels"]["matmul"]["kernels"]
+
+
+def test_the_profile_counts_flops_and_bytes_of_an_update(profiled):
+    update = profiled[0]["programs"]["updates"]
+    # CRL by hand, batch 8, width 8, one hidden layer: encoders of state and action (4) and of goals (2), an actor (4).
+    phi, psi, actor = 4 * 8 + 8 * 4, 2 * 8 + 8 * 4, 4 * 8 + 8 * 4
+    hidden = 8 * 4 + 8 * 4 + 8 * 4  # the only layers whose inputs have gradients, once each
+    critic = 2 * (phi + psi) + actor + actor  # forward, and gradients of the weights
+    value = phi + 8 * 4 + 2 * 8  # the critic again, and back to the actions: of a first layer, their rows alone
+    logits = 3 * 8 * 4  # and their gradients with respect to both sides
+    assert 0.8 < update["matmul_flops"] / (2 * 8 * (critic + hidden + value + logits)) < 1.2
+    assert update["matmul_flops"] < update["flops"]
+    assert 0 < update["bytes_in_and_out"] < update["bytes"]
+    achieved = np.array(update["matmul_flops_per_second"]["samples"])
+    np.testing.assert_allclose(achieved * update["seconds"]["samples"], update["matmul_flops"])
+
+
+def test_matmul_flops_of_known_shapes():
+    def function(x, w):
+        x = jax.lax.fori_loop(0, 5, lambda _, x: jnp.tanh(x @ w), x)  # a scan, as its length is known
+        return jax.jit(jnp.einsum, static_argnums=0)("bi,ci->bc", x, x)
+
+    jaxpr = jax.make_jaxpr(function)(jnp.ones((2, 3)), jnp.ones((3, 3)))
+    assert roofline.matmul_flops(jaxpr) == 5 * 2 * 2 * 3 * 3 + 2 * 2 * 2 * 3
+
+
+def test_kernels_are_found_in_loops_and_have_kinds_and_phases():
+    @jax.jit
+    def update(x):
+        return jnp.sin(x @ x) / 10
+
+    def advance(x, rounds):
+        return jax.lax.fori_loop(0, rounds, lambda _, x: update(x), jnp.cos(x))
+
+    compiled = jax.jit(advance).lower(jnp.ones((64, 64)), 1).compile()
+    program = roofline.Program(compiled)
+    found = roofline.traced(program, lambda: jax.block_until_ready(compiled(jnp.ones((64, 64)), 7)))
+    phases, kinds = roofline.by(program.phases, found), roofline.by(program.kinds, found)
+    assert set(phases) == {"updates", roofline.DRAWS} and kinds["matmul"]["kernels"] == 7
+
+
+def test_a_curve_has_a_row_per_value_and_names_its_gaps(tmp_path, monkeypatch, capsys):
+    largest = 2**22
+    monkeypatch.setattr(cost_curves, "device_bytes", lambda: largest)
+    out = tmp_path / "curve.json"
+    argv = ["--curve", "max_replay_size", "--values", "80,5,40,100_000", "--repeats", "2", "--out", str(out)]
+    assert benchmark.main([*ARGV, *argv]) == 0
+    content = json.loads(out.read_text())
+    rows = content["results"]
+    assert [row["value"] for row in rows] == [5, 40, 80, 100_000]
+    assert rows[0]["gap"].startswith("--max_replay_size is 5; it must be at least one episode")
+    assert rows[3]["gap"].startswith("It needs ") and not any(row["gap"] for row in rows[1:3])
+    for row in (rows[0], rows[3]):
+        assert row["steps_per_second"] is None
+    for row in rows[1:3]:
+        assert 0 < row["min"] <= row["steps_per_second"] <= row["max"] and row["updates_per_step"] == 0.1
+        assert 0 < row["program_mib"] < largest / 2**20 and row["compile_seconds"] > 0
+    assert rows[2]["program_mib"] - rows[1]["program_mib"] == pytest.approx(40 * 4 * 36 / 2**20, rel=0.05)
+    assert content["command"][0] == "scripts/benchmark.py" and content["machine"]["device"]
+    with out.with_suffix(".csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [row["gap"] for row in table] == [row["gap"] for row in rows]
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert "It needs " in capsys.readouterr().out
+
+
+def test_the_values_of_a_curve_surround_those_of_the_run():
+    config, agent_config = read_flags(ARGV[:-2])
+    for curve, values in {"num_envs": [1, 2, 4, 8, 16], "num_seeds": [1, 2, 4], "h_dim": [2, 4, 8, 16, 32]}.items():
+        asked = measuring.BenchmarkConfig(**{**dataclasses.asdict(config), "curve": curve})
+        assert cost_curves.values_of(asked, agent_config) == values
+
+
+def test_a_gap_that_shows_while_it_runs(monkeypatch, tmp_path):
+    class Failing(FakePart):
+        work, bytes, compile_seconds = 1, 2**20, 1.0
+
+        def __init__(self, value):
+            super().__init__(work=1, seconds=0.001)
+            self.value = value
+
+        def start(self):
+            if self.value == 2:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nby a lot")
+
+        def stop(self):
+            pass
+
+    monkeypatch.setattr(cost_curves, "measured_at", lambda config, agent_config, value, say: (Failing(value), 0.1))
+    config = measuring.BenchmarkConfig(curve="num_seeds", values="1,2", seconds=0.01, repeats=2)
+    rows = cost_curves.measure(config, None, lambda words: None)
+    assert [row["gap"] for row in rows] == ["", "RESOURCE_EXHAUSTED: Out of memory"]
+    cost_curves.draw(rows, "num_seeds", "title", tmp_path / "curve.png")
+    assert rows[0]["steps_per_second"] > 0 and rows[1]["steps_per_second"] is None

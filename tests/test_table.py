@@ -1,0 +1,78 @@
+"""scripts/table.py: numbers of the CSVs as Markdown, CSV and JSON; and scripts/gpu_report.sh at toy size."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_report import last
+
+from scripts import table
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "gpu_report.sh"
+
+
+def test_the_formats_say_the_same(toy_runs, tmp_path, capsys):
+    for suffix in table.WRITERS:
+        assert table.main([str(toy_runs), "--out", str(tmp_path / f"t{suffix}")]) == 0
+    rows = json.loads((tmp_path / "t.json").read_text())
+    assert [row["agent"] for row in rows] == ["crl, energy_fn dot", "crl, energy_fn l2"]
+    for row, energy in zip(rows, ("dot", "l2"), strict=True):
+        values = [last(toy_runs / f"{energy}_s{seed}", "eval/final_dist") for seed in range(3)]
+        assert row["final_dist"] == pytest.approx(sum(values) / 3)  # of three, none is cut
+        assert row["final_dist_low"] <= row["final_dist"] <= row["final_dist_high"]
+        assert (row["environment"], row["seeds"], row["steps"]) == ("toy", 3, 120)
+        assert row["seconds"] > 0 and "cpu" in row["device"] and row["command"].startswith("training.py ")
+    with (tmp_path / "t.csv").open(newline="") as file:
+        assert [{name: str(value) for name, value in row.items()} for row in rows] == list(csv.DictReader(file))
+    lines = (tmp_path / "t.md").read_text().splitlines()
+    assert lines[-2].startswith("| toy | crl, energy_fn dot | 3 | 120 | ")
+    assert f"{rows[1]['final_dist']:.2f} ({rows[1]['final_dist_low']:.2f} to" in lines[-1]
+    assert str(tmp_path / "t.md") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["--out", "x.pdf"], "table.py: --out is 'x.pdf'; it must end in .md, .csv, .json."),
+        (["no/such/run"], "table.py: There is no directory no/such/run. It is skipped. No run is left to show."),
+    ],
+)
+def test_a_bad_call_ends_with_one_sentence_and_exit_code_2(argv, sentence, capsys):
+    assert table.main(argv) == 2
+    assert capsys.readouterr().err == sentence + "\n"
+
+
+def gpu_report(*argv, seconds=540):
+    environment = {**os.environ, "TOY": "1", "GOALAX_PYTHON": sys.executable, "SLICE": str(seconds)}
+    return subprocess.run([str(SCRIPT), *map(str, argv)], capture_output=True, text=True, env=environment)
+
+
+def test_gpu_report_refuses_what_it_does_not_know(tmp_path):
+    result = gpu_report(tmp_path / "out", "sped")
+    assert result.returncode == 1 and "There is no part sped; choose from: speed " in result.stderr
+    assert not (tmp_path / "out").exists()
+    assert "Usage" in gpu_report().stderr
+
+
+@pytest.mark.slow
+def test_gpu_report_at_toy_size(tmp_path):
+    cut = gpu_report(tmp_path, "success", seconds=1)
+    assert cut.returncode == 3 and "the same call goes on" in cut.stderr
+    assert not list(tmp_path.glob("*.json"))
+    result = gpu_report(tmp_path, "seeds", "success")
+    assert result.returncode == 0, result.stderr
+    assert {row["value"] for row in json.loads((tmp_path / "seeds.json").read_text())["results"]} == {1, 2}
+    assert (tmp_path / "seeds.csv").exists() and (tmp_path / "seeds.png").exists()
+    with (tmp_path / "success.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["environment"], row["agent"], row["seeds"]) for row in rows] == [
+        ("simple_u_maze", "crl", "2"),
+        ("simple_u_maze", "tmd", "2"),
+    ]
+    assert "| simple_u_maze | tmd | 2 |" in (tmp_path / "success.md").read_text()
+    again = gpu_report(tmp_path, "seeds", "success")
+    assert again.returncode == 0 and "training.py" not in again.stderr and "seeds.json is there." in again.stderr
