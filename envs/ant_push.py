@@ -34,7 +34,7 @@ class AntPush(Ant):
     help = "torso of the ant to a point behind a block that it must push aside"
     state_dim = 31
     backends = ("mjx",)  # the others hold the block by springs or without friction
-    camera = Camera(distance=46.0, elevation=-65.0, azimuth=0.0, lookat=(7.0, 7.0, 0.0), marker_height=0.5)
+    camera = Camera(46.0, elevation=-78.0, azimuth=0.0, lookat=(7.0, 7.0, 0.0), marker_height=0.5, wall_height=1.0)
 
     def body(self) -> mujoco.MjSpec:
         spec = super().body()

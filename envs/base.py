@@ -89,6 +89,7 @@ class Camera(NamedTuple):
     azimuth: float = 30.0  # 0 looks along x; where the camera follows, from the body to its goal
     lookat: tuple[float, float, float] | None = None  # None: the camera follows the first body
     marker_height: float = 0.0  # where goals that have no height are shown
+    wall_height: float | None = None  # walls are drawn up to here only, so that they hide nothing; None: as they are
 
 
 class GoalEnv(PipelineEnv):

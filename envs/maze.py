@@ -133,7 +133,8 @@ class InMaze:
         low, high = (bound(self.maze.walls, axis=0) for bound in (np.min, np.max))
         centre = (low + high) / 2
         distance = 1.4 * max((high - low) * (1.0, 0.75))  # films are 4 to 3
-        return Camera(distance, -72.0, 180.0, (*centre, 0.0), marker_height=self.maze.height / 2)
+        walls = self.maze.height / 4
+        return Camera(distance, -80.0, 180.0, (*centre, 0.0), marker_height=walls / 2, wall_height=walls)
 
     def body(self) -> mujoco.MjSpec:
         spec = super().body()

@@ -75,6 +75,8 @@ def model_of(env: Any) -> mujoco.MjModel:
     spec.visual.headlight.specular = [0.05] * 3
     spec.stat.extent = env.camera.distance  # shadows have the resolution for what the camera sees
     add_looks(spec, env.camera.distance / TILES)
+    if env.camera.wall_height is not None:
+        cut_walls(spec, env.camera.wall_height)
     for geom in spec.geoms:
         if geom.type != SHAPES.mjGEOM_PLANE:
             geom.material = ""
@@ -87,6 +89,13 @@ def model_of(env: Any) -> mujoco.MjModel:
         model = spec.compile()
     paint(model)
     return model
+
+
+def cut_walls(spec: mujoco.MjSpec, height: float) -> None:
+    """Makes boxes that cannot move end at a height in metres."""
+    for wall in (geom for geom in spec.worldbody.geoms if geom.type == SHAPES.mjGEOM_BOX):
+        foot, top = wall.pos[2] - wall.size[2], min(wall.pos[2] + wall.size[2], height)
+        wall.pos[2], wall.size[2] = (foot + top) / 2, (top - foot) / 2
 
 
 def paint(model: mujoco.MjModel) -> None:

@@ -1,5 +1,6 @@
 """What films show: steps, goals, colours, and where the camera looks."""
 
+import json
 import types
 
 import mujoco
@@ -98,6 +99,19 @@ def test_each_of_several_points_has_its_share_of_the_threshold(made_up):
     model = scene.model_of(made_up)
     sizes = [model.geom(f"goal {index}").size[0] for index in range(2)]
     np.testing.assert_allclose(np.linalg.norm(sizes), 0.1)
+
+
+@pytest.mark.parametrize("name", ["simple_u_maze", "humanoid_hardest_maze", "ant_push"])
+def test_walls_hide_nothing_that_stands_at_their_foot(name, env_of):
+    env = env_of(name)
+    film = film_of(env, length=1)
+    model = scene.model_of(env)
+    walls = [geom for geom in range(model.ngeom) if model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_BOX]
+    walls = [geom for geom in walls if model.geom_bodyid[geom] == 0]
+    tops = model.geom_pos[walls, 2] + model.geom_size[walls, 2]
+    np.testing.assert_allclose(tops, env.camera.wall_height)
+    np.testing.assert_allclose(model.geom_pos[walls, 2], model.geom_size[walls, 2], atol=1e-6)
+    assert json.loads(json.dumps(page.content(env, film)["camera"]))["wall_height"] == env.camera.wall_height
 
 
 def test_planes_that_cannot_be_seen_are_no_floor(made_up):
