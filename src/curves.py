@@ -67,7 +67,7 @@ def compare(groups: Sequence[Group], x: str) -> Figure:
     lines_of_legend = sum(name.count("\n") + 1 for name in names.values()) / columns
     figure = Figure(figsize=(10, 0.8 + 0.22 * np.ceil(lines_of_legend) + 3 * len(envs)), layout="constrained")
     panels = figure.subplots(len(envs), 2, squeeze=False)
-    lines = {}
+    lines, alpha = {}, min(0.2, 1.6 / len(styles))
     for group in track(groups, "drawing"):
         at = group.steps if x == "steps" else group.metric("training/walltime").mean(0) / 60
         label = group.label if group.label in styles else list(styles)[-1]
@@ -75,7 +75,7 @@ def compare(groups: Sequence[Group], x: str) -> Figure:
             estimate = interquartile_mean([scores])
             marker = "o" if len(at) == 1 else None
             (lines[label],) = axes.plot(at, estimate.value, marker=marker, **styles[label])
-            axes.fill_between(at, estimate.low, estimate.high, color=styles[label]["color"], alpha=0.2, linewidth=0)
+            axes.fill_between(at, estimate.low, estimate.high, color=styles[label]["color"], alpha=alpha, linewidth=0)
     for env, row in zip(envs, panels, strict=True):
         for axes, words in zip(row, (REACHED, NEAR), strict=True):
             axes.set(ylim=(-0.02, 1.02), ylabel=words, title=env)
