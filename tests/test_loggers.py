@@ -151,7 +151,7 @@ def test_a_resumed_run_keeps_its_id_and_goes_on(run):
 def test_without_a_server_it_warns_once_and_goes_on_offline(run, capsys, monkeypatch):
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens on the port of `discard`
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setattr(loggers, "WAIT_SECONDS", 8)  # the offline run that follows must start in it, too
+    monkeypatch.setattr(loggers, "START_SECONDS", 8)  # the offline run that follows must start in it, too
     assert run("--log_wandb") == 0
     assert capsys.readouterr().out.count("wandb cannot be reached") == 1
     assert len(read_wandb(FIRST).history) == 3
@@ -186,7 +186,7 @@ def test_a_server_that_goes_away_in_the_middle_delays_the_end_by_a_few_seconds(r
     server = Server()
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setattr(loggers, "WAIT_SECONDS", 8)
+    monkeypatch.setattr(loggers, "END_SECONDS", 3)
 
     def stop(*_):
         server.wait_for("file_stream")
