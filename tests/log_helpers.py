@@ -1,5 +1,6 @@
 """Reads back what the loggers write: wandb's offline runs and TensorBoard's events; and a server for wandb to lose."""
 
+import contextlib
 import http.server
 import json
 import struct
@@ -53,9 +54,14 @@ def wandb_records(path: Path) -> list[Any]:
 
 
 def read_wandb(directory: Path) -> WandbRun:
-    """The only wandb run in a run directory."""
+    """The only wandb run in a run directory, once wandb's own process has written all of it."""
     (path,) = directory.glob("wandb/offline-run-*/*.wandb")
-    records = wandb_records(path)
+    records, deadline = [], time.monotonic() + 20
+    while not any(record.WhichOneof("record_type") == "exit" for record in records):
+        assert time.monotonic() < deadline, "it has no end"
+        time.sleep(0.05)
+        with contextlib.suppress(AssertionError):  # the last record is half there
+            records = wandb_records(path)
 
     def items(updates):
         return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in updates}
