@@ -113,7 +113,7 @@ def test_the_table_fits_a_terminal_of_80_columns(tmp_path):
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(sweep.table(room=3))
     text = console.export_text()
-    assert "30 of 40 ended" in text and "discounting 0." in text and "random_goals 0." in text
+    assert "30 of 40 ended" in text and all(text.count(name) == 4 for name in names)  # no name is cut
     assert [line.split()[1] for line in text.splitlines() if "finished" in line] == ["0", "27", "28", "29"]
 
 
