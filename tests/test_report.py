@@ -4,7 +4,9 @@ import base64
 import csv
 import html
 import itertools
+import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,6 +139,12 @@ def test_a_browser_without_network_shows_all_of_it(many, browser, tmp_path):
         assert background == page and min(pixels) > 300
     path.write_text(path.read_text() + '<img src="https://example.org/a.png">')
     assert complaints(), "a request that fails would be seen"
+
+
+def test_a_full_disk_is_one_sentence(many, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Path, "write_text", lambda *_: os.write(os.open("/dev/full", os.O_WRONLY), b"a"))
+    assert script.main([str(many), "--out", str(tmp_path / "a.html")]) == 2
+    assert capsys.readouterr().err == f"report.py: {tmp_path}/a.html cannot be written: No space left on device.\n"
 
 
 @pytest.mark.parametrize(
