@@ -9,7 +9,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -17,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from envs import ENVS
 from src import loading, statistics
 from src.checkpoint import NoCheckpointError
+from src.display import track
 from src.flags import FlagError, flag, parse
 from src.types import RunState
 from utils import Run, enable_compilation_cache
@@ -48,9 +48,7 @@ def play(run: Run, state: RunState, episodes: int, seed: int) -> dict[str, np.nd
     batch = min(episodes, BATCH)
     keys = jax.random.split(jax.random.PRNGKey(seed), (-(-episodes // batch), batch))
     play_batch = jax.jit(jax.vmap(episode, in_axes=(None, 0)), compiler_options=run.train.compiler_options)
-    console = Console(stderr=True)
-    shown = track(keys, "playing", console=console, transient=True, disable=not console.is_terminal)
-    batches = [jax.device_get(play_batch(state, key)) for key in shown]
+    batches = [jax.device_get(play_batch(state, key)) for key in track(keys, "playing")]
     names = [name for name in batches[0] if name.startswith("eval/")]
     return {name: np.concatenate([metrics[name] for metrics in batches])[:episodes] for name in names}
 

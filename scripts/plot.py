@@ -33,7 +33,11 @@ def main(argv: Sequence[str]) -> int:
         return 2
     for note in notes:
         print(f"plot.py: {note}", file=sys.stderr)
-    curves.compare(groups, config.x).savefig(path, dpi=120)
+    try:
+        curves.compare(groups, config.x).savefig(path, dpi=120)
+    except OSError as error:  # a full disk, say
+        print(f"plot.py: {path} cannot be written: {error.strerror}.", file=sys.stderr)
+        return 2
     print(path)
     return 0
 

@@ -32,7 +32,11 @@ def main(argv: Sequence[str]) -> int:
         return 2
     for note in notes:
         print(f"report.py: {note}", file=sys.stderr)
-    report.save(groups, notes, path)
+    try:
+        report.save(groups, notes, path)
+    except OSError as error:  # a full disk, say
+        print(f"report.py: {path} cannot be written: {error.strerror}.", file=sys.stderr)
+        return 2
     print(path)
     return 0
 

@@ -3,6 +3,7 @@
 
 import csv
 import dataclasses
+import functools
 import os
 import signal
 import subprocess
@@ -62,7 +63,7 @@ class Sweep:
             name = job.parameters.get("exp_name") or self.out.name
             given = {key: value for key, value in job.parameters.items() if key not in LEFT_OUT and value is not None}
             given |= {"exp_name": f"{name}_{job.number:03}", "seed": job.seeds[0], "num_seeds": len(job.seeds)}
-            argv = [f"--{key}={value}" for key, value in given.items()]
+            argv = [*sweeps.arguments(self.sweep), *(f"--{key}={value}" for key, value in given.items())]
             self.known[job.number] = argv, read_flags(argv)[0]
         argv, config = self.known[job.number]
         return [*argv], config
@@ -91,9 +92,12 @@ class Sweep:
         environment = dict(os.environ)
         if workers > 1:  # JAX would give 75% of a GPU's memory to the first program
             environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 / workers:.2f}")
-        with (self.out / f"{job.number:03}.log").open("a") as log:
+        with self.log(job).open("a") as log:
             command = [sys.executable, str(self.program), *argv]
             return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def log(self, job: Job) -> Path:
+        return self.out / f"{job.number:03}.log"
 
     def directories(self, config: Config) -> list[Path]:
         try:
@@ -109,8 +113,7 @@ class Sweep:
             job.state = "finished" if len(job.values) == len(job.seeds) else "failed"
             job.reason = "" if job.state == "finished" else f"it logged no {self.metric}"
         else:
-            log = self.out / f"{job.number:03}.log"
-            lines = log.read_text(errors="replace").strip().splitlines()
+            lines = self.log(job).read_text(errors="replace").strip().splitlines()
             job.state, job.reason = "failed", lines[-1] if lines else f"exit code {status}"
 
     def save(self) -> None:
@@ -133,21 +136,29 @@ class Sweep:
         finished = [job for job in self.jobs if job.state == "finished"]
         return max(finished, key=lambda job: sign * mean(job.values), default=None)
 
-    def table(self) -> Table:
-        """What a person watches: the parameters that vary, and how far every job is."""
+    def table(self, room: int | None = None) -> Table:
+        """What a person watches: how far every job is, and its flags that vary; with room for so many, the newest."""
         varied = [name for name, spec in self.sweep["parameters"].items() if "value" not in spec and name != "seed"]
-        best, table = self.best(), Table(title=f"{self.out}: {self.metric}", title_justify="left")
-        for name in ("run", "state", "steps", "value", "seeds", *varied):
-            table.add_column(name, overflow="fold")
-        for job in self.jobs:
-            directories = self.directories(self.flags(job)[1]) if job.state != "waiting" else []
+        ended = sum(job.state in ("finished", "failed") for job in self.jobs)
+        total = len(self.jobs) if self.sweep["method"] == "grid" else max(self.count, len(self.jobs))
+        table = Table(title=f"{self.metric}: {ended} of {total} ended", title_justify="left")
+        for name in ("run", "state", "steps", "value", "seeds"):
+            table.add_column(name, no_wrap=True)
+        table.add_column("flags")
+        best, started = self.best(), [job for job in self.jobs if job.state != "waiting"]
+        shown = started if room is None else started[-room:]
+        if best is not None and best not in shown:
+            shown = [best, *shown]
+        for job in shown:
+            directories = self.directories(self.flags(job)[1])
             rows = [row for path in directories[:1] for row in runs.read_metrics(path / "metrics.csv")]
-            last = rows[-1] if rows else {}
+            last = rows[-1] if rows and not job.reason else {}
             value = mean(job.values) if job.values else last.get(self.metric)
-            words = [job.number, job.state, f"{last['training/envsteps']:,}" if last else "", short(value)]
+            steps = f"{last['training/envsteps']:,}" if last else ""
             seeds = f"{job.seeds[0]} to {job.seeds[-1]}" if len(job.seeds) > 1 else job.seeds[0]
-            cells = [*words, seeds, *(short(job.parameters[name]) for name in varied)]
-            table.add_row(*map(str, cells), style="bold green" if job is best else "red" if job.reason else None)
+            flags = ", ".join(f"{name} {short(job.parameters[name])}" for name in varied)
+            cells = map(str, (job.number, job.state, steps, short(value), seeds, flags))
+            table.add_row(*cells, style="bold green" if job is best else "red" if job.reason else None)
         return table
 
 
@@ -162,12 +173,18 @@ def short(value: Any) -> str:
 def run(sweep: Sweep, workers: int, console: Console) -> bool:
     """Runs what is left, `workers` programs at once; returns whether it was not interrupted."""
     running: dict[int, tuple[Job, subprocess.Popen]] = {}
-    with Live(sweep.table(), console=console, auto_refresh=False) as live:
+    note = functools.partial(console.print, soft_wrap=True, highlight=False, markup=False)
+
+    def table() -> Table:
+        return sweep.table(max(2, console.height // 3 - 2))  # lines of a terminal; a job takes two or three
+
+    with Live(table(), console=console, auto_refresh=False, transient=True) as live:
         try:
             while True:
                 while len(running) < workers and (job := sweep.next()) is not None:
                     running[job.number] = job, sweep.start(job, workers)
                     sweep.save()
+                    note(f"run {job.number} started, its output goes to {sweep.log(job)}")
                 if not running:
                     return True
                 time.sleep(0.5)
@@ -177,8 +194,8 @@ def run(sweep: Sweep, workers: int, console: Console) -> bool:
                         sweep.finish(job, process.returncode)
                         sweep.save()
                         words = job.reason or f"{sweep.metric} {short(mean(job.values))}"
-                        console.print(f"run {number} {job.state}: {words}", soft_wrap=True, highlight=False)
-                live.update(sweep.table(), refresh=True)
+                        note(f"run {number} {job.state}: {words}")
+                live.update(table(), refresh=console.is_terminal)
         except KeyboardInterrupt:
             return False
         finally:
@@ -201,10 +218,16 @@ def main(argv: Sequence[str]) -> int:
             raise SweepError("Name a sweep file, such as scripts/sweep.yml.")
         path = Path(config.file)
         sweep = Sweep(path, Path(config.out or f"sweeps/{path.stem}"), config.count)
+        for name in sweeps.ignored(sweep.sweep):
+            print(f"sweep.py: `{name}` of {path} is for wandb's server only.", file=sys.stderr)
         complete = run(sweep, config.workers, console)
     except (FlagError, SweepError) as error:
         print(f"sweep.py: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"sweep.py: {error.filename} cannot be written: {error.strerror}.", file=sys.stderr)
+        return 2
+    console.print(sweep.table())
     console.print(f"{sweep.out / 'sweep.csv'}", soft_wrap=True, highlight=False)
     if not complete:
         console.print("Interrupted; the same command goes on from here.")

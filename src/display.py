@@ -2,8 +2,11 @@
 
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+from rich import progress
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -13,6 +16,12 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+def track(items: Sequence[Any], words: str) -> Iterable[Any]:
+    """The items, with a bar on standard error while they are worked through, if that is a terminal."""
+    console = Console(stderr=True)
+    return progress.track(items, words, console=console, transient=True, disable=not console.is_terminal)
 
 
 class Display:

@@ -3,6 +3,8 @@
 import contextlib
 import csv
 import json
+import math
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -12,12 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from src import runs
+from src.display import track
 from src.flags import FlagError
 
+NAMES = ("exp_name", "group_name")
 # Flags that say nothing about what is trained, beside the seed.
 HOST = {"seed", "num_seeds", "resume", "run_dir", "project_name", "log_wandb", "wandb_mode", "log_tensorboard"}
-HOST |= {"checkpoint_interval", "visualization_interval", "vis_length"}
-NAMES = ("exp_name", "group_name")  # they tell groups apart, but a flag that differs says more
+HOST |= {"checkpoint_interval", "visualization_interval", "vis_length", *NAMES}
 NEEDED = {"training/envsteps", "training/walltime", "eval/episode_success", "eval/episode_success_any"}
 NEEDED |= {"eval/final_dist"}
 
@@ -27,15 +30,18 @@ class Trained(NamedTuple):
 
     directory: Path
     seed: int
-    settings: dict[str, Any]  # flags of the run and of its agent, without HOST
+    settings: dict[str, Any]  # flags of the run and of its agent that are set, without HOST
+    names: dict[str, Any]  # NAMES that are set
+    origin: dict[str, Any]  # versions, device and git_commit, as far as they are known
     rows: list[dict[str, float]]  # of metrics.csv, with at least NEEDED
 
 
 class Group(NamedTuple):
-    """Runs of equal flags, one per seed, at the evaluations that all of them have."""
+    """Runs of equal flags whatever their names, one per seed, at the evaluations that all of them have."""
 
     label: str  # the agent, and what tells this group from others of its environment
     env: str
+    settings: dict[str, Any]  # those of its runs, with NAMES if it needs them to be told apart
     runs: list[Trained]
     steps: np.ndarray  # [T] environment steps
 
@@ -43,10 +49,6 @@ class Group(NamedTuple):
         """Values [seeds, T]."""
         tables = [{row["training/envsteps"]: row[name] for row in run.rows} for run in self.runs]
         return np.array([[table[step] for step in self.steps] for table in tables])
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return self.runs[0].settings
 
     @property
     def reached(self) -> np.ndarray:
@@ -74,19 +76,27 @@ def read_one(directory: Path) -> Trained:
     """A run; FlagError that says why there is none."""
     if not directory.is_dir():
         raise FlagError(f"There is no directory {directory}.")
-    flags, agent_flags = runs.read_config(directory)
+    content = runs.read_content(directory)
     try:
-        settings = {name: value for name, value in {**flags, **agent_flags}.items() if name not in HOST}
-    except TypeError:
-        settings = {}
-    if not {"env_name", "agent", "episode_length"} <= settings.keys() or "seed" not in flags:
+        flags = {**content["flags"], **content["agent_flags"]}
+        flags = {name: value for name, value in flags.items() if value is not None}
+        kinds = {"env_name": str, "agent": str, "episode_length": int, "seed": int}
+        readable = all(type(flags[name]) is kind for name, kind in kinds.items()) and flags["episode_length"] > 0
+    except (KeyError, TypeError):
+        readable = False
+    if not readable:
         raise FlagError(f"The run {directory} was written by a version with other flags.")
     rows = []
     with contextlib.suppress(OSError, ValueError, csv.Error):
         rows = [row for row in runs.read_metrics(directory / "metrics.csv") if row.keys() >= NEEDED]
     if not rows:
         raise FlagError(f"The run {directory} has no evaluation in its metrics.csv.")
-    return Trained(directory, flags["seed"], settings, rows)
+    if not all(math.isfinite(row[name]) for row in rows for name in NEEDED):
+        raise FlagError(f"The run {directory} has numbers that are not finite in its metrics.csv.")
+    settings = {name: value for name, value in flags.items() if name not in HOST}
+    names = {name: flags[name] for name in NAMES if name in flags}
+    origin = {name: content.get(name) for name in ("versions", "device", "git_commit")}
+    return Trained(directory, flags["seed"], settings, names, origin, rows)
 
 
 def read(paths: Iterable[Path]) -> tuple[list[Trained], list[str]]:
@@ -97,7 +107,7 @@ def read(paths: Iterable[Path]) -> tuple[list[Trained], list[str]]:
     """
     found = dict.fromkeys(directory for path in paths for directory in directories(path))
     trained, notes = [], []
-    for directory in found:
+    for directory in track(found, "reading runs"):
         try:
             trained.append(read_one(directory))
         except FlagError as error:
@@ -111,31 +121,49 @@ def take(run: Trained) -> int:
     return int(suffix[1]) if suffix else 1
 
 
+def together(trained: Iterable[Trained]) -> list[tuple[dict[str, Any], list[Trained]]]:
+    """(settings, runs) of every group. Where the same seed has several names, names tell groups apart as flags do."""
+    by_settings, by_names = defaultdict(list), defaultdict(list)
+    for run in trained:
+        by_settings[key(run.settings)].append(run)
+    for members in by_settings.values():
+        name_of = defaultdict(set)
+        for run in members:
+            name_of[run.seed].add(key(run.names))
+        named = max(map(len, name_of.values())) > 1
+        for run in members:
+            settings = run.settings | run.names if named else run.settings
+            by_names[key(settings)].append((settings, run))
+    return [(members[0][0], [run for _, run in members]) for members in by_names.values()]
+
+
+def key(settings: dict[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True)
+
+
 def group(trained: Sequence[Trained]) -> tuple[list[Group], list[str]]:
     """Groups in the order of their first runs, and one sentence for everything that is left out.
 
     A repeated seed would count as an independent one: only the newest run of equal flags and seed is taken.
     """
-    by_settings, notes = defaultdict(dict), []
-    for run in sorted(trained, key=take):
-        seeds = by_settings[json.dumps(run.settings, sort_keys=True)]
-        if run.seed in seeds:
-            notes.append(f"{seeds[run.seed].directory} is left out: {run.directory} has the same flags and seed.")
-        seeds[run.seed] = run
-    order = {id(run): index for index, run in enumerate(trained)}
-    members = [sorted(seeds.values(), key=lambda run: order[id(run)]) for seeds in by_settings.values()]
-    members.sort(key=lambda together: order[id(together[0])])
-    groups = []
-    for label, together in zip(labels([seeds[0].settings for seeds in members]), members, strict=True):
-        steps = [{row["training/envsteps"] for row in run.rows} for run in together]
+    groups, notes = [], []
+    found = together(trained)
+    for label, (settings, members) in zip(labels([settings for settings, _ in found]), found, strict=True):
+        seeds = {}
+        for run in sorted(members, key=take):
+            if run.seed in seeds:
+                notes.append(f"{seeds[run.seed].directory} is left out: {run.directory} has the same flags and seed.")
+            seeds[run.seed] = run
+        members = [run for run in members if seeds[run.seed] is run]
+        steps = [{row["training/envsteps"] for row in run.rows} for run in members]
         common = np.array(sorted(set.intersection(*steps)))
         if not common.size:
-            notes.append(f"{together[0].directory} and its other seeds are left out: they share no evaluation.")
+            notes.append(f"{members[0].directory} and its other seeds are left out: they share no evaluation.")
             continue
         if common[-1] < max(map(max, steps)):
-            short = min(together, key=lambda run: run.rows[-1]["training/envsteps"])
-            notes.append(f"{short.directory} stops at {common[-1]:,} steps: its group is compared up to there only.")
-        groups.append(Group(label, env_of(together[0].settings), together, common))
+            first = min(members, key=lambda run: run.rows[-1]["training/envsteps"])
+            notes.append(f"{first.directory} stops at {common[-1]:,} steps: its group is compared up to there only.")
+        groups.append(Group(label, env_of(settings), settings, members, common))
     return groups, notes
 
 
@@ -145,9 +173,19 @@ def env_of(settings: dict[str, Any]) -> str:
 
 
 def differing(many: Sequence[dict[str, Any]]) -> list[str]:
-    """Names of flags that do not have one value everywhere."""
-    names = dict.fromkeys(name for settings in many for name in settings)
-    return [name for name in names if len({json.dumps(settings.get(name)) for settings in many}) > 1]
+    """Names of flags that do not have one value everywhere, of flags of an agent: wherever that agent is."""
+    known, values = defaultdict(dict), defaultdict(set)
+    for settings in many:
+        known[settings["agent"]].update(settings)
+    for settings in many:
+        for name in known[settings["agent"]]:
+            values[name].add(json.dumps(settings.get(name)))
+    return [name for name, found in values.items() if len(found) > 1]
+
+
+def short(value: Any) -> str:
+    """A flag's value, floats to four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
 
 
 def labels(many: Sequence[dict[str, Any]]) -> list[str]:
@@ -159,16 +197,16 @@ def labels(many: Sequence[dict[str, Any]]) -> list[str]:
     for settings in many:
         rivals[settings["agent"], env_of(settings)].append(settings)
     names = defaultdict(dict)
-    for (agent, _), together in rivals.items():
-        names[agent].update(dict.fromkeys(differing(together)))
-
-    def label(settings: dict[str, Any], without: Sequence[str]) -> str:
-        shown = [name for name in names[settings["agent"]] if name not in without]
-        return ", ".join([settings["agent"], *(f"{name} {settings.get(name)}" for name in shown)])
-
-    short = [label(settings, NAMES) for settings in many]
-    unique = {(text, env_of(settings)) for text, settings in zip(short, many, strict=True)}
-    return short if len(unique) == len(many) else [label(settings, ()) for settings in many]
+    for (agent, _), groups in rivals.items():
+        names[agent].update(dict.fromkeys(differing(groups)))
+    for show in (short, str):
+        found = [
+            ", ".join([s["agent"], *(f"{name} {show(s[name])}" for name in names[s["agent"]] if name in s)])
+            for s in many
+        ]
+        if len({(label, env_of(settings)) for label, settings in zip(found, many, strict=True)}) == len(many):
+            break
+    return found
 
 
 def compare(paths: Iterable[Path]) -> tuple[list[Group], list[str]]:
@@ -183,6 +221,9 @@ def compare(paths: Iterable[Path]) -> tuple[list[Group], list[str]]:
 def output(name: str, suffix: str) -> Path:
     """The file to write; FlagError if --out is none that can be."""
     path = Path(name)
-    if path.suffix != suffix or not path.absolute().parent.is_dir():
+    folder = path.absolute().parent
+    if path.suffix != suffix or path.is_dir() or not folder.is_dir():
         raise FlagError(f"--out is {name!r}; it must name a file that ends in {suffix}, in a directory that exists.")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise FlagError(f"--out is {name!r}, which cannot be written.")
     return path

@@ -10,7 +10,7 @@ from typing import Any
 
 from src import runs
 
-WAIT_SECONDS = 30  # for a server that does not answer, at the start and at the end
+START_SECONDS, END_SECONDS = 30, 30  # how long a server that does not answer is waited for
 STEP = "training/envsteps"
 BEST = ("eval/episode_success", "eval/episode_success_any")  # whose maxima a sweep may want, beside the last values
 
@@ -119,8 +119,8 @@ class Wandb:
             settings=wandb.Settings(
                 silent=True,
                 console="off",  # it would take the place of the live bar
-                init_timeout=WAIT_SECONDS,
-                finish_timeout=WAIT_SECONDS,
+                init_timeout=START_SECONDS,
+                finish_timeout=END_SECONDS,
                 finish_timeout_raises=True,
             ),
         )

@@ -4,6 +4,8 @@ import base64
 import html
 import io
 import itertools
+import re
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,13 +13,14 @@ import matplotlib
 import numpy as np
 
 from src import curves
-from src.display import duration
-from src.experiments import NAMES, Group, differing
+from src.display import duration, track
+from src.experiments import NAMES, Group, differing, short
 from src.statistics import Estimate, interquartile_mean, probability_of_improvement
 
 PAGE = Path(__file__).with_name("report.html")
 INK = "#010203"  # stands for the page's text colour, which is another one in the dark
 ALL = "all environments"
+FEW = "With few seeds, less than ten or so, intervals are narrower than they should be."
 
 
 def save(groups: Sequence[Group], notes: Sequence[str], path: Path) -> None:
@@ -27,12 +30,11 @@ def save(groups: Sequence[Group], notes: Sequence[str], path: Path) -> None:
       notes: one sentence each on runs that are not in the report, or not as they were given.
     """
     sections = [
-        section("Learning curves", "Interquartile mean over seeds; bands are 95% intervals.", *drawings(groups)),
+        section("Learning curves", "", *drawings(groups)),
         section(
             "Final evaluation",
             "Interquartile mean over seeds with its 95% interval, at the last evaluation that all seeds have. All"
-            " environments: over the seeds of all of them, resampled within each (stratified bootstrap). With few"
-            " seeds, less than ten or so, intervals are narrower than they should be.",
+            f" environments: over the seeds of all of them, resampled within each (stratified bootstrap). {FEW}",
             table(
                 ("environment", "agent", "seeds", "steps", *MEASURES, "distance at the end", "wall clock"),
                 final(groups),
@@ -41,6 +43,7 @@ def save(groups: Sequence[Group], notes: Sequence[str], path: Path) -> None:
         improvement(groups),
         settings(groups),
         films(groups),
+        section("Where they were trained", "", origins(groups)),
         section("About these runs", "", listing(groups, notes)),
     ]
     number = sum(len(group.runs) for group in groups)
@@ -119,19 +122,29 @@ def final(groups: Sequence[Group]) -> list[list[str]]:
 
 
 def improvement(groups: Sequence[Group]) -> str:
-    """Every pair of agents in the environments that both were trained in; nothing where there is no such pair."""
-    rows = []
+    """Every pair of agents in the environments that both were trained in; nothing where no pair has several seeds."""
+    pairs = []
     for (ours, first), (theirs, second) in itertools.combinations(by_label(groups).items(), 2):
-        envs = [env for env in first if env in second]
+        envs = [env for env in first if env in second and min(len(first[env].runs), len(second[env].runs)) > 1]
         if envs:
-            sides = [[[of(side[env]) for env in envs] for side in (first, second)] for of in MEASURES.values()]
-            cells = [cell(probability_of_improvement(*both)) for both in sides]
-            rows.append([html.escape(f"{ours} over {theirs}"), html.escape(", ".join(envs)), *cells])
+            pairs.append((f"{ours} over {theirs}", envs, first, second))
+    rows = []
+    for words, envs, first, second in track(pairs, "comparing agents"):
+        sides = [[[of(side[env]) for env in envs] for side in (first, second)] for of in MEASURES.values()]
+        cells = [cell(probability_of_improvement(*both)) for both in sides]
+        where = ", ".join(env + unequal(first[env], second[env]) for env in envs)
+        rows.append([html.escape(words), html.escape(where), *cells])
     words = (
         "How probable it is that a random seed of the first agent ends better than a random one of the second (a tie"
         " counts half), mean over environments, with its 95% interval: an interval above 0.5 favours the first."
+        f" A single seed is not compared. {FEW}"
     )
     return section("Probability of improvement", words, table(("agents", "in", *MEASURES), rows)) if rows else ""
+
+
+def unequal(first: Group, second: Group) -> str:
+    ends = [group.steps[-1] for group in (first, second)]
+    return "" if ends[0] == ends[1] else f" (after {ends[0]:,} and {ends[1]:,} steps)"
 
 
 def settings(groups: Sequence[Group]) -> str:
@@ -140,9 +153,27 @@ def settings(groups: Sequence[Group]) -> str:
     names = [name for name in differing([group.settings for group in groups]) if name not in known]
     rows = []
     for group in groups:
-        values = [str(group.settings.get(name, "")) for name in names]
+        values = [short(group.settings.get(name, "")) for name in names]
         rows.append([html.escape(value) for value in (group.env, group.label, *values)])
     return section("Flags that differ", "", table(("environment", "agent", *names), rows)) if names else ""
+
+
+def origins(groups: Sequence[Group]) -> str:
+    """A row for every device, commit and set of versions, and how many runs of which groups come from there."""
+    found = defaultdict(Counter)
+    for group in groups:
+        for run in group.runs:
+            versions = run.origin["versions"] or {}
+            text = ", ".join(f"{name} {version}" for name, version in versions.items())
+            commit = re.sub(r"([0-9a-f]{10})[0-9a-f]{30}", r"\1", run.origin["git_commit"] or "")
+            key = (run.origin["device"], commit, text)
+            found[tuple(str(part or "unknown") for part in key)][f"{group.label} in {group.env}"] += 1
+    rows = []
+    for place, counts in found.items():
+        members = "; ".join(f"{count} of {label}" for label, count in counts.items())
+        words = members if len(found) > 1 else "all"
+        rows.append([html.escape(part) for part in (*place, words)])
+    return table(("device", "commit", "versions", "runs"), rows)
 
 
 # ---- films and directories -------------------------------------------------------------------------------------------

@@ -83,13 +83,21 @@ def write_config(directory: Path, config: Any, agent_config: Any, seed: int) -> 
     _write(directory / "config.json", json.dumps(content, indent=2) + "\n")
 
 
-def read_config(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The run flags and the agent flags of a run."""
+def read_content(directory: Path) -> dict[str, Any]:
+    """All of a run's config.json."""
     try:
         content = json.loads((directory / "config.json").read_text())
-        return content["flags"], content["agent_flags"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise FlagError(f"There is no run in {directory}: its config.json cannot be read.") from None
+        if {"flags", "agent_flags"} <= content.keys():
+            return content
+    except (OSError, ValueError, AttributeError):
+        pass
+    raise FlagError(f"There is no run in {directory}: its config.json cannot be read.")
+
+
+def read_config(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The run flags and the agent flags of a run."""
+    content = read_content(directory)
+    return content["flags"], content["agent_flags"]
 
 
 def _git_commit() -> str | None:

@@ -11,6 +11,8 @@ import yaml
 
 METRIC = {"name": "eval/episode_success", "goal": "maximize"}  # where the file names none
 METHODS = ("grid", "random", "bayes")
+KNOWN = {"program", "method", "metric", "parameters", "command", "name", "description", "project", "entity"}
+SPECS = {"value", "values", "min", "max", "distribution", "q"}
 
 
 class SweepError(ValueError):
@@ -50,11 +52,25 @@ def read(path: Path) -> dict[str, Any]:
     for name, spec in sweep["parameters"].items():
         if not isinstance(spec, dict):
             raise SweepError(f"{path}: `{name}` needs a `value`, `values`, or `min` and `max`.")
+        if unknown := sorted(spec.keys() - SPECS, key=str):
+            raise SweepError(f"{path}: `{name}` has `{unknown[0]}`; only {', '.join(sorted(SPECS))} are understood.")
         if sweep["method"] == "grid":
             grid_values(name, spec)
         else:
             distribution(name, spec)
     return sweep
+
+
+def ignored(sweep: dict[str, Any]) -> list[str]:
+    """Names of settings that change what wandb's server does, and nothing here."""
+    return [str(name) for name in sweep if name not in KNOWN]
+
+
+def arguments(sweep: dict[str, Any]) -> list[str]:
+    """The arguments that `command` has beside its ${...} after the program."""
+    command = [str(part) for part in sweep.get("command") or ["${program}"]]
+    after = command[command.index("${program}") + 1 :] if "${program}" in command else []
+    return [part for part in after if not part.startswith("${")]
 
 
 def grid_values(name: str, spec: dict[str, Any]) -> list[Any]:

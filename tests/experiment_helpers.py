@@ -12,7 +12,8 @@ def make_run(directory, seed, final, steps=STEPS, agent_flags=None, **flags):
     """A run whose scores rise to `final` at the last step: [time near the goal, episodes that reach it]."""
     directory.mkdir(parents=True)
     flags = {**FLAGS, "episode_length": EPISODE, "seed": seed, **flags}
-    content = {"flags": flags, "agent_flags": agent_flags or {"h_dim": 8}}
+    origin = {"versions": {"jax": "1.2"}, "device": "1 x cpu (cpu)", "git_commit": f"{seed % 2}" * 40 + "-dirty"}
+    content = {"flags": flags, "agent_flags": agent_flags or {"h_dim": 8}, **origin}
     (directory / "config.json").write_text(json.dumps(content))
     near, reached = final
     with (directory / "metrics.csv").open("w", newline="") as file:

@@ -1,7 +1,11 @@
-"""Reads back what the loggers write: the records of an offline wandb run and the events of TensorBoard."""
+"""Reads back what the loggers write: wandb's offline runs and TensorBoard's events; and a server for wandb to lose."""
 
+import contextlib
+import http.server
 import json
 import struct
+import threading
+import time
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,9 +54,14 @@ def wandb_records(path: Path) -> list[Any]:
 
 
 def read_wandb(directory: Path) -> WandbRun:
-    """The only wandb run in a run directory."""
+    """The only wandb run in a run directory, once wandb's own process has written all of it."""
     (path,) = directory.glob("wandb/offline-run-*/*.wandb")
-    records = wandb_records(path)
+    records, deadline = [], time.monotonic() + 20
+    while not any(record.WhichOneof("record_type") == "exit" for record in records):
+        assert time.monotonic() < deadline, "it has no end"
+        time.sleep(0.05)
+        with contextlib.suppress(AssertionError):  # the last record is half there
+            records = wandb_records(path)
 
     def items(updates):
         return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in updates}
@@ -92,3 +101,57 @@ def read_tensorboard(directory: Path) -> dict[int, dict[str, float]]:
                     scalars.setdefault(parsed.step, {})[value.tag] = value.simple_value
             position += 16 + length
     return scalars
+
+
+class Server:
+    """What wandb's server must at least answer for an online run, on a port of this machine."""
+
+    def __init__(self):
+        asked = self.asked = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def log_message(self, *_):
+                pass
+
+            def do_POST(self):
+                content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                query = json.loads(content) if self.path.endswith("graphql") else {}
+                asked.append(query.get("operationName") or self.path)
+                answer = json.dumps(answers(query)).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+        def answers(query):
+            variables = query.get("variables") or {}
+            match query.get("operationName"):
+                case "UpsertBucket":
+                    project = {"id": "p", "name": variables["project"], "entity": {"id": "e", "name": "somebody"}}
+                    bucket = {
+                        "id": "b",
+                        "name": variables["name"],
+                        "displayName": "",
+                        "config": "{}",
+                        "project": project,
+                    }
+                    return {"data": {"upsertBucket": {"bucket": bucket, "inserted": True}}}
+                case "CreateRunFiles":
+                    files = [{"name": name, "uploadUrl": f"{self.url}/upload"} for name in variables["files"]]
+                    return {"data": {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}}
+            return {"data": {}}
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def wait_for(self, words: str, seconds: float = 30) -> None:
+        """Until something was asked with these words in it."""
+        deadline = time.monotonic() + seconds
+        while not any(words in name for name in self.asked):
+            assert time.monotonic() < deadline, self.asked
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()

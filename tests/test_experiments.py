@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from experiment_helpers import STEPS, make_run
 from film_helpers import count
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from PIL import Image
 
@@ -33,13 +34,33 @@ def test_groups_are_flags_without_the_seed(tmp_path):
     np.testing.assert_allclose(groups[3].reached, [[0.2, 0.4, 0.6]] * 2)
 
 
-def test_names_tell_groups_apart_only_where_nothing_else_does(tmp_path):
-    make_run(tmp_path / "a_s0", 0, (0.5, 1), exp_name="before")
-    make_run(tmp_path / "b_s0", 0, (0.5, 1), exp_name="after")
-    assert [group.label for group in experiments.compare([tmp_path])[0]] == [
-        "crl, exp_name before",
-        "crl, exp_name after",
-    ]
+def test_names_tell_groups_apart_only_where_a_seed_has_several(tmp_path):
+    for seed, name in enumerate(("one", "two", "two")):
+        make_run(tmp_path / f"{name}_s{seed}", seed, (0.5, 1), exp_name=name, group_name=name)
+    (group,), notes = experiments.compare([tmp_path])
+    assert (group.label, [run.seed for run in group.runs], notes) == ("crl", [0, 1, 2], [])
+    make_run(tmp_path / "z_s0", 0, (0.5, 1), exp_name="z")
+    make_run(tmp_path / "zz_s0", 0, (0.5, 1), exp_name="z", agent_flags={"h_dim": 16})
+    groups, notes = experiments.compare([tmp_path])
+    assert notes == [] and {group.label: len(group.runs) for group in groups} == {
+        "crl, h_dim 8, exp_name one, group_name one": 1,
+        "crl, h_dim 8, exp_name two, group_name two": 2,
+        "crl, h_dim 8, exp_name z": 1,
+        "crl, h_dim 16": 1,
+    }
+
+
+def test_flags_that_differ_are_those_of_one_agent_or_of_all():
+    many = [{"agent": "a", "x": 1, "y": 1}, {"agent": "a", "x": 1, "z": 2}, {"agent": "b", "x": 2, "w": 3}]
+    assert experiments.differing(many) == ["agent", "x", "y", "z"]
+
+
+def test_labels_are_short_unless_that_hides_what_differs():
+    def of(*values):
+        return experiments.labels([{"agent": "a", "env_name": "e", "x": value} for value in values])
+
+    assert of(0.1 / 3, 1e-4, 1200) == ["a, x 0.03333", "a, x 0.0001", "a, x 1,200"]
+    assert of(0.12341, 0.12342) == ["a, x 0.12341", "a, x 0.12342"]
 
 
 def test_a_repeated_seed_counts_once_and_a_short_run_cuts_its_group(tmp_path):
@@ -68,6 +89,14 @@ def test_a_repeated_seed_counts_once_and_a_short_run_cuts_its_group(tmp_path):
         (
             lambda run: (run / "config.json").write_text('{"flags": {"seed": 1}, "agent_flags": {}}'),
             "The run {run} was written by a version with other flags.",
+        ),
+        (
+            lambda run: (run / "config.json").write_text((run / "config.json").read_text().replace('"toy"', "[1]")),
+            "The run {run} was written by a version with other flags.",
+        ),
+        (
+            lambda run: (run / "metrics.csv").write_text((run / "metrics.csv").read_text().replace("120,", "nan,")),
+            "The run {run} has numbers that are not finite in its metrics.csv.",
         ),
         (lambda run: (run / "metrics.csv").unlink(), "The run {run} has no evaluation in its metrics.csv."),
         (lambda run: (run / "metrics.csv").write_bytes(b"\xff\x00"), "The run {run} has no evaluation in its metrics"),
@@ -119,6 +148,36 @@ def test_curves_are_interquartile_means_with_bands(tmp_path):
     np.testing.assert_allclose(panels[1, 0].lines[0].get_ydata()[-1], 1)
     assert panels[0, 0].get_title() == "toy" and panels[1, 1].get_xlabel() == "wall clock in minutes"
     assert [text.get_text() for text in figure.legends[0].texts] == ["crl"]
+    assert "mean over 4 seeds, bands are 95%" in figure.get_supxlabel()
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory):
+    """More groups than there are line styles, with labels of two lines."""
+    folder = tmp_path_factory.mktemp("crowd")
+    long = {f"name_of_a_flag_{letter}": letter * 20 for letter in "abcd"}
+    for index in range(26):
+        flags = {name: f"{value}{index}" for name, value in long.items()}
+        make_run(folder / f"x{index}_s0", 0, (index / 26, 1), steps=(60,), agent_flags=flags)
+    return experiments.compare([folder])[0]
+
+
+def test_the_legend_is_inside_the_picture_whatever_the_labels(crowd, toy_runs):
+    for groups in (crowd, crowd[:3], experiments.compare([toy_runs])[0]):
+        figure = curves.compare(groups, "steps")
+        FigureCanvasAgg(figure).draw()
+        box, (legend,) = figure.bbox, figure.legends
+        inside = legend.get_window_extent()
+        assert box.x0 <= inside.x0 and inside.x1 <= box.x1 and inside.y1 <= box.y1
+        assert all(axes.get_window_extent().height > 150 for axes in figure.axes)
+
+
+def test_no_two_labels_share_a_style(crowd):
+    styles = curves.styles_of(crowd)
+    assert len(styles) == 25 and len({str(style) for style in styles.values()}) == 25
+    assert list(styles)[-1] == "2 others, which end lower" and crowd[0].label not in styles
+    lines = curves.compare(crowd, "steps").axes[1].lines
+    assert [line.get_color() for line in lines if line.get_ydata()[0] < 0.07] == [curves.OTHERS] * 2
 
 
 def test_plot_of_real_runs(toy_runs, tmp_path, capsys):
@@ -137,6 +196,8 @@ def test_plot_of_real_runs(toy_runs, tmp_path, capsys):
         ([], "No run is left to show."),
         (["a", "--x", "time"], "--x is 'time'; choose from: steps, wall_clock."),
         (["a", "--out", "a.jpg"], "--out is 'a.jpg'; it must name a file that ends in .png, in a directory that"),
+        (["a", "--out", "."], "--out is '.'; it must name a file that ends in .png, in a directory that"),
+        (["a", "--out", "b/a.png"], "--out is 'b/a.png'; it must name a file that ends in .png, in a directory that"),
     ],
 )
 def test_one_sentence_for_wrong_flags(argv, words, tmp_path, monkeypatch, capsys):

@@ -27,7 +27,7 @@ CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
 EXTRAS = PROJECT["optional-dependencies"]
 DIRECT = [Requirement(line) for line in PROJECT["dependencies"] + EXTRAS["dev"]]
 PIN_LINES = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
-SWEEPS = ["scripts/sweep_losses.sh", "scripts/sweep_energies.sh"]
+SWEEPS = ["scripts/sweep_losses.sh", "scripts/sweep_energies.sh", "scripts/sweep_flag.sh"]
 SCRIPTS = [".ci/run", "scripts/train.sh", "scripts/test.sh", *SWEEPS]
 
 
@@ -291,6 +291,19 @@ def test_a_sweep_runs_five_values_on_every_seed_with_valid_flags(uv_machine, nam
     assert status == 0 and [config.seed for config, _ in calls] == [1, 2] * 5
     assert len({getattr(agent_config, flag) for _, agent_config in calls}) == 5
     assert {(config.num_envs, config.log_wandb, config.num_timesteps) for config, _ in calls} == {(4, True, 10**7)}
+    assert len({(config.group_name, config.exp_name) for config, _ in calls}) == 1
+
+
+def test_a_sweep_over_a_flag_goes_on_after_a_diverged_run_only(uv_machine):
+    for code, tried in {1: ["1", "2"], 2: ["1"]}.items():
+        ends = f"sys.exit({code} * (sys.argv[sys.argv.index('--seed') + 1] == '1'))"
+        (uv_machine.root / "training.py").write_text(f"import sys; print(sys.argv[1:], flush=True); {ends}")
+        status, out, error = uv_machine.run(SWEEPS[2], "--tau", "0.1", SEEDS="1 2")
+        calls = [ast.literal_eval(line) for line in out.splitlines()]
+        assert [call[call.index("--seed") + 1] for call in calls] == tried and status == code
+        assert ("goalax: These runs failed: tau 0.1, seed 1;" in error) == (code == 1)
+    usage = 'goalax: Usage: sweep_flag.sh FLAG "VALUE ..." [flags of training.py]'
+    assert uv_machine.run(SWEEPS[2], "tau") == (1, "", [usage])
 
 
 def test_dev_tools_are_added_and_stay(uv_machine):

@@ -3,11 +3,14 @@
 import base64
 import csv
 import html
+import itertools
+import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
-from experiment_helpers import EPISODE, make_run
+from experiment_helpers import EPISODE, STEPS, make_run
 from film_helpers import count
 from matplotlib.colors import to_rgb
 from PIL import Image
@@ -24,6 +27,10 @@ def tables(text):
         cells = [[re.split("<.*?>", cell)[:2] for cell in re.findall("<td>(.*?)</td>", row)] for row in rows]
         found[title] = [[[html.unescape(part) for part in cell] for cell in row] for row in cells]
     return found
+
+
+def plain(rows):
+    return [[cell[0] for cell in row] for row in rows]
 
 
 def last(run, name):
@@ -91,6 +98,26 @@ def test_comparisons_by_hand(many, tmp_path, capsys):
     film = base64.b64encode((many / "toy_crl_s3" / "policy.gif").read_bytes()).decode()
     assert text.count("data:image/gif") == text.count(f"data:image/gif;base64,{film}") == 1
     assert "crl in toy, seed 3" in text and "Flags that differ" not in text
+    origins = {
+        commit: (device, versions, runs) for device, commit, versions, runs in plain(found["Where they were trained"])
+    }
+    each = [f"{{}} of {agent} in {env}" for agent, env in itertools.product(("crl", "tmd"), ("toy", "toy_eval"))]
+    assert origins.keys() == {"0000000000-dirty", "1111111111-dirty"}  # those of even and of odd seeds
+    for number, (device, versions, runs) in zip((3, 2), (origins[commit] for commit in sorted(origins)), strict=True):
+        assert (device, versions) == ("1 x cpu (cpu)", "jax 1.2")
+        assert sorted(runs.split("; ")) == [words.format(number) for words in each]
+
+
+def test_single_seeds_and_unequal_budgets(tmp_path):
+    for name, seeds, steps in (("crl", 2, STEPS), ("tmd", 2, STEPS[:2]), ("qrl", 1, STEPS)):
+        for seed in range(seeds):
+            make_run(tmp_path / f"{name}_s{seed}", seed, (0.5, 1), agent=name, steps=steps)
+    assert script.main([str(tmp_path), "--out", str(tmp_path / "a.html")]) == 0
+    found = tables((tmp_path / "a.html").read_text())
+    assert [row[:2] for row in plain(found["Probability of improvement"])] == [
+        ["crl over tmd", "toy (after 120 and 100 steps)"]
+    ]
+    assert [row[4][1] for row in found["Final evaluation"] if row[1] == ["qrl"]] == ["one seed"]
 
 
 def test_a_browser_without_network_shows_all_of_it(many, browser, tmp_path):
@@ -112,6 +139,12 @@ def test_a_browser_without_network_shows_all_of_it(many, browser, tmp_path):
         assert background == page and min(pixels) > 300
     path.write_text(path.read_text() + '<img src="https://example.org/a.png">')
     assert complaints(), "a request that fails would be seen"
+
+
+def test_a_full_disk_is_one_sentence(many, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Path, "write_text", lambda *_: os.write(os.open("/dev/full", os.O_WRONLY), b"a"))
+    assert script.main([str(many), "--out", str(tmp_path / "a.html")]) == 2
+    assert capsys.readouterr().err == f"report.py: {tmp_path}/a.html cannot be written: No space left on device.\n"
 
 
 @pytest.mark.parametrize(

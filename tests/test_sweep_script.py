@@ -1,20 +1,22 @@
 """Tests of scripts/sweep.py with runs of the toy: grid, random and Bayesian search, failures, interruption, errors."""
 
 import csv
+import io
 import os
 import signal
-import subprocess
-import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
 from scripts import sweep as script
 from src import sweeps
 from src.runs import read_metrics
 from tests import toy
+from utils import read_run
 
 toy.register()
 ROOT = Path(__file__).parent.parent
@@ -42,7 +44,9 @@ def rows():
 
 
 def test_a_grid_runs_seeds_together_and_survives_a_failure(folder, capsys):
-    write("grid", {"min_replay_size": {"values": [10, 5]}, "seed": {"values": [3, 4]}, "log_wandb": {"value": True}})
+    parameters = {"min_replay_size": {"values": [10, 5]}, "seed": {"values": [3, 4]}, "log_wandb": {"value": True}}
+    command = ["${env}", "python", "${program}", "${args}", "--discounting=0.9"]
+    write("grid", parameters, command=command, early_terminate={"type": "hyperband"})
     assert script.main(["s.yml", "--workers", "2"]) == 0
     table = rows()
     assert [(row["run"], row["seed"], row["min_replay_size"], row["state"]) for row in table] == [
@@ -55,23 +59,33 @@ def test_a_grid_runs_seeds_together_and_survives_a_failure(folder, capsys):
         last = read_metrics(Path(row["run_dir"]) / "metrics.csv")[-1]
         assert float(row["eval/episode_success"]) == last["eval/episode_success"]
         assert not (Path(row["run_dir"]) / "wandb").exists()
+        assert read_run(Path(row["run_dir"]))[0].discounting == 0.9
     assert len(list(Path("sweeps/s").glob("*.log"))) == 2, "a program for both seeds"
-    assert "run 1 failed: training.py: --min_replay_size is 5; it must be" in capsys.readouterr().out
+    out, error = capsys.readouterr()
+    assert "run 1 failed: training.py: --min_replay_size is 5; it must be" in out
+    assert "run 0 started, its output goes to sweeps/s/000.log" in out
+    assert error == "sweep.py: `early_terminate` of s.yml is for wandb's server only.\n"
+    shown = [line for line in out.splitlines() if "min_replay_size" in line and "│" in line]
+    assert [[word in line for word in ("finished", "failed")] for line in shown] == [[True, False], [False, True]]
     assert script.main(["s.yml"]) == 0 and rows() == table, "nothing is run twice"
 
 
 def test_an_interrupted_sweep_goes_on_from_the_checkpoint(folder):
     longer = {"num_timesteps": {"value": 40_000}, "num_evals": {"value": 40}}
     write("random", longer | {"discounting": {"min": 0.9, "max": 0.99}})
-    imports = "from tests import toy; toy.register(); import signal, sys; from scripts import sweep"
-    call = "signal.signal(signal.SIGTERM, sweep.interrupt); sys.exit(sweep.main(['s.yml', '--count', '1']))"
-    code = f"{imports}; {call}"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
     csv_file, deadline = Path("runs/s_000_s0/metrics.csv"), time.monotonic() + 120
-    while len(read_metrics(csv_file)) < 3 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGTERM)
-    assert process.wait(timeout=60) == 130
+
+    def interrupt():
+        while len(read_metrics(csv_file)) < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    previous = signal.signal(signal.SIGTERM, script.interrupt)
+    try:
+        threading.Thread(target=interrupt, daemon=True).start()
+        assert script.main(["s.yml", "--count", "1"]) == 130
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     before = read_metrics(csv_file)
     assert 3 <= len(before) < 40 and [row["state"] for row in rows()] == ["stopped"]
     assert script.main(["s.yml", "--count", "1"]) == 0
@@ -83,6 +97,24 @@ def test_an_interrupted_sweep_goes_on_from_the_checkpoint(folder):
 
 def quadratic(parameters):
     return -((parameters["x"] - 0.7) ** 2) - (parameters["c"] != "b")
+
+
+def test_the_table_fits_a_terminal_of_80_columns(tmp_path):
+    Path(tmp_path / "train.py").touch()
+    names = {
+        name: {"min": 0.1, "max": 0.9} for name in ("discounting", "logsumexp_penalty", "critic_lr", "random_goals")
+    }
+    content = {"program": str(tmp_path / "train.py"), "method": "random", "parameters": names}
+    (tmp_path / "s.yml").write_text(yaml.safe_dump(content))
+    sweep = script.Sweep(tmp_path / "s.yml", tmp_path / "out", 40)
+    for value in range(30):
+        job = sweep.next()
+        job.state, job.values = "finished", [30.0 - value]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(sweep.table(room=3))
+    text = console.export_text()
+    assert "30 of 40 ended" in text and all(text.count(name) == 4 for name in names)  # no name is cut
+    assert [line.split()[1] for line in text.splitlines() if "finished" in line] == ["0", "27", "28", "29"]
 
 
 def search(method, count):
@@ -126,7 +158,9 @@ def test_only_consecutive_seeds_share_a_program():
         ),
         ("bayes", {"critic_lr": {"distribution": "beta", "min": 0, "max": 1}}, ["--count", "1"], "`critic_lr` needs"),
         ("random", {"critic_lr": {"min": 0.2, "max": 0.1}}, ["--count", "1"], "`critic_lr` has no such distribution"),
+        ("random", {"critic_lr": {"mu": 1, "min": 0.1}}, ["--count", "1"], "`critic_lr` has `mu`; only"),
         ("random", {}, [], "--count must say how many runs"),
+        ("grid", {}, ["--out", "train.py"], "train.py cannot be written: File exists."),
         ("grid", {"batchsize": {"value": 4}}, [], "Unknown flag --batchsize; did you mean --batch_size"),
         ("grid", {"energy_fn": {"values": ["l2", "l9"]}}, [], "--energy_fn is 'l9'; choose from"),
         ("grid", {}, ["--workers", "0"], "--workers is 0; it must be at least 1."),
@@ -146,7 +180,8 @@ def test_other_errors(folder, capsys):
     assert script.main(["s.yml"]) == 2
     write("grid", {}, program="nowhere.py")
     assert script.main(["s.yml"]) == 2
-    write("grid", {"min_replay_size": {"value": 5}})
+    Path("fails.py").write_text("raise SystemExit(1)")
+    write("grid", {"batch_size": {"value": 8}}, program="fails.py")
     assert script.main(["s.yml"]) == 1
     write("grid", {"batch_size": {"value": 4}})
     assert script.main(["s.yml"]) == 2
