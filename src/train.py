@@ -66,6 +66,7 @@ class Train(NamedTuple):
     # (state of one seed, states [B, S], future states [B, S]) -> [B], how near the critic thinks each future is to an
     # agent that acts for it; None where the agent has no such critic.
     score: Callable[[RunState, Array, Array], Array] | None
+    ahead: bool = True  # compiled before the first step; advance of another loop than this one compiles by itself
 
 
 def forget_metrics(state: RunState) -> RunState:
