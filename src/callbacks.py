@@ -18,7 +18,7 @@ class Reports:
 
         def wait():
             if not wanted.get():
-                raise GeneratorExit
+                raise SystemExit
 
         def report(value):
             told.put(value)
