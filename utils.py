@@ -281,14 +281,14 @@ class Run:
 def make_run(config: Config, agent_config: Any) -> Run:
     """Environments, agent and training functions of flags; compiles nothing. FlagError as in `resolve`."""
     config, env, eval_env = resolve(config)
-    sizes, spec, make = sizes_of(config), spec_of(env, config.discounting), AGENTS[config.agent].make
-    if make is None:
+    sizes, spec = sizes_of(config), spec_of(env, config.discounting, config.action_repeat)
+    if make := AGENTS[config.agent].make:
+        agent = make(agent_config, spec)
+        train = make_train(env, eval_env, agent, sizes, config.normalize_observations, config.num_seeds)
+    else:
         from src.ppo import make_ppo  # here, because importing Brax's trainer would make every start slower
 
         sizes, train = make_ppo(env, eval_env, spec, sizes, config, agent_config)
-    else:
-        agent = make(agent_config, spec)
-        train = make_train(env, eval_env, agent, sizes, config.normalize_observations, config.num_seeds)
     return Run(config, agent_config, env, eval_env, sizes, train)
 
 

@@ -21,6 +21,7 @@ class Spec(NamedTuple):
     discounting: float  # gamma of the goal law and of returns
     goal_reach_thresh: float  # at the goal when nearer than this, in the units of the environment
     dense_reward: bool = False  # rewards are shaped, not 1 at the goal and 0 elsewhere
+    action_repeat: int = 1  # environment steps per action, whose rewards are summed
 
     def goal_of(self, state: Array) -> Array:
         """The goal [..., G] that a state [..., S] achieves."""
