@@ -165,6 +165,8 @@ def sample(parts: dict[str, Part], config: BenchmarkConfig, updates_per_step: fl
 def measure(config: BenchmarkConfig, agent_config: Any) -> dict[str, Any]:
     """Rates of all parts, compile times and memory of one run. FlagError as in `make_run`."""
     run = make_run(config, agent_config)
+    if not run.train.ahead:
+        raise FlagError(f"--agent {run.config.agent} has a training loop of its own, which has no parts to measure.")
     keys = jnp.stack([jax.random.PRNGKey(config.seed + index) for index in range(config.num_seeds)])
     key = keys if config.num_seeds > 1 else keys[0]
     train = end_to_end(run, key)

@@ -81,37 +81,53 @@ def make_agent(config: PPOConfig, spec: Spec, normalize: bool) -> Agent:
     return Agent(init, act, functools.partial(act, key=None), update=None)
 
 
+def train_by_brax(env: Any, config: Any, agent_config: PPOConfig, phases: int, **more: Any) -> None:
+    """Trains on one device with the flags until a callback raises something.
+
+    Args:
+      phases: learning phases between two callbacks.
+      more: arguments of Brax's trainer beside flags; progress_fn is the callback.
+    """
+    flags = {**dataclasses.asdict(config), **dataclasses.asdict(agent_config)}
+    steps = config.num_envs * config.unroll_length * config.action_repeat
+    with jax.numpy_rank_promotion("allow"):
+        brax_ppo.train(
+            env,
+            num_timesteps=ENDLESS * phases * steps,
+            num_evals=ENDLESS + 1,
+            run_evals=False,
+            num_eval_envs=1,  # it resets environments for evaluations all the same
+            max_devices_per_host=1,
+            batch_size=config.num_envs // agent_config.num_minibatches,
+            network_factory=network_factory(agent_config),
+            **{name: flags[name] for name in SAME},
+            **more,
+        )
+
+
 def start(env: Any, config: Any, agent_config: PPOConfig, state: RunState) -> Reports:
     """Brax's trainer, which reports the (PPOState, metrics) of every learning phase.
 
     It starts from the networks and statistics of `state`; episodes and the optimizer start anew.
     """
-    flags = {**dataclasses.asdict(config), **dataclasses.asdict(agent_config)}
-    steps = config.num_envs * config.unroll_length * config.action_repeat
+    seed = int(jax.random.randint(state.key, (), 0, 2**31 - 1))
 
     def train(report):
         newest = {}
+        train_by_brax(
+            env,
+            config,
+            agent_config,
+            phases=1,
+            seed=seed,
+            restore_params=state.agent,
+            wrap_env_fn=FreshEpisodes,
+            policy_params_fn=lambda _steps, _policy, params: newest.update(agent=PPOState(*params)),
+            progress_fn=lambda _steps, metrics: report((newest["agent"], named(metrics))),
+        )
 
-        def progress(_steps, metrics):
-            report((newest["agent"], {ours: metrics[f"training/{name}"] for name, ours in METRICS.items()}))
-
-        with jax.numpy_rank_promotion("allow"):
-            brax_ppo.train(
-                env,
-                num_timesteps=ENDLESS * steps,
-                num_evals=ENDLESS + 1,
-                max_devices_per_host=1,
-                wrap_env_fn=FreshEpisodes,
-                batch_size=config.num_envs // agent_config.num_minibatches,
-                network_factory=network_factory(agent_config),
-                seed=int(jax.random.randint(state.key, (), 0, 2**31 - 1)),
-                run_evals=False,
-                num_eval_envs=1,
-                restore_params=state.agent,
-                policy_params_fn=lambda _steps, _policy, params: newest.update(agent=PPOState(*params)),
-                progress_fn=progress,
-                **{name: flags[name] for name in SAME},
-            )
+    def named(metrics):
+        return {ours: metrics[f"training/{name}"] for name, ours in METRICS.items()}
 
     return Reports(train)
 
@@ -138,9 +154,7 @@ def make_ppo(
     sizes = sizes._replace(updates_per_unroll=updates)
     agent = make_agent(agent_config, spec, config.normalize_observations)
     train = make_train(env, eval_env, agent, sizes, normalize=False, num_seeds=config.num_seeds)
-    running: dict[
-        int, tuple[int, Reports]
-    ] = {}  # number of a seed -> steps that its trainer has behind it, the trainer
+    running: dict[int, tuple[int, Reports]] = {}  # index of a seed -> its steps so far, its trainer
 
     def init(key: Array) -> RunState:
         key, agent_key = jax.random.split(key)
