@@ -22,7 +22,7 @@ PPO = {"reacher": "ppo --dense_reward --num_timesteps 2000000", "simple_u_maze":
 SEEDS = 3
 COMMON = f"--num_seeds {SEEDS} --num_evals 20 --vis_length 0 --group_name baselines"
 START, END = "<!-- {}: made by scripts/baselines.py -->\n", "<!-- end of {} -->\n"
-COLUMNS = ("`--agent`", "episodes that reach the goal", "share of time at the goal", "steps", "wall clock", "command")
+COLUMNS = ("`--agent`", "episodes that reach the goal", "share of time at the goal", "steps", "wall clock")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ def cell(estimate: Estimate) -> str:
 
 
 def table(env: str, groups: Mapping[str, Group]) -> str:
-    """The Markdown table of an environment, at the last evaluation of each row."""
+    """The Markdown table of an environment, at the last evaluation of each row, and the commands of the rows."""
     lines = [COLUMNS, ["---"] * len(COLUMNS)]
     for words, name in rows(env).items():
         cells = ["not run", "", "", ""]
@@ -81,8 +81,9 @@ def table(env: str, groups: Mapping[str, Group]) -> str:
             measures = [cell(interquartile_mean([scores[:, -1]])) for scores in (group.reached, group.near)]
             steps = f"{group.steps[-1]:,}{'' if finished(group) else ' (not finished)'}"
             cells = [*measures, steps, duration(group.metric("training/walltime")[:, -1].max())]
-        lines.append([f"`{words.split(' --num')[0]}`", *cells, f"`{command(env, words)}`"])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        lines.append([f"`{words.split(' --num')[0]}`", *cells])
+    commands = "\n".join(command(env, words) for words in rows(env))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n```\n{commands}\n```\n"
 
 
 def replace(text: str, env: str, new: str) -> str:
