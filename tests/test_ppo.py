@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import gc
 import os
+import re
 import shutil
 import signal
 import threading
@@ -15,7 +16,7 @@ import pytest
 from brax.training.agents.ppo import losses
 
 import training
-from scripts import evaluate
+from scripts import benchmark, benchmark_ppo, evaluate
 from src import checkpoint, ppo, session
 from src.agents.ppo import PPOConfig
 from src.callbacks import Reports
@@ -196,6 +197,28 @@ def test_minibatches_must_be_equal(capsys):
     assert training.main([*TINY, "--num_envs", "5"]) == 2
     error = capsys.readouterr().err
     assert "--num_minibatches is 2; it must divide --num_envs 5" in error and error.count("\n") == 1
+
+
+def test_the_benchmark_of_the_common_loop_is_refused(capsys):
+    assert benchmark.main(TINY) == 2
+    error = capsys.readouterr().err
+    assert "--agent ppo has a training loop of its own" in error and error.count("\n") == 1
+
+
+def test_help_shows_the_flags_and_names_those_that_mean_nothing(capsys):
+    with pytest.raises(SystemExit):
+        read_flags(["--agent", "ppo", "--help"])
+    words = " ".join(capsys.readouterr().out.replace("│", "").split())
+    assert all(f"--{field.name}" in words for field in dataclasses.fields(PPOConfig))
+    assert "mean nothing to --agent ppo" in words
+
+
+@pytest.mark.slow
+def test_speeds_are_compared(capsys):
+    """In reacher, for Brax's own wrapper needs environments that keep its notes."""
+    flags = ["--num_envs", "4", "--num_minibatches", "2", "--unroll_length", "5", "--rounds", "1", "--phases", "1"]
+    assert benchmark_ppo.main(flags) == 0
+    assert re.search(r"wall clock: median ratio [\d.]+ ", capsys.readouterr().out)
 
 
 def test_an_episode_may_be_longer_than_a_buffer():
