@@ -66,7 +66,8 @@ def train(run: Run, seeds: list[int], directories: list[Path]) -> int:
         display.say("compiling (the next start of the same sizes takes seconds)")
         session.compile()
         if state is None:
-            display.say(f"collecting {run.sizes.prefill_unrolls * run.sizes.steps_per_unroll:,} steps before learning")
+            if prefill := run.sizes.prefill_unrolls * run.sizes.steps_per_unroll:
+                display.say(f"collecting {prefill:,} steps before learning")
             state = session.fresh()
         state, stopped_by = session.run(state, display, loggers.log, on_evaluation)
         from src import curves  # here, because matplotlib would make every start slower

@@ -12,7 +12,7 @@ import jax
 from envs import ENVS, GoalEnv, create_env
 from src import runs
 from src.agents import AGENTS
-from src.flags import FlagError, check, flag, parse
+from src.flags import FlagError, check, flag, names_of, parse
 from src.registry import choices
 from src.train import Sizes, Train, make_train, spec_of
 
@@ -118,6 +118,12 @@ def read_flags(
     agent = AGENTS.resolve(agent)
     agent_config = defaults[1] if defaults and agent == config.agent else AGENTS[agent].config()
     description = f"Trains {agent} (another algorithm's flags: --agent NAME --help)."
+    if unused := AGENTS[agent].unused:
+        without = f"{', '.join(f'--{name}' for name in unused)} mean nothing to --agent {agent}"
+        description = f"{description} {without}."
+        spelled = {argument[2:].partition("=")[0].replace("-", "_") for argument in argv if argument.startswith("--")}
+        if any(field.name in unused for name, field in names_of(config).items() if name in spelled):
+            raise FlagError(f"{without}: leave them out.")
     others = {name: entry.config for name, entry in AGENTS.items()}
     return tuple(parse(argv, config, agent_config, others=others, prog=prog, description=description))
 
@@ -179,7 +185,7 @@ def resolve(config: Config) -> tuple[Config, GoalEnv, GoalEnv]:
         "num_envs": 64 if on_cpu else 512,
         "num_eval_envs": 64 if on_cpu else 128,
         "episode_length": env.episode_length,
-        "min_replay_size": max(1000, -(-episode_length // config.action_repeat)),
+        "min_replay_size": max(1000, -(-episode_length // config.action_repeat)) if replays(config) else None,
         "normalize_observations": env.normalize_observations,
         "exp_name": f"{config.env_name}_{config.agent}",
     }
@@ -198,16 +204,14 @@ def make_env(config: Config, flag_name: str, env_name: str) -> GoalEnv:
         raise FlagError(f"--{wrong} is {getattr(config, wrong)!r} with --{flag_name} {env_name}: {error}") from None
 
 
-def check_together(config: Config) -> None:
-    """FlagError if the values of a resolved config do not fit each other."""
-    sizes = sizes_of(config)
-    episode, repeat = config.episode_length, config.action_repeat
-    if episode % repeat:
-        raise FlagError(
-            f"--action_repeat is {repeat}; it must divide --episode_length {episode}"
-            f" (next valid length: {-(-episode // repeat) * repeat})."
-        )
-    one_episode = episode // repeat
+def replays(config: Config) -> bool:
+    """Whether the agent learns from a buffer."""
+    return "max_replay_size" not in AGENTS[config.agent].unused
+
+
+def check_replay(config: Config) -> None:
+    """FlagError if the sizes of the buffer do not fit the episodes or each other."""
+    one_episode = config.episode_length // config.action_repeat
     for name in ("min_replay_size", "max_replay_size"):
         if getattr(config, name) < one_episode:
             raise FlagError(
@@ -219,6 +223,19 @@ def check_together(config: Config) -> None:
             f"--min_replay_size is {config.min_replay_size}; it must be at most --max_replay_size"
             f" {config.max_replay_size}."
         )
+
+
+def check_together(config: Config) -> None:
+    """FlagError if the values of a resolved config do not fit each other."""
+    sizes = sizes_of(config)
+    episode, repeat = config.episode_length, config.action_repeat
+    if episode % repeat:
+        raise FlagError(
+            f"--action_repeat is {repeat}; it must divide --episode_length {episode}"
+            f" (next valid length: {-(-episode // repeat) * repeat})."
+        )
+    if replays(config):
+        check_replay(config)
     prefill = sizes.prefill_unrolls * sizes.steps_per_unroll
     if sizes.train_steps(config.num_timesteps) < 1:
         raise FlagError(
@@ -241,8 +258,12 @@ def sizes_of(config: Config) -> Sizes:
     else:
         samples = config.num_envs * (config.episode_length - 1)
         updates = config.multiplier_num_sgd_steps * samples / config.batch_size
-    names = set(Sizes._fields) - {"updates_per_unroll"}
-    return Sizes(updates_per_unroll=max(1, round(updates)), **{name: getattr(config, name) for name in names})
+    names = set(Sizes._fields) - {"updates_per_unroll", "min_replay_size"}
+    return Sizes(
+        updates_per_unroll=max(1, round(updates)),
+        min_replay_size=config.min_replay_size or 0,  # None for an agent without a buffer
+        **{name: getattr(config, name) for name in names},
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,9 +281,14 @@ class Run:
 def make_run(config: Config, agent_config: Any) -> Run:
     """Environments, agent and training functions of flags; compiles nothing. FlagError as in `resolve`."""
     config, env, eval_env = resolve(config)
-    sizes = sizes_of(config)
-    agent = AGENTS[config.agent].make(agent_config, spec_of(env, config.discounting))
-    train = make_train(env, eval_env, agent, sizes, config.normalize_observations, config.num_seeds)
+    sizes, spec = sizes_of(config), spec_of(env, config.discounting, config.action_repeat)
+    if make := AGENTS[config.agent].make:
+        agent = make(agent_config, spec)
+        train = make_train(env, eval_env, agent, sizes, config.normalize_observations, config.num_seeds)
+    else:
+        from src.ppo import make_ppo  # here, because importing Brax's trainer would make every start slower
+
+        sizes, train = make_ppo(env, eval_env, spec, sizes, config, agent_config)
     return Run(config, agent_config, env, eval_env, sizes, train)
 
 

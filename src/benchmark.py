@@ -16,7 +16,7 @@ import numpy as np
 
 from src import buffer, normalization, rollout
 from src.agents import AGENTS
-from src.flags import flag
+from src.flags import FlagError, flag
 from src.runs import PACKAGES
 from src.train import RUN_ONCE, spec_of
 from utils import Config, Run, make_run
@@ -84,7 +84,9 @@ class Training(Part):
     """Training after the prefill; a round is an unroll with its updates."""
 
     def __init__(self, run: Run, key: jax.Array):
-        """Compiles; holds no state before `start`."""
+        """Compiles; holds no state before `start`. FlagError for an agent that another loop trains."""
+        if not run.train.ahead:
+            raise FlagError(f"--agent {run.config.agent} has a training loop of its own, which has no parts to measure.")
         sizes, shapes = run.sizes, jax.eval_shape(run.train.init, key)
         super().__init__(run, run.train.advance, shapes, sizes.steps_per_unroll, np.int32(sizes.updates_per_unroll))
         self.key, self.prefill_unrolls = key, np.int32(sizes.prefill_unrolls)

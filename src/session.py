@@ -82,7 +82,8 @@ class Session:
         return tree if len(self.directories) == 1 else jax.tree.map(lambda leaf: leaf[index], tree)
 
     def compile(self) -> None:
-        self.train = compile_train(self.train, self.key)
+        if self.train.ahead:
+            self.train = compile_train(self.train, self.key)
 
     def fresh(self) -> RunState:
         """The state after the prefill."""

@@ -67,6 +67,7 @@ class Train(NamedTuple):
     # agent that acts for it; None where the agent has no such critic.
     score: Callable[[RunState, Array, Array], Array] | None
     compiler_options: dict[str, Any]  # what XLA must be told when it compiles any of these
+    ahead: bool = True  # compiled before the first step; advance of another loop than this one compiles by itself
 
 
 def forget_metrics(state: RunState) -> RunState:
@@ -74,9 +75,9 @@ def forget_metrics(state: RunState) -> RunState:
     return state._replace(metric_sums=jax.tree.map(jnp.zeros_like, state.metric_sums))
 
 
-def spec_of(env: Any, discounting: float) -> Spec:
+def spec_of(env: Any, discounting: float, action_repeat: int = 1) -> Spec:
     sizes = env.state_dim, env.goal_dim, env.action_size
-    return Spec(*sizes, tuple(env.goal_indices), discounting, env.goal_reach_thresh, env.dense_reward)
+    return Spec(*sizes, tuple(env.goal_indices), discounting, env.goal_reach_thresh, env.dense_reward, action_repeat)
 
 
 def make_train(env: Any, eval_env: Any, agent: Agent, sizes: Sizes, normalize: bool, num_seeds: int = 1) -> Train:

@@ -21,6 +21,7 @@ class Spec(NamedTuple):
     discounting: float  # gamma of the goal law and of returns
     goal_reach_thresh: float  # at the goal when nearer than this, in the units of the environment
     dense_reward: bool = False  # rewards are shaped, not 1 at the goal and 0 elsewhere
+    action_repeat: int = 1  # environment steps per action, whose rewards are summed
 
     def goal_of(self, state: Array) -> Array:
         """The goal [..., G] that a state [..., S] achieves."""
@@ -71,7 +72,8 @@ class Agent(NamedTuple):
     init: Callable[[Array], AgentState]  # (key)
     act: Callable[[AgentState, Array, Array, Array], Array]  # (agent, state, goal, key) -> action, for exploration
     mode: Callable[[AgentState, Array, Array], Array]  # (agent, state, goal) -> action, for evaluation and rendering
-    update: Callable[[AgentState, Batch, Array], tuple[AgentState, Metrics]]  # (agent, batch, key)
+    # (agent, batch, key); None for an agent that is trained by another loop than the common one
+    update: Callable[[AgentState, Batch, Array], tuple[AgentState, Metrics]] | None
     # (agent, state, action, future_state, future_action), leading axis B each -> [B], how near the critic thinks the
     # future is, larger = nearer; None for an agent without a critic of goals
     score: Callable[[AgentState, Array, Array, Array, Array], Array] | None = None

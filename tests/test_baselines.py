@@ -213,6 +213,14 @@ def test_her_and_dense_rewards_exclude_each_other(name):
         make(name, dense, use_her=True)
 
 
+@pytest.mark.parametrize("name", Q_AGENTS)
+def test_her_and_repeated_actions_exclude_each_other(name):
+    repeated = SPEC._replace(action_repeat=2)
+    make(name, repeated)
+    with pytest.raises(FlagError, match="--use_her .* with --action_repeat 1"):
+        make(name, repeated, use_her=True)
+
+
 @pytest.mark.parametrize(("strategy", "law"), [("uniform", 1.0), ("goal_law", None)])
 @pytest.mark.parametrize("name", [*Q_AGENTS, "gcbc"])
 def test_strategy_is_the_law_of_goals(name, strategy, law):

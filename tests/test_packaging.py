@@ -28,7 +28,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 DIRECT = [Requirement(line) for line in PROJECT["dependencies"] + EXTRAS["dev"]]
 PIN_LINES = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
 SWEEPS = ["scripts/sweep_losses.sh", "scripts/sweep_energies.sh", "scripts/sweep_flag.sh"]
-SCRIPTS = [".ci/run", "scripts/train.sh", "scripts/test.sh", *SWEEPS]
+SCRIPTS = [".ci/run", "scripts/train.sh", "scripts/test.sh", "scripts/baselines.sh", *SWEEPS]
 
 
 def pinned() -> dict[str, str]:

@@ -21,7 +21,8 @@ class Algorithm(NamedTuple):
     """An entry of the registry."""
 
     config: type  # frozen dataclass of `flag`s
-    make: Callable[[Any, Spec], Agent]  # (config, spec)
+    make: Callable[[Any, Spec], Agent] | None  # (config, spec); None: it has a training loop of its own
+    unused: tuple[str, ...] = ()  # flags of a run that mean nothing to it
 
 
 AGENTS: Registry[Algorithm] = Registry("agent")

@@ -39,6 +39,11 @@ class QConfig(HindsightConfig, PolicyConfig):
         """FlagError if relabelled rewards would be of another kind than those of the environment."""
         if self.use_her and spec.dense_reward:
             raise FlagError("--use_her rewards success at the achieved goal; it must come without --dense_reward.")
+        if self.use_her and spec.action_repeat > 1:  # states between the first and the last step are not stored
+            raise FlagError(
+                f"--use_her cannot count the steps at an achieved goal within --action_repeat {spec.action_repeat};"
+                " it must come with --action_repeat 1."
+            )
 
 
 class TwinCritic(NamedTuple):

@@ -17,15 +17,17 @@ from src.types import Agent, Array, Batch, Spec
 
 @dataclasses.dataclass(frozen=True)
 class TD3Config(QConfig, NoisyConfig):
-    """Learning rates, delay and smoothing of the paper, 6.1; its exploration noise is 0.1, for dense rewards."""
+    """Learning rates, delay and smoothing of the paper, 6.1, and of its authors' code (sfujim/TD3); their exploration
+    noise is 0.1, for dense rewards. HER's authors have the same learning rates (openai/baselines, baselines/her)."""
 
     policy_lr: float = flag(1e-3, "learning rate of the actor", above=0)
     critic_lr: float = flag(1e-3, "learning rate of the critics", above=0)
     policy_delay: int = flag(2, "updates of the critics per update of the actor and of the target networks", low=1)
     target_noise: float = flag(0.2, "standard deviation of the noise on actions of the target policy", low=0)
     noise_clip: float = flag(0.5, "largest noise on actions of the target policy", low=0)
-    # Not of TD3 but of HER (arXiv 1707.01495, appendix A). Without it the actor saturates: on reacher, --use_her, 600k
-    # steps, seed 0, 62% of the episodes reached the goal with 0, and all with 1.
+    # Not of TD3 but of HER (arXiv 1707.01495, appendix A; its authors' code weighs squared actions after tanh with 1).
+    # Without it the actor saturates: on reacher, --use_her, 600k steps, seed 0, 62% of the episodes reached the goal
+    # with 0, and all with 1.
     saturation_penalty: float = flag(1.0, "weight of the mean squared actions before tanh in the actor's loss", low=0)
 
 
