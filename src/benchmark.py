@@ -86,7 +86,7 @@ class Training(Part):
     def __init__(self, run: Run, key: jax.Array):
         """Compiles; holds no state before `start`. FlagError for an agent that another loop trains."""
         if not run.train.ahead:
-            raise FlagError(f"--agent {run.config.agent} has a training loop of its own, which has no parts to measure.")
+            raise FlagError(f"--agent {run.config.agent} has a training loop of its own, without parts to measure.")
         sizes, shapes = run.sizes, jax.eval_shape(run.train.init, key)
         super().__init__(run, run.train.advance, shapes, sizes.steps_per_unroll, np.int32(sizes.updates_per_unroll))
         self.key, self.prefill_unrolls = key, np.int32(sizes.prefill_unrolls)
