@@ -5,7 +5,7 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +69,11 @@ def measure_profile(config: BenchmarkConfig, agent_config: Any) -> list[dict[str
     """The one result of `roofline.profile`, printed."""
     result = roofline.profile(config, agent_config)
     phases = Table("", "ms", "share", "kernels", "us per kernel", title=f"One train step of {title(result)}")
-    step = result["seconds"]["train step"]["median"]
     for name, seconds in result["seconds"].items():
-        kernels = kernels_of(result["phases"], name)
-        cells = f"{1e3 * seconds['median']:,.1f}", f"{seconds['median'] / step:.0%}", f"{kernels:,}"
-        phases.add_row(name, *cells, f"{1e6 * seconds['median'] / kernels:.2f}")
+        share = seconds["median"] / result["seconds"]["train step"]["median"]
+        kernels = kernels_of(result["phases"], roofline.ROWS[name])
+        cells = f"{1e3 * seconds['median']:,.1f}", f"{share:.0%}", f"{kernels:,}"
+        phases.add_row(name, *cells, f"{1e6 * seconds['median'] / max(1, kernels):.2f}")
     programs = Table("", *result["programs"], title="One update, and one physics step of all environments")
     for label, cell in PROGRAM_ROWS.items():
         programs.add_row(label, *(cell(program) for program in result["programs"].values()))
@@ -93,18 +93,18 @@ PROGRAM_ROWS = {
     "MB of its kernels by XLA": lambda program: f"{program['bytes'] / 1e6:,.2f}",
     "MB in and out": lambda program: f"{program['bytes_in_and_out'] / 1e6:,.2f}",
     "FLOP per byte by XLA": lambda program: f"{program['flops'] / program['bytes']:.2f}",
-    "kernels": lambda program: f"{kernels_of(program['kernels']):,}",
+    "kernels": lambda program: f"{kernels_of(program['kernels'], program['kernels']):,}",
     "most of them": lambda program: ", ".join(f"{kind['kernels']:,} {name}" for name, kind in top(program["kernels"])),
-    "us per kernel": lambda program: f"{1e6 * program['seconds']['median'] / kernels_of(program['kernels']):.2f}",
+    "us per kernel": lambda program: (
+        f"{1e6 * program['seconds']['median'] / kernels_of(program['kernels'], program['kernels']):.2f}"
+    ),
     "GFLOP/s in matrix products": lambda program: f"{program['matmul_flops_per_second']['median'] / 1e9:,.2f}",
     "of the matmul peak": lambda program: f"{program['of_matmul_peak']['median']:.1%}",
 }
 
 
-def kernels_of(groups: dict[str, dict[str, float]], name: str | None = None) -> int:
-    """Kernels of the phase of this name, or of all that are not a row of their own."""
-    own = [name] if name in groups else [other for other in groups if name != "the rest" or other not in roofline.ALONE]
-    return sum(groups[other]["kernels"] for other in own)
+def kernels_of(groups: dict[str, dict[str, float]], names: Iterable[str]) -> int:
+    return sum(groups[name]["kernels"] for name in names if name in groups)
 
 
 def top(kinds: dict[str, dict[str, float]]) -> list[tuple[str, dict[str, float]]]:

@@ -20,7 +20,13 @@ MARKS = {"jit(step_all)": "physics", "jit(reset_all)": "fresh starts", "jit(upda
 # What has no mark belongs to the loop that it is in, and outside both loops goals are drawn and rows stored.
 POLICY, DRAWS = "policy and rows", "draws and buffer"
 PHASES = (*MARKS.values(), POLICY, DRAWS)
-ALONE = ("physics", "updates")  # the phases that are measured by themselves
+ROWS = {  # what is timed -> its phases
+    "physics": ("physics",),
+    "the rest of collecting": (POLICY, "fresh starts"),
+    "updates": ("updates",),
+    "draws, buffer, loop": (DRAWS,),
+    "train step": PHASES,
+}
 CONTROL = {"while", "call", "conditional", "parameter", "constant", "tuple", "get-tuple-element", "bitcast"}  # no work
 SQUARE, COPIED = 2048, 2**26  # matrix size and vector length at which the machine's own limits are measured
 
@@ -56,6 +62,17 @@ def parse(text: str) -> tuple[dict[str, dict[str, Instruction]], str]:
     return computations, entry
 
 
+def mark_of(instruction: Instruction) -> str | None:
+    """The phase that an instruction names; engines of physics have an `update` too, so the order of MARKS counts."""
+    return next((phase for mark, phase in MARKS.items() if mark in instruction.op_name), None)
+
+
+def is_second(instruction: Instruction) -> bool:
+    """Whether it is a loop right inside the loop over train steps: over rows, or over updates."""
+    name = instruction.op_name
+    return instruction.opcode == "while" and name.count("while") == 2 and name.count("jit(") == 1
+
+
 class Program:
     """The text of a compiled program: which of its instructions are kernels, of what kind, in which phase."""
 
@@ -71,21 +88,16 @@ class Program:
                 yield from self._below(called)
 
     def _loop(self, body: str) -> str:
-        """What the unmarked instructions of a loop's body belong to."""
-        marks = Counter(mark for inside in self._below(body) for mark in MARKS if mark in inside.op_name)
-        physics, updates = marks["jit(step_all)"], marks["jit(update)"]
-        if 20 * physics < updates:  # what XLA hoists out of one loop can carry its mark into the other
-            return "updates"
-        return POLICY if 20 * updates < physics else DRAWS
+        """What the unmarked instructions of the loop over rows or over updates belong to."""
+        marked = Counter(mark_of(inside) for inside in self._below(body))
+        return POLICY if marked["physics"] > marked["updates"] else "updates"
 
     def _visit(self, computation: str, around: str) -> None:
         for name, instruction in self.computations[computation].items():
-            marked = [phase for mark, phase in MARKS.items() if mark in instruction.op_name]
-            phase = marked[0] if marked else around
+            phase = mark_of(instruction) or around
             if instruction.opcode in ("while", "call", "conditional"):
                 for called in instruction.calls:
-                    outside = instruction.opcode == "while" and phase == DRAWS
-                    self._visit(called, self._loop(called) if outside else phase)
+                    self._visit(called, self._loop(called) if is_second(instruction) else phase)
             elif instruction.opcode not in CONTROL:
                 matmul = instruction.matmul or any(
                     i.matmul for called in instruction.calls for i in self._below(called)
@@ -145,8 +157,8 @@ def matmul_flops(jaxpr: Any) -> int:
 class Repeated:
     """A compiled step: (carry, *rest) -> (carry, output), called again and again; `run` and `work` as those of Part."""
 
-    def __init__(self, step: Callable, carry: Any, *rest: Any, work: float = 1):
-        jitted = jax.jit(step, donate_argnums=0)
+    def __init__(self, step: Callable, carry: Any, *rest: Any, work: float = 1, options: dict | None = None):
+        jitted = jax.jit(step, donate_argnums=0, compiler_options=options)
         self.jaxpr = jax.make_jaxpr(step)(carry, *rest)
         self.compiled = jitted.lower(carry, *rest).compile()
         self.carry, self.rest, self.work = jax.tree.map(jnp.copy, carry), rest, work
@@ -170,6 +182,16 @@ class Repeated:
             "bytes_in_and_out": sizes.argument_size_in_bytes + sizes.output_size_in_bytes,
             "kernels": by(program.kinds, traced(program, lambda: self.run(1))),
         }
+
+
+class Collecting:
+    """Train steps without updates, by the program of a Training; `run` and `work` as those of Part."""
+
+    def __init__(self, train: Training):
+        self.train, self.work = train, train.work
+
+    def run(self, rounds: int) -> None:
+        self.train.state = jax.block_until_ready(self.train.advance(self.train.state, np.int32(rounds), np.int32(0)))
 
 
 def limits(batch_size: int, width: int) -> dict[str, Repeated]:
@@ -196,14 +218,16 @@ def physics(run: Run, state: Any) -> Repeated:
     def step(envs, action):
         return per_seed(run, lambda envs, action: rollout.step_all(run.env, envs, action))(envs, action), ()
 
-    return Repeated(step, state.env.env, jnp.zeros((*state.env.over.shape, run.env.action_size)))
+    actions = jnp.zeros((*state.env.over.shape, run.env.action_size))
+    return Repeated(step, state.env.env, actions, options=run.env.compiler_options)
 
 
 def profile(config: BenchmarkConfig, agent_config: Any) -> dict[str, Any]:
     """Where the time of a train step goes, and what its programs cost. FlagError as in `make_run`.
 
-    `seconds` are measured without a tracer, programs in turns: physics and updates alone, as often as in a train step,
-    the whole train step, and the rest of it (which may be negative where the machine's speed moved in between).
+    `seconds` are those of ROWS, without a tracer, programs in turns: whole train steps and such without updates, and
+    physics and updates alone, as often as in a train step. What is left over is a difference, which may be negative
+    where the machine's speed moved in between.
     """
     run, key = make_run(config, agent_config), keys_of(config)
     train = Training(run, key)
@@ -211,26 +235,28 @@ def profile(config: BenchmarkConfig, agent_config: Any) -> dict[str, Any]:
     update, carry = one_update(run, key, train.state)
     programs = {"updates": Repeated(per_seed(run, update), carry, key), "physics": physics(run, train.state)}
     limit_parts = limits(run.sizes.batch_size, run.agent_config.h_dim)
-    parts = {"train step": train, **programs, **limit_parts}
+    parts = {"train step": train, "collecting": Collecting(train), **programs, **limit_parts}
     for part in parts.values():
         part.run(1)
     samples = [{name: rate(part, config.seconds) for name, part in parts.items()} for _ in range(config.repeats)]
     rates = {name: np.array([one[name] for one in samples]) for name in parts}
     times = {"physics": run.sizes.unroll_length * run.sizes.action_repeat, "updates": run.sizes.updates_per_unroll}
     seconds = {phase: number / rates[phase] for phase, number in times.items()}
-    seconds["train step"] = train.work / rates["train step"]
-    seconds["the rest"] = seconds["train step"] - seconds["physics"] - seconds["updates"]
+    seconds |= {name: train.work / rates[name] for name in ("train step", "collecting")}
+    seconds["the rest of collecting"] = seconds["collecting"] - seconds["physics"]
+    seconds["draws, buffer, loop"] = seconds["train step"] - seconds["collecting"] - seconds["updates"]
     whole = Program(train.advance)
     found = traced(whole, lambda: train.run(1))
     result = {
         **flags_of(run),
         "times": times,
-        "seconds": {name: spread(values.tolist()) for name, values in seconds.items()},
+        "seconds": {name: spread(seconds[name].tolist()) for name in ROWS},
         "phases": by(whole.phases, found),
         "kinds": by(whole.kinds, found),
         "limits": {name: spread(rates[name].tolist()) for name in limit_parts},
         "programs": {},
     }
+    peak = np.maximum(rates["matmul"], rates["matmul_update"])  # which is faster depends on the caches
     for name, program in programs.items():
         costs = program.costs()
         achieved = costs["matmul_flops"] * rates[name]
@@ -238,6 +264,6 @@ def profile(config: BenchmarkConfig, agent_config: Any) -> dict[str, Any]:
             **costs,
             "seconds": spread((1 / rates[name]).tolist()),
             "matmul_flops_per_second": spread(achieved.tolist()),
-            "of_matmul_peak": spread((achieved / rates["matmul"]).tolist()),
+            "of_matmul_peak": spread((achieved / peak).tolist()),
         }
     return result
