@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from envs import ENVS, GoalEnv, create_env
-from src import runs
+from src import devices, runs
 from src.agents import AGENTS
 from src.flags import FlagError, check, flag, parse
 from src.registry import choices
+from src.sharding import make_mesh
 from src.train import Sizes, Train, make_train, spec_of
 
 __all__ = [
@@ -62,6 +64,12 @@ class Config:
     num_evals: int = flag(50, "evaluations, the last one at the end", low=1)
     seed: int = flag(0, "seed of everything random", low=0, high=2**31 - 1)
     num_seeds: int = flag(1, "train seeds seed, seed+1, ... at once in one program", low=1)
+    num_devices: int | None = flag(
+        None, "devices that share the run (default: all that divide it evenly; on CPU one per process)", low=1
+    )
+    coordinator_address: str | None = flag(None, "HOST:PORT of process 0, where several processes train together")
+    num_processes: int | None = flag(None, "processes that train together", low=1)
+    process_id: int | None = flag(None, "which of them this is, from 0; process 0 writes the run directory", low=0)
     normalize_observations: bool | None = flag(
         None, "normalise states and goals with prefill statistics (default: per environment)"
     )
@@ -96,6 +104,8 @@ FREE = {
     "run_dir",
     "visualization_interval",
     "vis_length",
+    "num_devices",
+    *devices.HOSTS,
 }
 FREE |= {"num_seeds"}  # every seed has its own run directory and can be continued with or without the others
 
@@ -187,7 +197,7 @@ def resolve(config: Config) -> tuple[Config, GoalEnv, GoalEnv]:
         config, **{name: value for name, value in presets.items() if getattr(config, name) is None}
     )
     check_together(config)
-    return config, env, eval_env
+    return devices.choose(config), env, eval_env
 
 
 def make_env(config: Config, flag_name: str, env_name: str) -> GoalEnv:
@@ -255,6 +265,7 @@ class Run:
     eval_env: GoalEnv
     sizes: Sizes
     train: Train
+    mesh: Mesh | None  # the devices; None for one
 
 
 def make_run(config: Config, agent_config: Any) -> Run:
@@ -262,8 +273,9 @@ def make_run(config: Config, agent_config: Any) -> Run:
     config, env, eval_env = resolve(config)
     sizes = sizes_of(config)
     agent = AGENTS[config.agent].make(agent_config, spec_of(env, config.discounting))
-    train = make_train(env, eval_env, agent, sizes, config.normalize_observations, config.num_seeds)
-    return Run(config, agent_config, env, eval_env, sizes, train)
+    mesh = make_mesh(config.num_seeds, devices.chosen(config.num_devices))
+    train = make_train(env, eval_env, agent, sizes, config.normalize_observations, config.num_seeds, mesh)
+    return Run(config, agent_config, env, eval_env, sizes, train, mesh)
 
 
 def enable_compilation_cache() -> None:
