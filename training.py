@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from src import checkpoint, devices, runs
+from src import checkpoint, devices, memory, runs
 from src.checkpoint import NoCheckpointError
 from src.display import Display, duration
 from src.flags import FlagError
@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             directories = runs.find_all(config)
             config, agent_config = read_resumed_flags(argv, config, directories[0])
         run = make_run(config, agent_config)
+        memory.check(run)
         seeds = range(config.seed, config.seed + config.num_seeds)
         if devices.leads():
             directories = directories or [runs.create(run.config, seed) for seed in seeds]

@@ -38,8 +38,9 @@ def start(config: Any) -> None:
         raise FlagError(
             f"--process_id is {config.process_id}; with --num_processes {most + 1} it must be at most {most}."
         )
-    try:
-        jax.distributed.initialize(config.coordinator_address, config.num_processes, config.process_id)
+    flags = {name: getattr(config, name) for name in HOSTS}
+    try:  # left to itself, JAX would take one device per process on a cluster that it knows, such as Slurm
+        jax.distributed.initialize(**flags, cluster_detection_method="deactivate")
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise FlagError(f"--coordinator_address is {config.coordinator_address!r}, but {reason}.") from None

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from src import runs
+from src.devices import HOSTS
 from src.flags import FlagError
 
 # Flags that say nothing about what is trained, beside the seed.
 HOST = {"seed", "num_seeds", "resume", "run_dir", "project_name", "log_wandb", "wandb_mode", "log_tensorboard"}
-HOST |= {"checkpoint_interval", "visualization_interval", "vis_length"}
+HOST |= {"checkpoint_interval", "visualization_interval", "vis_length", "num_devices", *HOSTS}
 NAMES = ("exp_name", "group_name")  # they tell groups apart, but a flag that differs says more
 NEEDED = {"training/envsteps", "training/walltime", "eval/episode_success", "eval/episode_success_any"}
 NEEDED |= {"eval/final_dist"}
