@@ -129,8 +129,8 @@ def describe(run: Run) -> str:
     updates = f"{sizes.updates_per_unroll} updates per {sizes.steps_per_unroll:,} steps"
     seeds = f", {run.config.num_seeds} seeds" if run.config.num_seeds > 1 else ""
     task = f"{run.config.agent} on {run.config.env_name} ({run.env.backend})"
-    devices = f" on {run.config.num_devices} devices" if run.config.num_devices > 1 else ""
-    return f"{task}, {sizes.num_envs} environments{seeds}{devices}, {updates}"
+    where = f" on {run.config.num_devices} devices" if run.config.num_devices > 1 else ""
+    return f"{task}, {sizes.num_envs} environments{seeds}{where}, {updates}"
 
 
 def numbers(directory: Path, config: Config) -> dict[str, str]:

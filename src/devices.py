@@ -5,6 +5,8 @@ Without --coordinator_address there is one host, and everything here is free.
 
 import dataclasses
 import math
+import socket
+import time
 from typing import Any
 
 import jax
@@ -16,6 +18,7 @@ from src.flags import FlagError
 
 DIVIDED = ("num_envs", "num_eval_envs", "batch_size")  # by the devices that share a seed
 HOSTS = ("coordinator_address", "num_processes", "process_id")
+START_SECONDS = 300  # for process 0 to start; it waits as long for the others
 PIECE_BYTES = 2**28  # of an array that lies on several hosts and is gathered
 
 
@@ -38,12 +41,29 @@ def start(config: Any) -> None:
         raise FlagError(
             f"--process_id is {config.process_id}; with --num_processes {most + 1} it must be at most {most}."
         )
+    if config.process_id > 0:
+        wait_for(host, int(port))
     flags = {name: getattr(config, name) for name in HOSTS}
     try:  # left to itself, JAX would take one device per process on a cluster that it knows, such as Slurm
         jax.distributed.initialize(**flags, cluster_detection_method="deactivate")
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise FlagError(f"--coordinator_address is {config.coordinator_address!r}, but {reason}.") from None
+
+
+def wait_for(host: str, port: int) -> None:
+    """Returns when process 0 listens; FlagError if it does not in time, where JAX would abort with a stack trace."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=5).close()
+            return
+        except (OSError, OverflowError) as error:
+            if time.monotonic() > deadline or not isinstance(error, (ConnectionError, TimeoutError)):
+                raise FlagError(
+                    f"--coordinator_address is '{host}:{port}', where no process 0 answers ({error})."
+                ) from None
+            time.sleep(1)
 
 
 def leads() -> bool:

@@ -85,9 +85,10 @@ def check(run: Run) -> None:
     largest = max(parts, key=parts.get)
     fitting = {name: int(getattr(config, name) * (1 - (needed - there) / scaled[name])) for name in scaled}
     names = [owner.get(largest, "num_envs"), "num_seeds", "num_envs"]
-    flag = next((name for name in names if fitting[name] >= lowest[name]), "num_envs")
+    flag = next((name for name in names if fitting[name] >= lowest[name]), None)
+    enough = f"it must be at most about {fitting[flag]}" if flag else "lower it and other sizes"
+    flag = flag or names[0]
     raise FlagError(
-        f"--{flag} is {getattr(config, flag)}; it must be at most about {max(fitting[flag], lowest[flag])}, because the"
-        f" run needs at least {needed / GIB:.3g} GiB of memory, most of it for the {largest}, and there are"
-        f" {there / GIB:.3g} GiB."
+        f"--{flag} is {getattr(config, flag)}; {enough}, because the run needs at least {needed / GIB:.3g} GiB of"
+        f" memory, most of it for the {largest}, and there are {there / GIB:.3g} GiB."
     )

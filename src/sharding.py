@@ -33,14 +33,14 @@ def placement(mesh: Mesh | None, num_seeds: int) -> RunState | None:
     if mesh is None:
         return None
 
-    def put(*axes: str | None) -> NamedSharding:
+    def over(*axes: str | None) -> NamedSharding:
         return NamedSharding(mesh, P(*([SEED] if num_seeds > 1 else []), *axes))
 
-    whole, everywhere = put(), NamedSharding(mesh, WHOLE)
+    whole, everywhere = over(), NamedSharding(mesh, WHOLE)
     return RunState(
         agent=whole,
-        env=put(ENV),
-        buffer=BufferState(rows=put(None, ENV), count=whole),
+        env=over(ENV),
+        buffer=BufferState(rows=over(None, ENV), count=whole),
         key=whole,
         env_steps=everywhere,  # every host reads these two
         gradient_steps=everywhere,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import training
-from src import checkpoint
+from src import checkpoint, devices
 from src.runs import read_metrics
 from tests import toy
 from tests.test_sharding import assert_equal_runs
@@ -98,11 +98,14 @@ def test_seeds_on_hosts_whose_devices_share_environments(tmp_path, monkeypatch):
         ("--num_processes 2", "--coordinator_address and --process_id must be given too"),
         ("--coordinator_address here:1 --process_id 0", "--num_processes must be given too"),
         ("--coordinator_address here --num_processes 2 --process_id 0", "--coordinator_address is 'here'; it must be"),
+        ("--coordinator_address localhost:1 --num_processes 2 --process_id 1", "where no process 0 answers ("),
+        ("--coordinator_address no.such.invalid:1 --num_processes 2 --process_id 1", "where no process 0 answers ("),
         ("--coordinator_address h:1 --num_processes 2 --process_id 2", "--process_id is 2; with --num_processes 2 it"),
     ],
 )
 def test_wrong_flags_are_one_sentence(flags, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(devices, "START_SECONDS", 0)
     assert training.main([*toy.TINY, *flags.split()]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1

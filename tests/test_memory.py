@@ -51,7 +51,11 @@ def test_devices_share_the_buffer_but_not_the_agent(monkeypatch):
     [
         ("--max_replay_size 1e6", "--max_replay_size is 1000000; it must be at most about 3"),
         ("--max_replay_size 1e6 --min_replay_size 9e5 --num_timesteps 1e8", "--num_envs is 4; it must be at most"),
-        ("--max_replay_size 1e6 --min_replay_size 9e5 --num_timesteps 1e8 --num_seeds 9", "--num_seeds is 9; it must"),
+        ("--max_replay_size 2e5 --min_replay_size 19e4 --num_timesteps 1e8 --num_seeds 9", "--num_seeds is 9; it must"),
+        (
+            "--max_replay_size 9e6 --min_replay_size 9e6 --num_timesteps 1e8",
+            "--max_replay_size is 9000000; lower it and",
+        ),
         ("--batch_size 16384", "--batch_size is 16384; it must be at most about "),
         ("--num_envs 1e6 --num_timesteps 1e9 --utd_ratio 1e-6", "--num_envs is 1000000; it must be at most about "),
         ("--h_dim 4096 --n_hidden 2 --num_seeds 3", "--num_seeds is 3; it must be at most about 1"),
