@@ -2,13 +2,16 @@
 """Trains an agent: `python training.py --env_name ant`; `--help` lists the flags, `--agent NAME --help` an agent's."""
 
 import contextlib
+import dataclasses
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from src import checkpoint, runs
+from rich.console import Console
+
+from src import checkpoint, devices, memory, runs
 from src.checkpoint import NoCheckpointError
 from src.display import Display, duration
 from src.flags import FlagError
@@ -23,13 +26,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         config, agent_config = read_flags(argv)
+        devices.start(config)
         directories = []
         if config.resume:
             directories = runs.find_all(config)
             config, agent_config = read_resumed_flags(argv, config, directories[0])
         run = make_run(config, agent_config)
+        memory.check(run)
         seeds = range(config.seed, config.seed + config.num_seeds)
-        directories = directories or [runs.create(run.config, seed) for seed in seeds]
+        if devices.leads():
+            directories = directories or [runs.create(run.config, seed) for seed in seeds]
         return train(run, list(seeds), directories)
     except (FlagError, NoCheckpointError) as error:
         print(f"training.py: {error}", file=sys.stderr)
@@ -40,26 +46,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(run: Run, seeds: list[int], directories: list[Path]) -> int:
-    """Trains from the start or from the newest checkpoint, and writes everything into the run directories."""
+    """Trains from the start or from the newest checkpoint, and writes everything into the run directories.
+
+    Args:
+      directories: one per seed; a process that does not write needs them only to read what it resumes.
+    """
     config, started = run.config, time.monotonic()
     enable_compilation_cache()
-    session = Session(run.train, run.sizes, directories, seeds, config)
+    session = Session(run, directories, seeds)
+    written = session.written
+    if not written:
+        config = dataclasses.replace(config, log_wandb=False, log_tensorboard=False)
     with contextlib.ExitStack() as stack:
-        display = stack.enter_context(Display(session.total_steps, config.episode_length))
-        display.say(f"{describe(run)}; writes to {directories[0]}")
+        console = None if written else Console(quiet=True)
+        display = stack.enter_context(Display(session.total_steps, config.episode_length, console))
+        display.say(f"{describe(run)}; writes to {', '.join(map(str, written[:1]))}")
         phases = len(session.boundaries)
         if config.num_evals > phases:
             display.note(f"--num_evals is {config.num_evals}, but only {phases} learning phases fit into the budget.")
         state = session.restored() if config.resume else None
-        for directory, seed in zip(directories, seeds, strict=True):
+        for directory, seed in zip(written, seeds, strict=False):  # none in a process that does not write
             runs.write_config(directory, config, run.agent_config, seed)
-        loggers = stack.enter_context(Loggers(config, directories, display.note))
+        loggers = stack.enter_context(Loggers(config, written, display.note))
 
         def on_evaluation(number: int, recording: Recording) -> None:
             steps, last = session.env_steps(session.boundaries[number - 1]), number == phases
             due = config.visualization_interval and number % config.visualization_interval == 0
             if last or due:
-                for index, directory in enumerate(directories):
+                for index, directory in enumerate(written):
                     files = film(run, session.of_seed(recording, index), steps, directory, display, last)
                     loggers.artifact(index, "policy", files, steps, last)
 
@@ -72,19 +86,19 @@ def train(run: Run, seeds: list[int], directories: list[Path]) -> int:
         state, stopped_by = session.run(state, display, loggers.log, on_evaluation)
         from src import curves  # here, because matplotlib would make every start slower
 
-        for index, directory in enumerate(directories):
+        for index, directory in enumerate(written):
             rows = runs.read_metrics(directory / "metrics.csv")
             if rows:
                 curves.draw(rows, config.episode_length, directory.name, directory / "curves.png")
             steps = checkpoint.steps(directory / "checkpoints")[0]
             newest = directory / "checkpoints" / str(steps)
             loggers.artifact(index, "checkpoint", [newest, directory / "config.json"], steps, stopped_by is None)
-    for directory in directories:
-        display.summary(directory.name, numbers(directory, config), written(directory))
+    for directory in written:
+        display.summary(directory.name, numbers(directory, config), files_of(directory))
     if stopped_by is None:
-        print(f"Finished in {duration(time.monotonic() - started)}.")
+        display.note(f"Finished in {duration(time.monotonic() - started)}.")
         return 0
-    print(f"Stopped and saved. To continue exactly here: python training.py {resume_flags(config, directories)}")
+    display.note(f"Stopped and saved. To continue exactly here: python training.py {resume_flags(config, directories)}")
     return 128 + stopped_by
 
 
@@ -116,7 +130,8 @@ def describe(run: Run) -> str:
     updates = f"{sizes.updates_per_unroll} updates per {sizes.steps_per_unroll:,} steps"
     seeds = f", {run.config.num_seeds} seeds" if run.config.num_seeds > 1 else ""
     task = f"{run.config.agent} on {run.config.env_name} ({run.env.backend})"
-    return f"{task}, {sizes.num_envs} environments{seeds}, {updates}"
+    where = f" on {run.config.num_devices} devices" if run.config.num_devices > 1 else ""
+    return f"{task}, {sizes.num_envs} environments{seeds}{where}, {updates}"
 
 
 def numbers(directory: Path, config: Config) -> dict[str, str]:
@@ -135,13 +150,13 @@ def numbers(directory: Path, config: Config) -> dict[str, str]:
     }
 
 
-def written(directory: Path) -> list[Path]:
+def files_of(directory: Path) -> list[Path]:
     names = ("config.json", "metrics.csv", "curves.png", "policy.gif", "policy.html", "checkpoints")
     return [directory / name for name in names if (directory / name).exists()]
 
 
 def resume_flags(config: Config, directories: list[Path]) -> str:
-    if len(directories) == 1:
+    if config.num_seeds == 1 and directories:
         return f"--resume --run_dir {directories[0]}"
     group = f" --group_name {config.group_name}" if config.group_name else ""
     return f"--resume --exp_name {config.exp_name}{group} --seed {config.seed} --num_seeds {config.num_seeds}"

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from envs import ENVS, GoalEnv, create_env
-from src import runs
+from src import devices, runs
 from src.agents import AGENTS
 from src.flags import FlagError, check, flag, names_of, parse
 from src.registry import choices
+from src.sharding import make_mesh
+from src.sizes import check_together, replays, sizes_of
 from src.train import Sizes, Train, make_train, spec_of
 
 __all__ = [
@@ -62,6 +65,12 @@ class Config:
     num_evals: int = flag(50, "evaluations, the last one at the end", low=1)
     seed: int = flag(0, "seed of everything random", low=0, high=2**31 - 1)
     num_seeds: int = flag(1, "train seeds seed, seed+1, ... at once in one program", low=1)
+    num_devices: int | None = flag(
+        None, "devices that share the run (default: all that divide it evenly; on CPU one per process)", low=1
+    )
+    coordinator_address: str | None = flag(None, "HOST:PORT of process 0, where several processes train together")
+    num_processes: int | None = flag(None, "processes that train together", low=1)
+    process_id: int | None = flag(None, "which of them this is, from 0; process 0 writes the run directory", low=0)
     normalize_observations: bool | None = flag(
         None, "normalise states and goals with prefill statistics (default: per environment)"
     )
@@ -96,6 +105,8 @@ FREE = {
     "run_dir",
     "visualization_interval",
     "vis_length",
+    "num_devices",
+    *devices.HOSTS,
 }
 FREE |= {"num_seeds"}  # every seed has its own run directory and can be continued with or without the others
 
@@ -188,12 +199,13 @@ def resolve(config: Config) -> tuple[Config, GoalEnv, GoalEnv]:
         "min_replay_size": max(1000, -(-episode_length // config.action_repeat)) if replays(config) else None,
         "normalize_observations": env.normalize_observations,
         "exp_name": f"{config.env_name}_{config.agent}",
+        "num_devices": 1 if "num_devices" in AGENTS[config.agent].unused else None,
     }
     config = dataclasses.replace(
         config, **{name: value for name, value in presets.items() if getattr(config, name) is None}
     )
     check_together(config)
-    return config, env, eval_env
+    return devices.choose(config), env, eval_env
 
 
 def make_env(config: Config, flag_name: str, env_name: str) -> GoalEnv:
@@ -202,68 +214,6 @@ def make_env(config: Config, flag_name: str, env_name: str) -> GoalEnv:
     except ValueError as error:
         wrong = "dense_reward" if "dense reward" in str(error) else "backend"
         raise FlagError(f"--{wrong} is {getattr(config, wrong)!r} with --{flag_name} {env_name}: {error}") from None
-
-
-def replays(config: Config) -> bool:
-    """Whether the agent learns from a buffer."""
-    return "max_replay_size" not in AGENTS[config.agent].unused
-
-
-def check_replay(config: Config) -> None:
-    """FlagError if the sizes of the buffer do not fit the episodes or each other."""
-    one_episode = config.episode_length // config.action_repeat
-    for name in ("min_replay_size", "max_replay_size"):
-        if getattr(config, name) < one_episode:
-            raise FlagError(
-                f"--{name} is {getattr(config, name)}; it must be at least one episode, {one_episode} actions, because"
-                " goals come from the future of the same episode."
-            )
-    if config.min_replay_size > config.max_replay_size:
-        raise FlagError(
-            f"--min_replay_size is {config.min_replay_size}; it must be at most --max_replay_size"
-            f" {config.max_replay_size}."
-        )
-
-
-def check_together(config: Config) -> None:
-    """FlagError if the values of a resolved config do not fit each other."""
-    sizes = sizes_of(config)
-    episode, repeat = config.episode_length, config.action_repeat
-    if episode % repeat:
-        raise FlagError(
-            f"--action_repeat is {repeat}; it must divide --episode_length {episode}"
-            f" (next valid length: {-(-episode // repeat) * repeat})."
-        )
-    if replays(config):
-        check_replay(config)
-    prefill = sizes.prefill_unrolls * sizes.steps_per_unroll
-    if sizes.train_steps(config.num_timesteps) < 1:
-        raise FlagError(
-            f"--num_timesteps is {config.num_timesteps}; it must be greater than {prefill}, the steps before the first"
-            " update (lower --min_replay_size or --num_envs for less)."
-        )
-    for name in ("exp_name", "group_name"):
-        value = getattr(config, name)
-        if value is not None and (not value.strip(". ") or "/" in value or "\\" in value or "\0" in value):
-            raise FlagError(f"--{name} is {value!r}; it must be a plain name, for it names a folder.")
-    if config.run_dir is not None and (not config.resume or config.num_seeds > 1):
-        raise FlagError("--run_dir names the one run to continue; it must come with --resume and without --num_seeds.")
-
-
-def sizes_of(config: Config) -> Sizes:
-    """The sizes of the loop, from a resolved config."""
-    steps_per_unroll = config.num_envs * config.unroll_length * config.action_repeat
-    if config.utd_ratio is not None:
-        updates = config.utd_ratio * steps_per_unroll
-    else:
-        samples = config.num_envs * (config.episode_length - 1)
-        updates = config.multiplier_num_sgd_steps * samples / config.batch_size
-    names = set(Sizes._fields) - {"updates_per_unroll", "min_replay_size"}
-    return Sizes(
-        updates_per_unroll=max(1, round(updates)),
-        min_replay_size=config.min_replay_size or 0,  # None for an agent without a buffer
-        **{name: getattr(config, name) for name in names},
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,6 +226,7 @@ class Run:
     eval_env: GoalEnv
     sizes: Sizes
     train: Train
+    mesh: Mesh | None  # the devices; None for one
 
 
 def make_run(config: Config, agent_config: Any) -> Run:
@@ -284,12 +235,14 @@ def make_run(config: Config, agent_config: Any) -> Run:
     sizes, spec = sizes_of(config), spec_of(env, config.discounting, config.action_repeat)
     if make := AGENTS[config.agent].make:
         agent = make(agent_config, spec)
-        train = make_train(env, eval_env, agent, sizes, config.normalize_observations, config.num_seeds)
+        mesh = make_mesh(config.num_seeds, devices.chosen(config.num_devices))
+        train = make_train(env, eval_env, agent, sizes, config.normalize_observations, config.num_seeds, mesh)
     else:
         from src.ppo import make_ppo  # here, because importing Brax's trainer would make every start slower
 
+        mesh = None
         sizes, train = make_ppo(env, eval_env, spec, sizes, config, agent_config)
-    return Run(config, agent_config, env, eval_env, sizes, train)
+    return Run(config, agent_config, env, eval_env, sizes, train, mesh)
 
 
 def enable_compilation_cache() -> None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from src.sharding import look_up
 from src.types import Array, Batch, BufferState, Spec, Transition
 
 CANDIDATES = 4  # rows drawn per sample, of which the first that has a future is taken
@@ -59,26 +60,32 @@ def steps_left(buffer: BufferState, row: Array, column: Array, max_episode_steps
     Binary search: along a column episode_start never decreases, and no episode is longer than max_episode_steps + 1
     rows.
     """
-    starts = buffer.rows.episode_start
-    start = starts[row % starts.shape[0], column]
-    low, high = row, jnp.minimum(start + max_episode_steps, buffer.count - 1)
-    for _ in range(max_episode_steps.bit_length()):
-        middle = (low + high + 1) // 2
-        same = starts[middle % starts.shape[0], column] == start
-        low, high = jnp.where(same, middle, low), jnp.where(same, high, middle - 1)
-    return low - row
+
+    def search(starts, column, row, count):
+        start = starts[row % starts.shape[0], column]
+        low, high = row, jnp.minimum(start + max_episode_steps, count - 1)
+        for _ in range(max_episode_steps.bit_length()):
+            middle = (low + high + 1) // 2
+            same = starts[middle % starts.shape[0], column] == start
+            low, high = jnp.where(same, middle, low), jnp.where(same, high, middle - 1)
+        return low - row
+
+    return look_up(search, buffer.rows.episode_start, column, row, buffer.count)
 
 
 def draw(buffer: BufferState, key: Array, batch_size: int) -> tuple[Array, Array]:
     """Rows and columns, both [B] int32, uniform over the stored rows whose next state is stored too."""
-    starts = buffer.rows.episode_start
-    capacity, num_envs = starts.shape
+    capacity, num_envs = buffer.rows.episode_start.shape
     oldest = jnp.maximum(buffer.count - capacity, 0)
     row_key, column_key = jax.random.split(key)
     shape = (CANDIDATES, batch_size)
     row = jax.random.randint(row_key, shape, oldest, buffer.count - 1)
     column = jax.random.randint(column_key, shape, 0, num_envs)
-    has_next = starts[row % capacity, column] == starts[(row + 1) % capacity, column]
+
+    def same_episode(starts, column, row):
+        return starts[row % capacity, column] == starts[(row + 1) % capacity, column]
+
+    has_next = look_up(same_episode, buffer.rows.episode_start, column, row)
     first = jnp.argmax(has_next, axis=0)[None]
     row, column, found = (jnp.take_along_axis(x, first, axis=0)[0] for x in (row, column, has_next))
     # All candidates were ends of episodes (probability 4e-9 for episodes of 125 steps): the row before such an end
@@ -116,21 +123,25 @@ def choose(buffer: BufferState, key: Array, num: int, discounting: float, max_ep
 def gather(buffer: BufferState, choice: Choice, spec: Spec) -> Batch:
     """The transitions at a choice; discount is that of spec, or 0 at a true termination."""
 
-    def at(ring: Array, slot: Array) -> Array:
-        return ring.at[slot, choice.column].get(mode="promise_in_bounds")
+    def at(rows: Transition, column: Array, slot: Array, next_slot: Array, future_slot: Array) -> tuple:
+        def take(ring, slot):
+            return ring.at[slot, column].get(mode="promise_in_bounds")
 
-    rows = buffer.rows
-    next_state, future_state = at(rows.state, choice.next_slot), at(rows.state, choice.future_slot)
+        future = take(rows.state, future_slot), take(rows.action, future_slot)
+        return jax.tree.map(lambda ring: take(ring, slot), rows), take(rows.state, next_slot), *future
+
+    slots = choice.slot, choice.next_slot, choice.future_slot
+    row, next_state, future_state, future_action = look_up(at, buffer.rows, choice.column, *slots)
     return Batch(
-        state=at(rows.state, choice.slot),
-        action=at(rows.action, choice.slot),
+        state=row.state,
+        action=row.action,
         next_state=next_state,
-        goal=at(rows.goal, choice.slot),
+        goal=row.goal,
         future_state=future_state,
-        future_action=at(rows.action, choice.future_slot),
-        reward=at(rows.reward, choice.slot),
+        future_action=future_action,
+        reward=row.reward,
         future_reward=spec.reached(next_state, spec.goal_of(future_state)),
-        discount=spec.discounting * (1 - at(rows.terminal, choice.slot)),
+        discount=spec.discounting * (1 - row.terminal),
     )
 
 

@@ -1,6 +1,7 @@
 """Save and restore of RunState with Orbax: atomic, and a damaged newest checkpoint falls back to the one before."""
 
 import contextlib
+import functools
 import gc
 import logging
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from src.devices import leads
 from src.types import RunState
 
 if TYPE_CHECKING:
@@ -26,12 +28,26 @@ class NoCheckpointError(FileNotFoundError):
 
 
 def manager(directory: Path) -> "ocp.CheckpointManager":
-    """Writes checkpoints of one run in the background; close it (or use it in a `with`) to wait for the last one."""
+    """Writes checkpoints of one run in the background; close it (or use it in a `with`) to wait for the last one.
+
+    Of several processes each one has its own: none waits for another.
+    """
     import orbax.checkpoint as ocp
 
     logging.getLogger("absl").setLevel(logging.ERROR)
-    options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, cleanup_tmp_directories=True)
+    directory.mkdir(parents=True, exist_ok=True)
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=KEEP, cleanup_tmp_directories=leads(), create=False, multiprocessing_options=alone()
+    )
     return ocp.CheckpointManager(directory.absolute(), options=options)
+
+
+def alone() -> "ocp.options.MultiprocessingOptions":
+    """Orbax without other processes."""
+    import orbax.checkpoint as ocp
+
+    index = jax.process_index()
+    return ocp.options.MultiprocessingOptions(index, {index}, f"process{index}")
 
 
 def checksum(tree: Any) -> int:
@@ -53,12 +69,12 @@ def complete(tree: Any, template: Any) -> Any:
 
 
 def save(saver: "ocp.CheckpointManager", state: RunState) -> None:
-    """Starts to write the state under its number of environment steps; the state may be donated afterwards."""
+    """Starts to write the state, arrays of the host that nobody changes, under its number of environment steps."""
     import orbax.checkpoint as ocp
 
     step = int(state.env_steps)
     if step not in saver.all_steps():
-        tree = storable(jax.tree.map(np.array, state._asdict()))  # copies: the arrays themselves may be donated
+        tree = storable(state._asdict())
         items = {"state": ocp.args.StandardSave(tree), "checksum": ocp.args.JsonSave({"crc32": checksum(tree)})}
         saver.save(step, args=ocp.args.Composite(**items))
 
@@ -85,7 +101,7 @@ def quiet_coroutines():
 
 
 def restore(directory: Path, template: RunState, at_most: int | None = None) -> RunState:
-    """The newest readable state; warns about newer ones that are damaged.
+    """The newest readable state, on the host; warns about newer ones that are damaged.
 
     Args:
       directory: the checkpoints of one run.
@@ -97,12 +113,15 @@ def restore(directory: Path, template: RunState, at_most: int | None = None) -> 
     """
     import orbax.checkpoint as ocp
 
-    wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, storable(template._asdict()))
+    # Orbax restores like for like: arrays of the host. These take no memory, whatever their shape.
+    wanted = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), template._asdict())
+    wanted = storable(wanted)
+    checkpointer = functools.partial(ocp.StandardCheckpointer, multiprocessing_options=alone())
     items = ocp.args.Composite(state=ocp.args.StandardRestore(wanted), checksum=ocp.args.JsonRestore())
     for step in steps(directory):
         if at_most is not None and step > at_most:
             continue
-        with quiet_coroutines(), manager(directory) as reader, ocp.StandardCheckpointer() as described:
+        with quiet_coroutines(), manager(directory) as reader, checkpointer() as described:
             try:
                 stored = described.metadata((directory / str(step) / "state").absolute()).item_metadata.tree
                 if shapes(stored) != shapes(wanted):

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from src import runs
+from src.devices import HOSTS
 from src.display import track
 from src.flags import FlagError
 
 NAMES = ("exp_name", "group_name")
 # Flags that say nothing about what is trained, beside the seed.
 HOST = {"seed", "num_seeds", "resume", "run_dir", "project_name", "log_wandb", "wandb_mode", "log_tensorboard"}
-HOST |= {"checkpoint_interval", "visualization_interval", "vis_length", *NAMES}
+HOST |= {"checkpoint_interval", "visualization_interval", "vis_length", "num_devices", *HOSTS, *NAMES}
 NEEDED = {"training/envsteps", "training/walltime", "eval/episode_success", "eval/episode_success_any"}
 NEEDED |= {"eval/final_dist"}
 

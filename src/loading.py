@@ -31,7 +31,7 @@ def load(directory: Path, step: int | None = None, **changes: Any) -> tuple[Run,
     there = checkpoint.steps(folder)
     if step is not None and step not in there:
         raise FlagError(f"--step is {step}; {folder} holds: {', '.join(map(str, there)) or 'nothing'}.")
-    run = make_run(dataclasses.replace(config, **changes), agent_config)
+    run = make_run(dataclasses.replace(config, num_devices=1, **changes), agent_config)
     template = jax.eval_shape(run.train.init, jax.random.PRNGKey(0))
     with warnings.catch_warnings(record=True) as damaged:
         warnings.simplefilter("always")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from src.sharding import DIVIDED, WHOLE, local, num_shards, shard_index
 from src.types import Array, EnvState, Metrics, Transition
 
 Policy = Callable[[Array, Array, Array], Array]  # (state [N, S], goal [N, G], key) -> action [N, A]
@@ -24,16 +25,16 @@ def split_observation(env, env_state) -> tuple[Array, Array]:
 
 
 # Jitted although only called from jitted code: physics is then traced once, not in every function that steps.
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def reset_all(env, key: Array, num: int) -> Any:
-    """`num` fresh environments; consumes key."""
-    return jax.vmap(env.reset)(jax.random.split(key, num))
+@functools.partial(jax.jit, static_argnums=0)
+def reset_all(env, keys: Array) -> Any:
+    """A fresh environment for each of the keys [N, 2]."""
+    return local(jax.vmap(env.reset))(keys)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def step_all(env, env_state, action: Array) -> Any:
     """One step of all environments; action [N, A]."""
-    return jax.vmap(env.step)(env_state, action)
+    return local(jax.vmap(env.step))(env_state, action)
 
 
 def hold(env, env_state, action: Array, action_repeat: int) -> Any:
@@ -52,7 +53,8 @@ def hold(env, env_state, action: Array, action_repeat: int) -> Any:
 
 def init(env, key: Array, num_envs: int) -> EnvState:
     zeros = jnp.zeros(num_envs, jnp.int32)
-    return EnvState(reset_all(env, key, num_envs), episode_step=zeros, episode_start=zeros, over=zeros > 0)
+    fresh = reset_all(env, jax.random.split(key, num_envs))
+    return EnvState(fresh, episode_step=zeros, episode_start=zeros, over=zeros > 0)
 
 
 def unroll(
@@ -75,15 +77,24 @@ def unroll(
     num_envs = envs.over.shape[0]
     reset_key, action_key = jax.random.split(key)
     pool_size = num_envs * -(-length // num_envs)
-    pool = reset_all(env, reset_key, pool_size)
-    pool = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[:num_envs]]), pool)
+    own = num_envs // num_shards()  # the device's first one takes `own + length - 1` starts, from its number on
+
+    def draw(keys):
+        distinct = min(own + length - 1, pool_size)
+        drawn = reset_all(env, keys[(shard_index() * own + jnp.arange(distinct)) % pool_size])
+        return jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[: own + length - 1 - distinct]]), drawn)
+
+    def starts_at(pool, t):
+        return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, t, own), pool)
+
+    pool = local(draw, WHOLE, DIVIDED)(jax.random.split(reset_key, pool_size))
 
     def step(envs: EnvState, inputs):
         t, key = inputs
         state, goal = split_observation(env, envs.env)
         action = policy(state, goal, key)
         stepped = hold(env, envs.env, action, action_repeat)
-        fresh = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, t % pool_size, num_envs), pool)
+        fresh = local(starts_at, (DIVIDED, WHOLE), DIVIDED)(pool, t)
         episode_step = jnp.where(envs.over, 0, envs.episode_step + action_repeat)
         after = EnvState(
             env=where(envs.over, fresh, stepped),
@@ -114,7 +125,7 @@ def evaluate(
     step at the goal; final_dist the distance after the last step. Nothing counts after a termination. Consumes key.
     """
     reset_key, action_key = jax.random.split(key)
-    start = reset_all(env, reset_key, num_envs)
+    start = reset_all(env, jax.random.split(reset_key, num_envs))
     zeros = jnp.zeros(num_envs)
     totals = {"reward": zeros, "length": zeros, **jax.tree.map(jnp.zeros_like, start.metrics)}
 

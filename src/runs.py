@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 
+from src.devices import HOSTS
 from src.flags import FlagError
 
 ROOT = Path("runs")
@@ -68,15 +69,17 @@ def find_all(config: Any) -> list[Path]:
 
 
 def write_config(directory: Path, config: Any, agent_config: Any, seed: int) -> None:
-    """config.json: all flags as if this seed had run alone, versions, device, git commit."""
+    """config.json: all flags as if this seed had run alone on one device, versions, devices, git commit."""
+    alone = {"seed": seed, "num_seeds": 1, "resume": False, "run_dir": None}
+    alone |= dict.fromkeys(("num_devices", *HOSTS))
     content = {
-        "flags": {**dataclasses.asdict(config), "seed": seed, "num_seeds": 1, "resume": False, "run_dir": None},
+        "flags": {**dataclasses.asdict(config), **alone},
         "agent_flags": dataclasses.asdict(agent_config),
         "versions": {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in PACKAGES},
         },
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
+        "device": f"{config.num_devices} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
         "git_commit": _git_commit(),
         "command": sys.argv,
     }

@@ -1,7 +1,6 @@
 """One training session on the host: calls the pure functions, logs, saves, and stops cleanly when asked to."""
 
 import contextlib
-import math
 import signal
 import time
 from collections.abc import Callable
@@ -12,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from src import checkpoint
+from src import checkpoint, devices, sharding
 from src.display import Display
 from src.rollout import Recording
 from src.runs import MetricsFile
-from src.train import Sizes, Train, compile_train, forget_metrics
-from src.types import RunState
+from src.train import compile_train, forget_metrics
+from src.types import Metrics, RunState
+from utils import Run
 
 CHUNK_SECONDS = 1.0  # how often the host looks up from training
 
@@ -52,18 +52,23 @@ def nonfinite_parameters(agent_state: Any) -> jax.Array:
 
 
 class Session:
-    """The runs of one program: one per seed, each with its own directory, metrics and checkpoints."""
+    """The runs of one program: one per seed, each with its own directory, metrics and checkpoints.
 
-    def __init__(self, train: Train, sizes: Sizes, directories: list[Path], seeds: list[int], config: Any):
-        """config: num_timesteps, num_evals and checkpoint_interval as the flags; directories: one per seed."""
-        self.train, self.sizes, self.directories = train, sizes, directories
-        self.checkpoint_interval = config.checkpoint_interval
-        total = sizes.train_steps(config.num_timesteps)
-        evaluations = min(config.num_evals, total)
+    Of several processes all train, with equal calls in equal order, and one writes.
+    """
+
+    def __init__(self, run: Run, directories: list[Path], seeds: list[int]):
+        """directories: one per seed; a process that does not write needs them only to read what it resumes."""
+        self.train, self.sizes, self.directories, self.num_seeds = run.train, run.sizes, directories, len(seeds)
+        self.written = directories if devices.leads() else []
+        self.placement = sharding.placement(run.mesh, len(seeds))
+        self.checkpoint_interval = run.config.checkpoint_interval
+        total = run.sizes.train_steps(run.config.num_timesteps)
+        evaluations = min(run.config.num_evals, total)
         # Train steps after which to evaluate; the distances between them differ by one at most.
         self.boundaries = [round(total * (k + 1) / evaluations) for k in range(evaluations)]
-        keys = [jax.random.PRNGKey(seed) for seed in seeds]
-        self.key = keys[0] if len(seeds) == 1 else jnp.stack(keys)
+        keys = [np.asarray(jax.random.PRNGKey(seed)) for seed in seeds]
+        self.key = keys[0] if len(seeds) == 1 else np.stack(keys)
 
     @property
     def total_steps(self) -> int:
@@ -79,7 +84,7 @@ class Session:
 
     def of_seed(self, tree: Any, index: int) -> Any:
         """What belongs to one seed; with a single seed there is no axis to take it from."""
-        return tree if len(self.directories) == 1 else jax.tree.map(lambda leaf: leaf[index], tree)
+        return tree if self.num_seeds == 1 else jax.tree.map(lambda leaf: leaf[index], tree)
 
     def compile(self) -> None:
         if self.train.ahead:
@@ -92,7 +97,7 @@ class Session:
     def restored(self) -> RunState:
         """The newest state that can be read for every seed; NoCheckpointError if there is none."""
         template = jax.eval_shape(self.train.init, self.key)
-        if len(self.directories) > 1:
+        if self.num_seeds > 1:
             template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), template)
         at_most = None
         while True:
@@ -100,7 +105,8 @@ class Session:
             states = [checkpoint.restore(folder, template, at_most) for folder in folders]
             steps = {int(state.env_steps) for state in states}
             if len(steps) == 1:
-                return states[0] if len(states) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+                state = states[0] if len(states) == 1 else jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+                return sharding.put(state, self.placement)
             at_most = min(steps)
 
     def run(
@@ -121,14 +127,17 @@ class Session:
         """
         with contextlib.ExitStack() as stack:
             interrupt = stack.enter_context(Interrupt())
-            savers = [stack.enter_context(checkpoint.manager(path / "checkpoints")) for path in self.directories]
-            files = [MetricsFile(path, int(np.ravel(state.env_steps)[0])) for path in self.directories]
-            done, chunk = self.train_steps(state), 1
+            savers = [stack.enter_context(checkpoint.manager(path / "checkpoints")) for path in self.written]
+            files = [MetricsFile(path, int(np.ravel(state.env_steps)[0])) for path in self.written]
+            done, chunk, stop = self.train_steps(state), 1, 0
             for number, boundary in enumerate(self.boundaries, start=1):
                 if boundary <= done:
                     continue
                 seconds, since = 0.0, done
-                while done < boundary and interrupt.signal is None:
+                while done < boundary:
+                    chunk, stop = devices.highest(chunk, interrupt.signal or 0)
+                    if stop:
+                        break
                     length = min(chunk, boundary - done)
                     started = time.monotonic()
                     state = self.train.advance(state, length, self.sizes.updates_per_unroll)
@@ -140,18 +149,20 @@ class Session:
                 if done == boundary:
                     rows, recording = self._evaluate(state, files, seconds, done - since)
                     on_metrics(rows)
-                    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-                    display.evaluated(self.env_steps(done), means)
+                    if rows:
+                        means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+                        display.evaluated(self.env_steps(done), means)
                     state = forget_metrics(state)
+                    (stop,) = devices.highest(interrupt.signal or 0)
                 last = number == len(self.boundaries)
                 due = self.checkpoint_interval > 0 and number % self.checkpoint_interval == 0
-                if last or due or interrupt.signal is not None:
+                if last or due or stop:
                     self._check_parameters(state)
                     self._save(state, savers)
-                if interrupt.signal is not None:
+                if stop:
                     break
                 on_evaluation(number, recording)
-        return state, None if done == self.boundaries[-1] else interrupt.signal
+        return state, None if done == self.boundaries[-1] else stop
 
     def _evaluate(
         self, state: RunState, files: list[MetricsFile], seconds: float, train_steps: int
@@ -160,11 +171,14 @@ class Session:
         started = time.monotonic()
         metrics, recording = jax.device_get(self.train.evaluate(state))
         evaluation_seconds = time.monotonic() - started
+        env_steps = self.env_steps(self.train_steps(state))
+        self._check_metrics(metrics, env_steps)
+        self._check_parameters(state)
         rows = []
         for index, file in enumerate(files):
             values = {name: float(value) for name, value in sorted(self.of_seed(metrics, index).items())}
             row = {
-                "training/envsteps": self.env_steps(self.train_steps(state)),
+                "training/envsteps": env_steps,
                 "training/gradient_steps": int(np.ravel(state.gradient_steps)[0]),
                 "training/walltime": file.walltime + seconds + evaluation_seconds,
                 "training/sps": train_steps * self.sizes.steps_per_unroll / seconds,
@@ -172,28 +186,30 @@ class Session:
                 "eval/sps": self.sizes.num_eval_envs * self.sizes.episode_length / evaluation_seconds,
                 "eval/epoch_eval_time": evaluation_seconds,
             }
-            self._check_metrics(row)
             rows.append(row)
-        self._check_parameters(state)
         for row, file in zip(rows, files, strict=True):
             file.append(row)
         return rows, recording
 
     def _save(self, state: RunState, savers: list) -> None:
-        for index, saver in enumerate(savers):
-            checkpoint.save(saver, self.of_seed(state, index))
+        for index in range(self.num_seeds):
+            fetched = jax.tree.map(lambda leaf, index=index: devices.fetch(self.of_seed(leaf, index)), state)
+            if savers:
+                checkpoint.save(savers[index], fetched)
 
-    def _check_metrics(self, row: dict[str, float]) -> None:
-        for name, value in row.items():
-            if not math.isfinite(value):
-                self._stop_nonfinite(f"{name} is {value}", row["training/envsteps"])
+    def _check_metrics(self, metrics: Metrics, env_steps: int) -> None:
+        for name, value in sorted(metrics.items()):
+            for bad in np.extract(~np.isfinite(value), value):
+                self._stop_nonfinite(f"{name} is {bad}", env_steps)
 
     def _check_parameters(self, state: RunState) -> None:
         if nonfinite_parameters(state.agent) > 0:
             self._stop_nonfinite("a parameter of the agent is not finite", self.env_steps(self.train_steps(state)))
 
     def _stop_nonfinite(self, what: str, env_steps: int) -> None:
-        folder = self.directories[0] / "checkpoints"
+        if not self.written:
+            raise NonFiniteError(f"Training stopped at {env_steps:,} environment steps: {what}.")
+        folder = self.written[0] / "checkpoints"
         good = checkpoint.steps(folder)
         last = f"the last good checkpoint is {folder / str(good[0])}" if good else "there is no checkpoint before it"
         raise NonFiniteError(f"Training stopped at {env_steps:,} environment steps: {what}; {last}.")

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from src import buffer, normalization, rollout
+from src import buffer, normalization, rollout, sharding
 from src.types import Agent, AgentState, Array, BufferState, Metrics, RunState, Spec, Transition
 
 RUN_ONCE = {"xla_backend_optimization_level": 0}  # what runs once is not worth a long compilation
@@ -80,7 +81,9 @@ def spec_of(env: Any, discounting: float, action_repeat: int = 1) -> Spec:
     return Spec(*sizes, tuple(env.goal_indices), discounting, env.goal_reach_thresh, env.dense_reward, action_repeat)
 
 
-def make_train(env: Any, eval_env: Any, agent: Agent, sizes: Sizes, normalize: bool, num_seeds: int = 1) -> Train:
+def make_train(
+    env: Any, eval_env: Any, agent: Agent, sizes: Sizes, normalize: bool, num_seeds: int = 1, mesh: Mesh | None = None
+) -> Train:
     """The functions of one run.
 
     Args:
@@ -89,6 +92,7 @@ def make_train(env: Any, eval_env: Any, agent: Agent, sizes: Sizes, normalize: b
       sizes: see there.
       normalize: feed the agent inputs normalised with the statistics of the prefill.
       num_seeds: with more than one, every function is `vmap`ped: keys, states and metrics get a leading axis.
+      mesh: the devices (`sharding.make_mesh`); None for one.
     """
     spec = spec_of(env, sizes.discounting)
     goal_discounting = spec.discounting if agent.goal_discounting is None else agent.goal_discounting
@@ -118,7 +122,7 @@ def make_train(env: Any, eval_env: Any, agent: Agent, sizes: Sizes, normalize: b
 
     @jax.jit  # so that `init`, which needs the shapes of its metrics, and `advance` trace it only once
     def update(agent_state: AgentState, ring: BufferState, choice: buffer.Choice, key: Array):
-        return agent.update(agent_state, buffer.gather(ring, choice, spec), key)
+        return agent.update(agent_state, sharding.divide(buffer.gather(ring, choice, spec)), key)
 
     def train_step(state: RunState, updates: Array) -> RunState:
         key, unroll_key, choice_key, update_key = jax.random.split(state.key, 4)
@@ -192,17 +196,8 @@ def make_train(env: Any, eval_env: Any, agent: Agent, sizes: Sizes, normalize: b
         action, future_action = (agent.mode(state.agent, where, goal) for where in (observed, future))
         return agent.score(state.agent, observed, action, future, future_action)
 
-    if num_seeds > 1:
-        init, fit, evaluate = (jax.vmap(function) for function in (init, fit, evaluate))
-        advance = jax.vmap(advance, in_axes=(0, None, None))
-    return Train(
-        init=jax.jit(init),
-        advance=jax.jit(advance, donate_argnums=0),
-        fit=jax.jit(fit, donate_argnums=0),
-        evaluate=jax.jit(evaluate),
-        score=jax.jit(score) if agent.score else None,
-        compiler_options=env.compiler_options,
-    )
+    functions = sharding.on_devices(mesh, num_seeds, init, advance, fit, evaluate)
+    return Train(*functions, score=jax.jit(score) if agent.score else None, compiler_options=env.compiler_options)
 
 
 def compile_train(train: Train, key: Array) -> Train:

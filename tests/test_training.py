@@ -18,6 +18,7 @@ import pytest
 
 import training
 from src import checkpoint, session
+from src.devices import HOSTS
 from src.runs import read_metrics
 from tests import toy
 from utils import Config, make_run, read_flags
@@ -257,6 +258,7 @@ CHANGES = {
     "checkpoint_interval": "0",
 }
 ELSEWHERE = {"agent", "resume", "run_dir"}  # tested above and in test_flags.py
+ELSEWHERE |= {"num_devices", *HOSTS}  # change nothing but where it runs: test_sharding.py, test_hosts.py
 
 
 def test_the_list_of_changes_is_complete():

@@ -28,4 +28,5 @@ class PPOConfig:
 
 
 BUFFER = ("min_replay_size", "max_replay_size", "batch_size", "multiplier_num_sgd_steps", "utd_ratio")
-AGENTS.add("ppo", Algorithm(PPOConfig, make=None, unused=BUFFER))
+DEVICES = ("num_devices", "coordinator_address", "num_processes", "process_id")  # Brax's trainer is given one
+AGENTS.add("ppo", Algorithm(PPOConfig, make=None, unused=BUFFER + DEVICES))
