@@ -89,15 +89,17 @@ def within(mesh: Mesh | None, function: Callable) -> Callable:
 
 
 def _is_local() -> bool:
-    """Whether what is traced now runs on one device, or sees only the share of one (inside `local`)."""
+    """Whether what is traced now runs on one device, or sees only the share of one (inside `local`).
+
+    A mesh without the axis is another trainer's, which has made its own shares.
+    """
     mesh = jax.sharding.get_abstract_mesh()
-    return mesh.empty or ENV in mesh.manual_axes
+    return ENV not in mesh.axis_names or ENV in mesh.manual_axes
 
 
 def num_shards() -> int:
     """Devices that share the environments of a seed."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return 1 if mesh.empty else mesh.shape[ENV]
+    return jax.sharding.get_abstract_mesh().shape.get(ENV, 1)
 
 
 def shard_index() -> Array | int:
