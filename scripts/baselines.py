@@ -48,7 +48,7 @@ def read(folders: Sequence[Path]) -> dict[str, Group]:
     """Name of the runs -> group, for those of the rows that all seeds were started of."""
     trained, _ = experiments.read([folder for folder in folders if folder.is_dir()])
     groups, _ = experiments.group(trained)
-    return {group.settings["exp_name"]: group for group in groups if len(group.runs) == SEEDS}
+    return {group.runs[0].names["exp_name"]: group for group in groups if len(group.runs) == SEEDS}
 
 
 def finished(group: Group) -> bool:

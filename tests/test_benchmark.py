@@ -126,7 +126,7 @@ def test_all_envs_measures_them_against_those_of_brax(name, tmp_path, capsys):
         (["--repeats", "0"], "benchmark.py: --repeats is 0; it must be at least 1."),
         (["--seconds", "soon"], "benchmark.py: --seconds is 'soon'; it must be"),
         (["--second", "1"], "benchmark.py: Unknown flag --second; did you mean --seconds"),
-        (["--agent", "ppo"], "benchmark.py: --agent is 'ppo'; choose from: "),
+        (["--agent", "dqn"], "benchmark.py: --agent is 'dqn'; choose from: "),
         (["--env_name", "moon"], "benchmark.py: --env_name is 'moon'; choose from: "),
         (["--backend", "warp"], "benchmark.py: --backend is 'warp' with --env_name toy: "),
         (["--profile", "--curve", "h_dim"], "benchmark.py: --profile and --curve are two measurements; give one"),
