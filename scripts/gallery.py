@@ -67,8 +67,9 @@ def save_png(picture: Image.Image, path: Path) -> None:
 
 
 def measured() -> list[tuple[str, list[dict[str, Any]]]]:
-    """(device, results) of every `benchmark.py --all_envs` in benchmarks/."""
-    files = [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks").glob("environments_*.json"))]
+    """(device, results) of every `--all_envs` in benchmarks/: DEVICE/envs.json and DEVICE/envs/ENV.json."""
+    paths = sorted((ROOT / "benchmarks").glob("*/envs.json")) + sorted((ROOT / "benchmarks").glob("*/envs/*.json"))
+    files = [json.loads(path.read_text()) for path in paths]
     return [(re.sub(r"^\d+ x | \((gpu|cpu)\)$", "", file["machine"]["device"]), file["results"]) for file in files]
 
 

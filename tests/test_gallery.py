@@ -35,10 +35,10 @@ def test_speeds_are_read_from_benchmarks(tmp_path, monkeypatch):
     ratio = {"median": 0.987, "min": 0.9, "max": 1.1}
     ant = {"env_name": "ant", "backend": "spring", "num_envs": 64, "steps": {"median": 12345.6}}
     results = [{**ant, "brax": {"median": 12500}, "ratio": ratio}, {**ant, "num_envs": 512, "steps": {"median": 20000}}]
-    (tmp_path / "benchmarks").mkdir()
-    for name, device in (("cpu", "2 x cpu (cpu)"), ("h100", "1 x NVIDIA H100 80GB HBM3 (gpu)")):
-        content = {"machine": {"device": device}, "results": results}
-        (tmp_path / "benchmarks" / f"environments_{name}.json").write_text(json.dumps(content))
+    for name, device in (("cpu/envs.json", "2 x cpu (cpu)"), ("gpu/envs/ant.json", "1 x NVIDIA H100 80GB HBM3 (gpu)")):
+        path = tmp_path / "benchmarks" / name
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"machine": {"device": device}, "results": results}))
     monkeypatch.setattr(gallery, "ROOT", tmp_path)
     words = "12,346 / 20,000 (cpu), 12,346 / 20,000 (NVIDIA H100 80GB HBM3)"
     assert gallery.speeds() == {("ant", "spring"): words}

@@ -115,7 +115,7 @@ POINTS = arrays(np.float32, (5, 16), elements=st.floats(-100, 100, width=32, all
 
 
 @each_quasimetric
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(max_examples=200, derandomize=True, deadline=None, database=None)
 @given(points=POINTS, scale=st.sampled_from([1e-3, 1.0, 1e3]))
 def test_axioms(name, points, scale):
     distance, all_pairs = (partial(form, num_components=4) for form in FORMS[name])
