@@ -82,6 +82,8 @@ def fetch(leaf: jax.Array) -> np.ndarray:
     """A copy on the host, wherever the array lies; all processes must call it."""
     if leaf.is_fully_addressable or leaf.is_fully_replicated:
         return np.array(leaf)
+    if not leaf.size:
+        return np.zeros(leaf.shape, leaf.dtype)
     pieces = jnp.array_split(leaf, -(-leaf.nbytes // PIECE_BYTES))  # each is whole on every device for a moment
     return np.concatenate([multihost_utils.process_allgather(piece, tiled=True) for piece in pieces])
 

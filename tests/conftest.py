@@ -119,7 +119,7 @@ def browser(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess]:
     software = ("--disable-gpu", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
     offline = ("--host-resolver-rules=MAP * ~NOTFOUND", "--disable-background-networking")
     command = [path, "--headless", "--no-sandbox", f"--user-data-dir={profile}", *software, *offline]
-    command += ["--hide-scrollbars", "--virtual-time-budget=1000"]
+    command += ["--hide-scrollbars", "--virtual-time-budget=5000"]
 
     def browse(address: str, *options: str) -> subprocess.CompletedProcess:
         return subprocess.run([*command, *options, address], capture_output=True, text=True, timeout=120, check=True)

@@ -41,7 +41,7 @@ class Counter:
     def made(self, obs, reward):
         done = (obs[3] > 0) & (obs[1] >= obs[3])  # as a fallen body, done in every later step too
         metrics = {"dist": obs[0] + obs[1], "success": (jnp.abs(obs[1] - 2.5) < 1).astype(jnp.float32)}
-        return State(Pipeline(obs[:2]), obs, reward, done.astype(jnp.float32), metrics, {"goal": obs[4:]})
+        return State(Pipeline(obs[:2], jnp.zeros(0)), obs, reward, done.astype(jnp.float32), metrics, {"goal": obs[4:]})
 
 
 def policy(state, goal, key):
