@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src import checkpoint, experiments
+from src import checkpoint, experiments, markdown
 from src.display import duration
 from src.experiments import Group
 from src.flags import FlagError, flag, parse
@@ -21,7 +21,6 @@ AGENTS = ("crl", "tmd", "cmd", "cmd2", "qrl", "sac", "sac --use_her", "td3", "td
 PPO = {"reacher": "ppo --dense_reward --num_timesteps 2000000", "simple_u_maze": "ppo --num_timesteps 2000000"}
 SEEDS = 3
 COMMON = f"--num_seeds {SEEDS} --num_evals 20 --vis_length 0 --group_name baselines"
-START, END = "<!-- {}: made by scripts/baselines.py -->\n", "<!-- end of {} -->\n"
 COLUMNS = ("`--agent`", "episodes that reach the goal", "share of time at the goal", "steps", "wall clock")
 
 
@@ -73,7 +72,7 @@ def cell(estimate: Estimate) -> str:
 
 def table(env: str, groups: Mapping[str, Group]) -> str:
     """The Markdown table of an environment, at the last evaluation of each row, and the commands of the rows."""
-    lines = [COLUMNS, ["---"] * len(COLUMNS)]
+    lines = []
     for words, name in rows(env).items():
         cells = ["not run", "", "", ""]
         if name in groups:
@@ -83,16 +82,7 @@ def table(env: str, groups: Mapping[str, Group]) -> str:
             cells = [*measures, steps, duration(group.metric("training/walltime")[:, -1].max())]
         lines.append([f"`{words.split(' --num')[0]}`", *cells])
     commands = "\n".join(command(env, words) for words in rows(env))
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n```\n{commands}\n```\n"
-
-
-def replace(text: str, env: str, new: str) -> str:
-    """The text with another table of an environment; FlagError if it has no place for it."""
-    start, end = START.format(env), END.format(env)
-    if start not in text or end not in text.split(start)[1]:
-        raise FlagError(f"--out names a file without a place for a table of {env}: {start.strip()}")
-    before, rest = text.split(start)
-    return before + start + new + end + rest.split(end)[1]
+    return markdown.table(COLUMNS, lines) + f"\n```\n{commands}\n```\n"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -109,7 +99,7 @@ def main(argv: Sequence[str]) -> int:
             raise FlagError(f"--out is {config.out!r}; there is no such file.")
         text = path.read_text()
         for env in ENVS:
-            text = replace(text, env, table(env, groups))
+            text = markdown.replace(text, env, "baselines.py", table(env, groups))
         path.write_text(text)
         print(path)
     except FlagError as error:

@@ -5,7 +5,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,9 @@ from PIL import Image, ImageDraw, ImageFont
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from envs import ENVS, create_env
-from src import render, scene
+from src import markdown, render, scene
 
 ROOT = Path(__file__).resolve().parents[1]
-MARKS = "<!-- {}: made by scripts/gallery.py -->\n", "<!-- end of {} -->\n"  # around a table in the README
 DRAWS = 16
 TILE, GAP, TEXT = (240, 180), 8, 30  # pixels of the grid: a picture, between two, for the name below
 COLUMNS = ("", "name", "task", "state, goal, action", "at the goal within", "episode, budget", "backends", "steps/s")
@@ -100,11 +99,7 @@ def comparison() -> str:
         for result in results
         if "brax" in result
     ]
-    return markdown(COMPARISON, rows)
-
-
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "".join("| " + " | ".join(cells) + " |\n" for cells in [columns, ["---"] * len(columns), *rows])
+    return markdown.table(COMPARISON, rows)
 
 
 def row(name: str, env: Any, steps_per_second: str) -> list[str]:
@@ -126,7 +121,9 @@ def row(name: str, env: Any, steps_per_second: str) -> list[str]:
 def table(envs: Mapping[str, Any]) -> str:
     """The table of environments in Markdown; backends have the default first, and its speed."""
     known = speeds()
-    return markdown(COLUMNS, [row(name, env, known.get((name, env.backends[0]), "")) for name, env in envs.items()])
+    return markdown.table(
+        COLUMNS, [row(name, env, known.get((name, env.backends[0]), "")) for name, env in envs.items()]
+    )
 
 
 def main() -> int:
@@ -135,9 +132,7 @@ def main() -> int:
     readme = ROOT / "README.md"
     text = readme.read_text()
     for name, content in {"environments": table(envs), "speeds": comparison()}.items():
-        start, end = (mark.format(name) for mark in MARKS)
-        before, rest = text.split(start)
-        text = before + start + content + end + rest.split(end)[1]
+        text = markdown.replace(text, name, "gallery.py", content)
     readme.write_text(text)
     try:
         save_pictures(envs)

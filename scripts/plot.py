@@ -8,38 +8,27 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src import curves, experiments
-from src.flags import FlagError, flag, parse
+from src import curves
+from src.experiments import Group, RunsConfig, script
+from src.flags import flag
 
 
 @dataclasses.dataclass(frozen=True)
-class PlotConfig:
+class PlotConfig(RunsConfig):
     """What to draw, and where to."""
 
-    runs: tuple[str, ...] = flag((), "run directories, or folders whose runs are meant", positional=True)
     x: str = flag("steps", "horizontal axis", valid=tuple(curves.AXES))
     out: str = flag("curves.png", "PNG file to write")
 
 
+def save(groups: Sequence[Group], notes: Sequence[str], path: Path, config: PlotConfig) -> None:
+    curves.compare(groups, config.x).savefig(path, dpi=120)
+
+
 def main(argv: Sequence[str]) -> int:
     """Runs a command line; returns the exit code."""
-    try:
-        description = "Draws learning curves by group: runs whose flags differ in the seed only."
-        (config,) = parse(argv, PlotConfig(), others={}, prog="plot.py", description=description)
-        path = experiments.output(config.out, ".png")
-        groups, notes = experiments.compare(map(Path, config.runs))
-    except FlagError as error:
-        print(f"plot.py: {error}", file=sys.stderr)
-        return 2
-    for note in notes:
-        print(f"plot.py: {note}", file=sys.stderr)
-    try:
-        curves.compare(groups, config.x).savefig(path, dpi=120)
-    except OSError as error:  # a full disk, say
-        print(f"plot.py: {path} cannot be written: {error.strerror}.", file=sys.stderr)
-        return 2
-    print(path)
-    return 0
+    description = "Draws learning curves by group: runs whose flags differ in the seed only."
+    return script(argv, PlotConfig(), "plot.py", description, (".png",), save)
 
 
 if __name__ == "__main__":

@@ -8,37 +8,26 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src import experiments, report
-from src.flags import FlagError, flag, parse
+from src import report
+from src.experiments import Group, RunsConfig, script
+from src.flags import flag
 
 
 @dataclasses.dataclass(frozen=True)
-class ReportConfig:
+class ReportConfig(RunsConfig):
     """What to report on, and where to."""
 
-    runs: tuple[str, ...] = flag((), "run directories, or folders whose runs are meant", positional=True)
     out: str = flag("report.html", "HTML file to write")
+
+
+def save(groups: Sequence[Group], notes: Sequence[str], path: Path, config: ReportConfig) -> None:
+    report.save(groups, notes, path)
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs a command line; returns the exit code."""
-    try:
-        description = "Writes one page about many runs, with everything inside."
-        (config,) = parse(argv, ReportConfig(), others={}, prog="report.py", description=description)
-        path = experiments.output(config.out, ".html")
-        groups, notes = experiments.compare(map(Path, config.runs))
-    except FlagError as error:
-        print(f"report.py: {error}", file=sys.stderr)
-        return 2
-    for note in notes:
-        print(f"report.py: {note}", file=sys.stderr)
-    try:
-        report.save(groups, notes, path)
-    except OSError as error:  # a full disk, say
-        print(f"report.py: {path} cannot be written: {error.strerror}.", file=sys.stderr)
-        return 2
-    print(path)
-    return 0
+    description = "Writes one page about many runs, with everything inside."
+    return script(argv, ReportConfig(), "report.py", description, (".html",), save)
 
 
 if __name__ == "__main__":

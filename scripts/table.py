@@ -12,17 +12,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src import experiments
-from src.experiments import Group
-from src.flags import FlagError, flag, parse
+from src import markdown
+from src.experiments import Group, RunsConfig, script
+from src.flags import flag
 from src.statistics import Estimate, interquartile_mean
 
 
 @dataclasses.dataclass(frozen=True)
-class TableConfig:
+class TableConfig(RunsConfig):
     """What to read, and where to write."""
 
-    runs: tuple[str, ...] = flag((), "run directories, or folders whose runs are meant", positional=True)
     out: str = flag("table.md", "file to write; it ends in .md, .csv or .json")
 
 
@@ -51,21 +50,19 @@ def row(group: Group) -> dict[str, Any]:
     }
 
 
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
+def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     def share(row: dict[str, Any], name: str, digits: int) -> str:
         value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
         return f"{value:.{digits}f}" + ("" if low is None else f" ({low:.{digits}f} to {high:.{digits}f})")
 
     columns = ("environment", "agent", "seeds", "steps", "episodes that reach the goal", "share of time at the goal")
-    lines = [(*columns, "distance at the end", "seconds", "device"), ["---"] * 9]
+    lines = []
     for row in rows:
         shares = share(row, "reached", 3), share(row, "time_at_goal", 3), share(row, "final_dist", 2)
-        words = row["environment"], row["agent"], row["seeds"], f"{row['steps']:,}"
+        words = row["environment"], row["agent"], str(row["seeds"]), f"{row['steps']:,}"
         lines.append([*words, *shares, f"{row['seconds']:,.0f}", row["device"]])
-    note = (
-        "Interquartile means over seeds with 95% intervals; seconds are those of training and evaluation together.\n\n"
-    )
-    return note + "".join("| " + " | ".join(map(str, line)) + " |\n" for line in lines)
+    note = "Interquartile means over seeds with 95% intervals; seconds are those of training and evaluation together."
+    return f"{note}\n\n" + markdown.table((*columns, "distance at the end", "seconds", "device"), lines)
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
@@ -80,27 +77,17 @@ def as_json(rows: Sequence[dict[str, Any]]) -> str:
     return json.dumps(list(rows), indent=2) + "\n"
 
 
-WRITERS = {".md": markdown, ".csv": as_csv, ".json": as_json}
+WRITERS = {".md": as_markdown, ".csv": as_csv, ".json": as_json}
+
+
+def save(groups: Sequence[Group], notes: Sequence[str], path: Path, config: TableConfig) -> None:
+    path.write_text(WRITERS[path.suffix]([row(group) for group in groups]))
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs a command line; returns the exit code."""
-    try:
-        description = "Writes the final evaluations of runs as a table, a row per group of seeds."
-        (config,) = parse(argv, TableConfig(), others={}, prog="table.py", description=description)
-        suffix = Path(config.out).suffix
-        if suffix not in WRITERS:
-            raise FlagError(f"--out is {config.out!r}; it must end in {', '.join(WRITERS)}.")
-        path = experiments.output(config.out, suffix)
-        groups, notes = experiments.compare(map(Path, config.runs))
-    except FlagError as error:
-        print(f"table.py: {error}", file=sys.stderr)
-        return 2
-    for note in notes:
-        print(f"table.py: {note}", file=sys.stderr)
-    path.write_text(WRITERS[suffix]([row(group) for group in groups]))
-    print(path)
-    return 0
+    description = "Writes the final evaluations of runs as a table, a row per group of seeds."
+    return script(argv, TableConfig(), "table.py", description, tuple(WRITERS), save)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
 import contextlib
 import csv
+import dataclasses
 import json
 import math
 import os
 import re
+import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +18,7 @@ import numpy as np
 from src import runs
 from src.devices import HOSTS
 from src.display import track
-from src.flags import FlagError
+from src.flags import FlagError, flag, parse
 
 NAMES = ("exp_name", "group_name")
 # Flags that say nothing about what is trained, beside the seed.
@@ -219,12 +221,53 @@ def compare(paths: Iterable[Path]) -> tuple[list[Group], list[str]]:
     return groups, skipped + left_out
 
 
-def output(name: str, suffix: str) -> Path:
+def output(name: str, suffixes: Sequence[str]) -> Path:
     """The file to write; FlagError if --out is none that can be."""
     path = Path(name)
     folder = path.absolute().parent
-    if path.suffix != suffix or path.is_dir() or not folder.is_dir():
-        raise FlagError(f"--out is {name!r}; it must name a file that ends in {suffix}, in a directory that exists.")
+    if path.suffix not in suffixes or path.is_dir() or not folder.is_dir():
+        ends = ", ".join(suffixes)
+        raise FlagError(f"--out is {name!r}; it must name a file that ends in {ends}, in a directory that exists.")
     if not os.access(path if path.exists() else folder, os.W_OK):
         raise FlagError(f"--out is {name!r}, which cannot be written.")
     return path
+
+
+@dataclasses.dataclass(frozen=True)
+class RunsConfig:
+    """The flag that scripts about many runs share; each adds `out`."""
+
+    runs: tuple[str, ...] = flag((), "run directories, or folders whose runs are meant", positional=True)
+
+
+def script(
+    argv: Sequence[str],
+    config: RunsConfig,
+    prog: str,
+    description: str,
+    suffixes: Sequence[str],
+    save: Callable[[Sequence[Group], Sequence[str], Path, Any], None],
+) -> int:
+    """A script that writes one file about many runs; returns the exit code.
+
+    Args:
+      config: the defaults of its flags.
+      suffixes: what --out may end in.
+      save: (groups, notes, path, config), writes the file.
+    """
+    try:
+        (config,) = parse(argv, config, others={}, prog=prog, description=description)
+        path = output(config.out, suffixes)
+        groups, notes = compare(map(Path, config.runs))
+    except FlagError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2
+    for note in notes:
+        print(f"{prog}: {note}", file=sys.stderr)
+    try:
+        save(groups, notes, path, config)
+    except OSError as error:  # a full disk, say
+        print(f"{prog}: {path} cannot be written: {error.strerror}.", file=sys.stderr)
+        return 2
+    print(path)
+    return 0

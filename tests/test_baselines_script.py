@@ -7,6 +7,7 @@ import pytest
 from experiment_helpers import make_run
 
 from scripts import baselines
+from src import markdown
 from utils import read_flags
 
 STEPS = {"num_timesteps": 120}
@@ -55,9 +56,7 @@ def test_nothing_is_left(tmp_path, capsys):
 def test_tables_are_replaced(tmp_path, capsys):
     three_seeds(tmp_path / "runs", "reacher", "reacher_crl", [(0.1, 0.4), (0.2, 0.5), (0.6, 0.9)])
     three_seeds(tmp_path / "runs", "reacher", "reacher_tmd", [(0.1, 0.4)] * 3, num_timesteps=200)
-    text = "a\n" + "".join(
-        f"{baselines.START.format(env)}old\n{baselines.END.format(env)}b\n" for env in baselines.ENVS
-    )
+    text = "a\n" + "".join("old\n".join(markdown.marks(env, "baselines.py")) + "b\n" for env in baselines.ENVS)
     (tmp_path / "x.md").write_text(text)
     for _ in range(2):  # the second time replaces what the first one wrote
         assert baselines.main([str(tmp_path / "runs"), "--out", str(tmp_path / "x.md")]) == 0
@@ -83,7 +82,8 @@ def test_one_sentence_for_a_wrong_file(out, words, tmp_path, monkeypatch, capsys
 def test_the_document_has_its_tables_and_names_every_row():
     text = (baselines.Path(__file__).parents[1] / "docs" / "baselines.md").read_text()
     for env in baselines.ENVS:
-        table = text.split(baselines.START.format(env))[1].split(baselines.END.format(env))[0]
+        start, end = markdown.marks(env, "baselines.py")
+        table = text.split(start)[1].split(end)[0]
         assert [line.split("` |")[0].removeprefix("| `") for line in table.splitlines()[2:13]] == [
             words.split(" --num")[0] for words in baselines.rows(env)
         ], "run scripts/baselines.py"

@@ -6,13 +6,14 @@ from PIL import Image
 
 from envs import ENVS
 from scripts import gallery
+from src import markdown
 
 NAMES = [name for name in ENVS if not name.startswith("toy")]
 
 
 def test_table_in_the_readme_is_up_to_date(env_of):
     readme = (gallery.ROOT / "README.md").read_text()
-    start, end = (mark.format("environments") for mark in gallery.MARKS)
+    start, end = markdown.marks("environments", "gallery.py")
     written = readme.split(start)[1].split(end)[0]
 
     def without_speeds(table):

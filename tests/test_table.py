@@ -37,7 +37,11 @@ def test_the_formats_say_the_same(toy_runs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (["--out", "x.pdf"], "table.py: --out is 'x.pdf'; it must end in .md, .csv, .json."),
+        (
+            ["--out", "x.pdf"],
+            "table.py: --out is 'x.pdf'; it must name a file that ends in .md, .csv, .json, in a directory that"
+            " exists.",
+        ),
         (["no/such/run"], "table.py: There is no directory no/such/run. It is skipped. No run is left to show."),
     ],
 )
