@@ -1,5 +1,7 @@
 """make_train: the whole of training as pure functions of one pytree, RunState; the host only calls them."""
 
+import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -81,6 +83,121 @@ def spec_of(env: Any, discounting: float, action_repeat: int = 1) -> Spec:
     return Spec(*sizes, tuple(env.goal_indices), discounting, env.goal_reach_thresh, env.dense_reward, action_repeat)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)  # is static to jax.jit, by identity
+class Loop:
+    """One seed's training loop on the device; its public methods are the functions of `Train`."""
+
+    env: Any
+    eval_env: Any
+    agent: Agent  # normalized, if inputs are
+    spec: Spec
+    sizes: Sizes
+    normalize: bool
+
+    def init(self, key: Array) -> RunState:
+        key, agent_key, env_key = jax.random.split(key, 3)
+        zero = jnp.zeros((), jnp.int32)
+        ring = buffer.init(row_of(self.spec, self.sizes.num_envs), self.sizes.max_replay_size, self.sizes.unroll_length)
+        agent_state = self.agent.init(agent_key)
+        first = jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[0], self._choices(ring, key)))
+        _, metrics = jax.eval_shape(self.update, agent_state, ring, first, key)
+        return RunState(
+            agent=agent_state,
+            env=rollout.init(self.env, env_key, self.sizes.num_envs),
+            buffer=ring,
+            key=key,
+            env_steps=zero,
+            gradient_steps=zero,
+            metric_sums={name: jnp.zeros(()) for name in ("updates", *metrics)},
+        )
+
+    def advance(self, state: RunState, unrolls: Array, updates: Array) -> RunState:
+        # Loops of dynamic length: the host may cut training anywhere, and prefill too, with one compiled program.
+        return jax.lax.fori_loop(0, unrolls, lambda _, state: self._train_step(state, updates), state)
+
+    def fit(self, state: RunState) -> RunState:
+        if not self.normalize:
+            return state
+        filled = self.sizes.prefill_unrolls * self.sizes.unroll_length
+        rows = jax.tree.map(lambda ring: ring[:filled], state.buffer.rows)
+        state_map, goal_map = normalization.fit(rows, self.spec)
+        return state._replace(agent=state.agent._replace(state_map=state_map, goal_map=goal_map))
+
+    def evaluate(self, state: RunState) -> tuple[Metrics, rollout.Recording]:
+        episodes, recording = rollout.evaluate(
+            self.eval_env,
+            lambda observed, goal, key: self.agent.mode(state.agent, observed, goal),
+            jax.random.fold_in(state.key, 1),
+            num_envs=self.sizes.num_eval_envs,
+            episode_length=self.sizes.episode_length,
+            action_repeat=self.sizes.action_repeat,
+            recorded=self.sizes.recorded_episodes,
+        )
+        updates = state.metric_sums["updates"]
+        training = {f"training/{name}": total / updates for name, total in state.metric_sums.items()}
+        training.pop("training/updates")
+        return {**training, **{f"eval/{name}": value for name, value in episodes.items()}}, recording
+
+    def score(self, state: RunState, observed: Array, future: Array) -> Array:
+        goal = self.spec.goal_of(future)
+        action, future_action = (self.agent.mode(state.agent, where, goal) for where in (observed, future))
+        return self.agent.score(state.agent, observed, action, future, future_action)
+
+    # Jitted, so that `init`, which needs the shapes of its metrics, and `advance` trace it only once.
+    @functools.partial(jax.jit, static_argnums=0)
+    def update(self, agent_state: AgentState, ring: BufferState, choice: buffer.Choice, key: Array):
+        """(state of the agent, metrics) after one update; consumes key."""
+        return self.agent.update(agent_state, sharding.divide(buffer.gather(ring, choice, self.spec)), key)
+
+    def _train_step(self, state: RunState, updates: Array) -> RunState:
+        key, unroll_key, choice_key, update_key = jax.random.split(state.key, 4)
+        state = self._unroll(state._replace(key=key), unroll_key)
+        drawn = self._choices(state.buffer, choice_key)
+        keys = jax.random.split(update_key, self.sizes.updates_per_unroll)
+
+        def learn(i, carry):
+            agent_state, sums = carry
+            choice = jax.tree.map(lambda leaf: leaf[i], drawn)
+            agent_state, metrics = self.update(agent_state, state.buffer, choice, keys[i])
+            return agent_state, jax.tree.map(jnp.add, sums, {"updates": jnp.ones(()), **metrics})
+
+        agent_state, sums = jax.lax.fori_loop(0, updates, learn, (state.agent, state.metric_sums))
+        return state._replace(agent=agent_state, metric_sums=sums, gradient_steps=state.gradient_steps + updates)
+
+    def _unroll(self, state: RunState, key: Array) -> RunState:
+        sizes = self.sizes
+        envs, rows = rollout.unroll(
+            self.env,
+            lambda observed, goal, key: self.agent.act(state.agent, observed, goal, key),
+            state.env,
+            state.buffer.count,
+            key,
+            length=sizes.unroll_length,
+            episode_length=sizes.episode_length,
+            action_repeat=sizes.action_repeat,
+        )
+        return state._replace(
+            env=envs, buffer=buffer.add(state.buffer, rows), env_steps=state.env_steps + sizes.steps_per_unroll
+        )
+
+    def _choices(self, ring: BufferState, key: Array) -> buffer.Choice:
+        """Samples of all updates of a phase, [updates, B]: one big draw costs far less than many small ones."""
+        shape = self.sizes.updates_per_unroll, self.sizes.batch_size
+        gamma = self.spec.discounting if self.agent.goal_discounting is None else self.agent.goal_discounting
+        drawn = buffer.choose(ring, key, math.prod(shape), gamma, self.sizes.max_episode_decisions)
+        return jax.tree.map(lambda leaf: leaf.reshape(shape), drawn)
+
+
+def row_of(spec: Spec, num_envs: int) -> Transition:
+    """Shapes of a row of the buffer."""
+    sizes = {"state": (spec.state_size,), "goal": (spec.goal_size,), "action": (spec.action_size,)}
+    dtypes = {"episode_start": jnp.int32}
+    shapes = {name: (num_envs, *sizes.get(name, ())) for name in Transition._fields}
+    return Transition(
+        **{name: jax.ShapeDtypeStruct(shape, dtypes.get(name, jnp.float32)) for name, shape in shapes.items()}
+    )
+
+
 def make_train(
     env: Any, eval_env: Any, agent: Agent, sizes: Sizes, normalize: bool, num_seeds: int = 1, mesh: Mesh | None = None
 ) -> Train:
@@ -95,109 +212,12 @@ def make_train(
       mesh: the devices (`sharding.make_mesh`); None for one.
     """
     spec = spec_of(env, sizes.discounting)
-    goal_discounting = spec.discounting if agent.goal_discounting is None else agent.goal_discounting
     if normalize:
         agent = normalization.normalized(agent, spec)
-
-    def unroll(state: RunState, key: Array) -> RunState:
-        envs, rows = rollout.unroll(
-            env,
-            lambda observed, goal, key: agent.act(state.agent, observed, goal, key),
-            state.env,
-            state.buffer.count,
-            key,
-            length=sizes.unroll_length,
-            episode_length=sizes.episode_length,
-            action_repeat=sizes.action_repeat,
-        )
-        return state._replace(
-            env=envs, buffer=buffer.add(state.buffer, rows), env_steps=state.env_steps + sizes.steps_per_unroll
-        )
-
-    def choices(ring: BufferState, key: Array) -> buffer.Choice:
-        """Samples of all updates of a phase, [updates, B]: one big draw costs far less than many small ones."""
-        num = sizes.updates_per_unroll * sizes.batch_size
-        drawn = buffer.choose(ring, key, num, goal_discounting, sizes.max_episode_decisions)
-        return jax.tree.map(lambda leaf: leaf.reshape(sizes.updates_per_unroll, sizes.batch_size), drawn)
-
-    @jax.jit  # so that `init`, which needs the shapes of its metrics, and `advance` trace it only once
-    def update(agent_state: AgentState, ring: BufferState, choice: buffer.Choice, key: Array):
-        return agent.update(agent_state, sharding.divide(buffer.gather(ring, choice, spec)), key)
-
-    def train_step(state: RunState, updates: Array) -> RunState:
-        key, unroll_key, choice_key, update_key = jax.random.split(state.key, 4)
-        state = unroll(state._replace(key=key), unroll_key)
-        drawn, keys = choices(state.buffer, choice_key), jax.random.split(update_key, sizes.updates_per_unroll)
-
-        def learn(i, carry):
-            agent_state, sums = carry
-            agent_state, metrics = update(agent_state, state.buffer, jax.tree.map(lambda leaf: leaf[i], drawn), keys[i])
-            return agent_state, jax.tree.map(jnp.add, sums, {"updates": jnp.ones(()), **metrics})
-
-        agent_state, sums = jax.lax.fori_loop(0, updates, learn, (state.agent, state.metric_sums))
-        return state._replace(agent=agent_state, metric_sums=sums, gradient_steps=state.gradient_steps + updates)
-
-    def init(key: Array) -> RunState:
-        key, agent_key, env_key = jax.random.split(key, 3)
-        zero = jnp.zeros((), jnp.int32)
-        row = Transition(
-            state=jax.ShapeDtypeStruct((sizes.num_envs, spec.state_size), jnp.float32),
-            goal=jax.ShapeDtypeStruct((sizes.num_envs, spec.goal_size), jnp.float32),
-            action=jax.ShapeDtypeStruct((sizes.num_envs, spec.action_size), jnp.float32),
-            reward=jax.ShapeDtypeStruct((sizes.num_envs,), jnp.float32),
-            terminal=jax.ShapeDtypeStruct((sizes.num_envs,), jnp.float32),
-            episode_start=jax.ShapeDtypeStruct((sizes.num_envs,), jnp.int32),
-        )
-        ring = buffer.init(row, sizes.max_replay_size, sizes.unroll_length)
-        agent_state = agent.init(agent_key)
-        first = jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[0], choices(ring, key)))
-        _, metrics = jax.eval_shape(update, agent_state, ring, first, key)
-        return RunState(
-            agent=agent_state,
-            env=rollout.init(env, env_key, sizes.num_envs),
-            buffer=ring,
-            key=key,
-            env_steps=zero,
-            gradient_steps=zero,
-            metric_sums={name: jnp.zeros(()) for name in ("updates", *metrics)},
-        )
-
-    def advance(state: RunState, unrolls: Array, updates: Array) -> RunState:
-        # Loops of dynamic length: the host may cut training anywhere, and prefill too, with one compiled program.
-        return jax.lax.fori_loop(0, unrolls, lambda _, state: train_step(state, updates), state)
-
-    def fit(state: RunState) -> RunState:
-        if not normalize:
-            return state
-        rows = jax.tree.map(lambda ring: ring[: sizes.prefill_unrolls * sizes.unroll_length], state.buffer.rows)
-        state_map, goal_map = normalization.fit(rows, spec)
-        return state._replace(agent=state.agent._replace(state_map=state_map, goal_map=goal_map))
-
-    def policy(state: RunState) -> rollout.Policy:
-        return lambda observed, goal, key: agent.mode(state.agent, observed, goal)
-
-    def evaluate(state: RunState) -> tuple[Metrics, rollout.Recording]:
-        episodes, recording = rollout.evaluate(
-            eval_env,
-            policy(state),
-            jax.random.fold_in(state.key, 1),
-            num_envs=sizes.num_eval_envs,
-            episode_length=sizes.episode_length,
-            action_repeat=sizes.action_repeat,
-            recorded=sizes.recorded_episodes,
-        )
-        updates = state.metric_sums["updates"]
-        training = {f"training/{name}": total / updates for name, total in state.metric_sums.items()}
-        training.pop("training/updates")
-        return {**training, **{f"eval/{name}": value for name, value in episodes.items()}}, recording
-
-    def score(state: RunState, observed: Array, future: Array) -> Array:
-        goal = spec.goal_of(future)
-        action, future_action = (agent.mode(state.agent, where, goal) for where in (observed, future))
-        return agent.score(state.agent, observed, action, future, future_action)
-
-    functions = sharding.on_devices(mesh, num_seeds, init, advance, fit, evaluate)
-    return Train(*functions, score=jax.jit(score) if agent.score else None, compiler_options=env.compiler_options)
+    loop = Loop(env, eval_env, agent, spec, sizes, normalize)
+    functions = sharding.on_devices(mesh, num_seeds, loop.init, loop.advance, loop.fit, loop.evaluate)
+    score = jax.jit(loop.score) if agent.score else None
+    return Train(*functions, score=score, compiler_options=env.compiler_options)
 
 
 def compile_train(train: Train, key: Array) -> Train:
