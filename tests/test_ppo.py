@@ -243,7 +243,7 @@ def test_another_size_is_no_checkpoint_of_the_run(finished, tmp_path, capsys):
 @pytest.mark.slow
 def test_it_learns_to_reach(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    flags = ["--agent", "ppo", "--dense_reward", "--num_timesteps", "400000", "--num_evals", "4", "--vis_length", "0"]
+    flags = ["--agent", "ppo", "--dense_reward", "--num_timesteps", "200000", "--num_evals", "2", "--vis_length", "0"]
     assert training.main(flags) == 0
     table = read_metrics(tmp_path / "runs" / "reacher_ppo_s0" / "metrics.csv")
-    assert max(row["eval/episode_success_any"] for row in table) > 0.9
+    assert table[-1]["eval/episode_success_any"] > 0.8  # 0.92 here, 1.00 after 300k steps
