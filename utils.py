@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,8 @@ def read_flags(
         raise FlagError(f"--agent is {agent!r}; choose from: {choices(agent, list(AGENTS))}.")
     agent = AGENTS.resolve(agent)
     agent_config = defaults[1] if defaults and agent == config.agent else AGENTS[agent].config()
-    description = f"Trains {agent} (another algorithm's flags: --agent NAME --help)."
+    about = " ".join((sys.modules[AGENTS[agent].config.__module__].__doc__ or agent).split())  # names its paper
+    description = f"{about.rstrip('.')}. Another algorithm's flags: --agent NAME --help."
     if unused := AGENTS[agent].unused:
         without = f"{', '.join(f'--{name}' for name in unused)} mean nothing to --agent {agent}"
         description = f"{description} {without}."

@@ -160,6 +160,13 @@ def test_help_lists_every_flag_with_its_meaning():
         assert field.metadata["help"].split()[0] in words
 
 
+@pytest.mark.parametrize("name", AGENTS)
+def test_help_of_an_agent_names_its_paper(name, capsys):
+    with pytest.raises(SystemExit):
+        read_flags(["--agent", name, "--help"])
+    assert "arXiv" in capsys.readouterr().out.partition("Config options")[0]
+
+
 def test_import_starts_no_computation():
     code = "import training; from jax._src import xla_bridge; assert not xla_bridge._backends, xla_bridge._backends"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,5 +1,4 @@
-"""PPO: proximal policy optimization (arXiv 1707.06347), the on-policy baseline; its flags, and no agent: Brax trains it
-(src/ppo.py)."""
+"""PPO: proximal policy optimization (arXiv 1707.06347), the on-policy baseline, trained by Brax (src/ppo.py)."""
 
 import dataclasses
 
