@@ -85,7 +85,7 @@ def spec_of(env: Any, discounting: float, action_repeat: int = 1) -> Spec:
 
 @dataclasses.dataclass(frozen=True, eq=False)  # is static to jax.jit, by identity
 class Loop:
-    """One seed's training loop on the device; its public methods are the functions of `Train`."""
+    """One seed's training loop on the device: `init`, `advance`, `fit`, `evaluate` and `score` of `Train`."""
 
     env: Any
     eval_env: Any
@@ -190,11 +190,17 @@ class Loop:
 
 def row_of(spec: Spec, num_envs: int) -> Transition:
     """Shapes of a row of the buffer."""
-    sizes = {"state": (spec.state_size,), "goal": (spec.goal_size,), "action": (spec.action_size,)}
-    dtypes = {"episode_start": jnp.int32}
-    shapes = {name: (num_envs, *sizes.get(name, ())) for name in Transition._fields}
+
+    def entry(*size: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((num_envs, *size), dtype)
+
     return Transition(
-        **{name: jax.ShapeDtypeStruct(shape, dtypes.get(name, jnp.float32)) for name, shape in shapes.items()}
+        state=entry(spec.state_size),
+        goal=entry(spec.goal_size),
+        action=entry(spec.action_size),
+        reward=entry(),
+        terminal=entry(),
+        episode_start=entry(dtype=jnp.int32),
     )
 
 

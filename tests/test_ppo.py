@@ -1,6 +1,5 @@
 """Tests of PPO by Brax's trainer: flags that reach it, whole runs, resume, and what it refuses."""
 
-import csv
 import dataclasses
 import os
 import re
@@ -10,6 +9,7 @@ import signal
 import jax
 import numpy as np
 import pytest
+from run_helpers import TIMES, rows
 
 import training
 from scripts import benchmark, benchmark_ppo, evaluate
@@ -24,7 +24,6 @@ TINY = [
     *("--env_name", "toy", "--agent", "ppo", "--num_envs", "4", "--num_eval_envs", "4", "--unroll_length", "5"),
     *("--vis_length", "0", "--num_timesteps", "120", "--num_evals", "3", "--h_dim", "8", "--num_minibatches", "2"),
 ]
-TIMES = {"training/walltime", "training/sps", "eval/sps", "eval/epoch_eval_time"}
 
 # ---- Flags ----
 
@@ -129,11 +128,6 @@ def test_an_episode_may_be_longer_than_a_buffer():
 
 
 # ---- Whole runs ----
-
-
-def rows(directory):
-    with open(f"{directory}/metrics.csv", newline="") as file:
-        return [{name: value for name, value in row.items() if name not in TIMES} for row in csv.DictReader(file)]
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,5 @@
-"""Tests of whole runs in this process: what they write, that every flag has an effect, resume, seeds, bad numbers."""
+"""Tests of whole runs in this process: what they write, resume, seeds, bad numbers."""
 
-import contextlib
-import csv
-import dataclasses
-import io
 import json
 import os
 import signal
@@ -15,16 +11,15 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from run_helpers import rows
 
 import training
 from src import checkpoint, session
-from src.devices import HOSTS
 from src.runs import read_metrics
 from tests import toy
-from utils import Config, make_run, read_flags
+from utils import make_run, read_flags
 
 toy.register()
-TIMES = {"training/walltime", "training/sps", "eval/sps", "eval/epoch_eval_time"}
 
 
 @pytest.fixture
@@ -32,11 +27,6 @@ def run(tmp_path, monkeypatch):
     """Runs a tiny command line in an empty folder: (flags) -> exit code."""
     monkeypatch.chdir(tmp_path)
     return lambda *argv: training.main([*toy.TINY, *argv])
-
-
-def rows(directory="runs/toy_crl_s0"):
-    with open(f"{directory}/metrics.csv", newline="") as file:
-        return [{name: value for name, value in row.items() if name not in TIMES} for row in csv.DictReader(file)]
 
 
 def last_state(argv=(), directory="runs/toy_crl_s0"):
@@ -223,93 +213,3 @@ def test_seeds_are_resumed_together_and_alone(run):
     assert run("--seed", "1", "--resume", "--num_timesteps", "200", "--num_evals", "8") == 0
     steps = [row["training/envsteps"] for row in read_metrics(Path("runs/toy_crl_s1/metrics.csv"))]
     assert (steps[-1], steps == sorted(set(steps))) == (200, True)
-
-
-# Every flag of a run, with values under which something else comes out than under TINY.
-CHANGES = {
-    "env_name": "toy_eval",
-    "eval_env": "toy_eval",
-    "backend": "mjx",
-    "num_timesteps": "140",
-    "num_envs": "5",
-    "num_eval_envs": "6",
-    "episode_length": "9",
-    "action_repeat": "2",
-    "unroll_length": "6",
-    "min_replay_size": "14",
-    "max_replay_size": "15",
-    "batch_size": "9",
-    "multiplier_num_sgd_steps": "3",
-    "utd_ratio": "0.2",
-    "discounting": "0.5",
-    "num_evals": "2",
-    "seed": "7",
-    "num_seeds": "2",
-    "normalize_observations": "false",
-    "visualization_interval": "1",
-    "vis_length": "5",
-    "dense_reward": "true",
-    "project_name": "p",
-    "group_name": "g",
-    "exp_name": "x",
-    "log_wandb": "true",
-    "wandb_mode": "offline",
-    "log_tensorboard": "true",
-    "checkpoint_interval": "0",
-}
-ELSEWHERE = {"agent", "resume", "run_dir"}  # tested above and in test_flags.py
-ELSEWHERE |= {"num_devices", *HOSTS}  # change nothing but where it runs: test_sharding.py, test_hosts.py
-
-
-def test_the_list_of_changes_is_complete():
-    assert {field.name for field in dataclasses.fields(Config)} == set(CHANGES) | ELSEWHERE
-
-
-@pytest.fixture(scope="module")
-def outcome(tmp_path_factory):
-    """(flags) -> everything that a run leaves behind, times and flags aside; runs are kept."""
-    known = {}
-
-    def get(argv):
-        key = tuple(argv)
-        if key not in known:
-            folder = tmp_path_factory.mktemp("run")
-            with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
-                patch.chdir(folder)
-                patch.setattr(training, "film", _filmed)
-                patch.setenv("NETRC", str(folder / "none"))  # no account, so no network
-                patch.delenv("WANDB_API_KEY", raising=False)
-                assert training.main(argv) == 0
-            files = {
-                str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_dir() or "film" in path.name
-            }
-            files = {name for name in files if "state" not in name and "run-" not in name}
-            csvs = [rows(path.parent) for path in sorted(folder.rglob("metrics.csv"))]
-            known[key] = files, csvs, "knows no account" in printed.getvalue(), _project(folder), _events(folder)
-        return known[key]
-
-    return get
-
-
-def _project(folder):
-    return {json.loads(path.read_text())["flags"]["project_name"] for path in folder.rglob("config.json")}
-
-
-def _events(folder):
-    return len(list(folder.rglob("events.out.tfevents.*")))
-
-
-def _filmed(run, recording, steps, directory, display, last):
-    """Stands for the renderer, which has its own tests: leaves behind when it was called, and for how much."""
-    (directory / f"film_{steps}_{last}_{run.config.vis_length}_{recording.alive.shape}").touch()
-    return []
-
-
-@pytest.mark.parametrize("name", CHANGES)
-def test_every_flag_changes_something(name, outcome):
-    base = toy.TINY
-    if name == "multiplier_num_sgd_steps":  # utd_ratio would replace it
-        base = [*base[: base.index("--utd_ratio")], *base[base.index("--utd_ratio") + 2 :]]
-    if name == "wandb_mode":
-        base = [*base, "--log_wandb"]
-    assert outcome(base) != outcome([*base, f"--{name}", CHANGES[name]])
