@@ -17,15 +17,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.nn import logsumexp
 
-from src.quasimetrics import (
-    EPS,
-    QUASIMETRICS,
-    pairwise_dot,
-    pairwise_squared_distance,
-    require_pairable,
-    require_same_shape,
-    squared_distance,
-)
+from src.pairwise import pairwise_dot, pairwise_squared_distance
+from src.quasimetrics import EPS, QUASIMETRICS, require_pairable, require_same_shape, squared_distance
 from src.registry import Registry
 
 # ---- Energies: similarity of two representations, larger = closer ----

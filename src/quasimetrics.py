@@ -5,14 +5,21 @@ Every quasimetric has two forms: `d(x, y)`, `[..., D] x [..., D] -> [...]`, and 
 them in `QUASIMETRICS` is an energy (minus the distance) and a choice of every agent that learns a distance.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
+from src.pairwise import (
+    MAX_INTERVALS,
+    mean_of,
+    pairwise_mean_max_gain,
+    pairwise_mean_max_union,
+    pairwise_squared_distance,
+    union_length,
+)
 from src.registry import Registry
 
 EPS = 1e-6  # under every square root of a sum of squares, so that its gradient is finite at 0
@@ -41,7 +48,7 @@ def mrn(x: Array, y: Array, num_components: int = 8) -> Array:
 def pairwise_mrn(x: Array, y: Array, num_components: int = 8) -> Array:
     """`mrn` of all pairs, [B, D] x [C, D] -> [B, C]; its Euclidean half is a matrix product."""
     require_pairable(x, y)
-    return _mrn(x, y, num_components, _pairwise_mean_max_gain, pairwise_squared_distance)
+    return _mrn(x, y, num_components, pairwise_mean_max_gain, pairwise_squared_distance)
 
 
 def mrn_max(x: Array, y: Array, num_components: int = 8) -> Array:
@@ -64,7 +71,7 @@ def mrn_max(x: Array, y: Array, num_components: int = 8) -> Array:
 def pairwise_mrn_max(x: Array, y: Array, num_components: int = 8) -> Array:
     """`mrn_max` of all pairs, [B, D] x [C, D] -> [B, C]."""
     require_pairable(x, y)
-    return _pairwise_mean_max_gain(_split(x, num_components), _split(y, num_components))
+    return pairwise_mean_max_gain(_split(x, num_components), _split(y, num_components))
 
 
 def iqe(x: Array, y: Array, alpha_raw: Array | float, num_components: int = 8) -> Array:
@@ -89,23 +96,16 @@ def iqe(x: Array, y: Array, alpha_raw: Array | float, num_components: int = 8) -
     x, y = _rows(x, num_components), _rows(y, num_components)
     order = jnp.argsort(x, axis=-1)
     starts, ends = (jnp.moveaxis(jnp.take_along_axis(z, order, axis=-1), -1, 0) for z in (x, y))
-    return _mean_max_mix(_union_length(starts, ends), alpha_raw)
+    lengths, alpha = union_length(starts, ends), jax.nn.sigmoid(alpha_raw)
+    return alpha * jnp.mean(lengths, axis=0) + (1 - alpha) * jnp.max(lengths, axis=0)
 
 
 def pairwise_iqe(x: Array, y: Array, alpha_raw: Array | float, num_components: int = 8) -> Array:
-    """`iqe` of all pairs, [B, D] x [C, D] -> [B, C]."""
+    """`iqe` of all pairs, [B, D] x [C, D] -> [B, C]; num_components at most MAX_INTERVALS."""
     require_pairable(x, y)
-
-    def row_length(row: tuple[Array, Array]) -> Array:  # ([B, K], [C, K]) -> [B, C]
-        x, y = row
-        order = jnp.argsort(x, axis=-1)  # depends on x alone, so it is found B times, not B * C times
-        starts = jnp.take_along_axis(x, order, axis=-1).T[:, :, None]
-        # A list, not one [K, B, C] gather: the backward pass is then 3x faster on CPU.
-        return _union_length(starts, [y.T[index] for index in order.T])
-
-    rows = _rows(x, num_components), _rows(y, num_components)
-    # One row at a time, recomputed in the backward pass: memory for a row of pairs, not for all D / K of them.
-    return _mean_max_mix(lax.map(jax.checkpoint(row_length), rows), alpha_raw)
+    if num_components > MAX_INTERVALS:
+        raise ValueError(f"Expected num_components of at most {MAX_INTERVALS}, got {num_components}.")
+    return pairwise_mean_max_union(_rows(x, num_components), _rows(y, num_components), jax.nn.sigmoid(alpha_raw))
 
 
 class Quasimetric(NamedTuple):
@@ -139,22 +139,6 @@ def squared_distance(x: Array, y: Array) -> Array:
     return jnp.sum((x - y) ** 2, axis=-1)
 
 
-def pairwise_squared_distance(x: Array, y: Array) -> Array:
-    """|x|^2 + |y|^2 - 2 x.y, [..., B, D] x [..., C, D] -> [..., B, C], without a tensor of B * C * D.
-
-    The sum cancels: the absolute error is a few float32 roundings of |x|^2 + |y|^2, that is about
-    1e-6 * (|x|^2 + |y|^2), so distances under 1e-3 * |x| are noise. The clamp keeps that noise from being negative.
-    """
-    x_squared, y_squared = jnp.sum(x**2, axis=-1)[..., :, None], jnp.sum(y**2, axis=-1)[..., None, :]
-    return jnp.maximum(x_squared + y_squared - 2 * pairwise_dot(x, y), 0.0)
-
-
-def pairwise_dot(x: Array, y: Array) -> Array:
-    """Inner products of all pairs, [..., B, D] x [..., C, D] -> [..., B, C]."""
-    # GPUs would otherwise round the factors to 10 bits (TF32), which no cancelling sum survives.
-    return jnp.matmul(x, jnp.swapaxes(y, -1, -2), precision=lax.Precision.HIGHEST)
-
-
 def require_same_shape(x: Array, y: Array) -> None:
     """ValueError unless x and y have one shape, so that nothing is broadcast silently."""
     if jnp.shape(x) != jnp.shape(y):
@@ -167,77 +151,16 @@ def require_pairable(x: Array, y: Array) -> None:
         raise ValueError(f"Expected x [B, D] and y [C, D], got {jnp.shape(x)} and {jnp.shape(y)}.")
 
 
-def _mrn(x: Array, y: Array, num_components: int, mean_max_gain: Callable, sq_distance: Callable) -> Array:
+def _mrn(x: Array, y: Array, num_components: int, mean_gain: Callable, sq_distance: Callable) -> Array:
     x, y = _split(x, 2 * num_components), _split(y, 2 * num_components)
     # One by one, because XLA's batched products of thin matrices are ten times slower on CPUs than as many single ones.
     symmetric = [jnp.sqrt(sq_distance(x[k], y[k]) + EPS) for k in range(1, 2 * num_components, 2)]
-    return mean_max_gain(x[0::2], y[0::2]) + _mean(symmetric)
-
-
-def _mean(parts: list[Array]) -> Array:
-    """Mean of arrays of one shape, as a product: XLA would fuse a sum into every reader and run it that often."""
-    weights = jnp.full(len(parts), 1 / len(parts))
-    return jnp.tensordot(weights, jnp.stack(parts), axes=1, precision=lax.Precision.HIGHEST)
+    return mean_gain(x[0::2], y[0::2]) + mean_of(symmetric)
 
 
 def _mean_max_gain(x: Array, y: Array) -> Array:
     """mean_k max_i relu(x_ki - y_ki), [K, ..., n] x [K, ..., n] -> [...]."""
     return jnp.mean(jax.nn.relu(jnp.max(x - y, axis=-1)), axis=0)
-
-
-@jax.custom_vjp
-def _pairwise_mean_max_gain(x: Array, y: Array) -> Array:
-    """`_mean_max_gain` of all pairs, [K, B, n] x [K, C, n] -> [B, C].
-
-    Autodiff would keep K * n matrices [B, C] for the backward pass, and be ten times slower; this keeps one byte for
-    each component and pair: which feature won. The whole gradient goes to the first of equal winners.
-    """
-    return _max_gain_forward(x, y)[0]
-
-
-def _max_gain_forward(x: Array, y: Array) -> tuple[Array, tuple]:
-    (num_components, b, n), c = x.shape, y.shape[1]
-    gains, winners = [], []
-    for k in range(num_components):  # running maxima, so that nothing of size B * C * n is ever held
-        best, winner = jnp.zeros((b, c)), jnp.full((b, c), n, jnp.int8 if n < 127 else jnp.int32)  # n: no feature gains
-        for i in range(n):
-            gain = x[k, :, i, None] - y[k, None, :, i]
-            best, winner = jnp.maximum(best, gain), jnp.where(gain > best, i, winner).astype(winner.dtype)
-        gains, winners = [*gains, best], [*winners, winner]
-    return _mean(gains), (x, jnp.stack(winners))
-
-
-def _max_gain_backward(residuals: tuple, cotangent: Array) -> tuple[Array, Array]:
-    x, winners = residuals
-    (num_components, b, n), c = x.shape, winners.shape[-1]
-    lanes = math.gcd(c, 16)
-
-    def gradients_of(i: Array) -> tuple[Array, Array]:  # of feature i of every component
-        won = jnp.where(winners == i.astype(winners.dtype), cotangent / num_components, 0.0)
-        # CPUs add rows to rows in vectors, but the entries of a row one by one: so that sum is taken in lanes.
-        return won.reshape(num_components, b, c // lanes, lanes).sum(axis=2).sum(axis=-1), -won.sum(axis=1)
-
-    # A loop, because XLA would fuse what computes the cotangent into each of the 2 n sums and do it as many times.
-    dx, dy = lax.map(gradients_of, jnp.arange(n))
-    return jnp.moveaxis(dx, 0, -1), jnp.moveaxis(dy, 0, -1)
-
-
-_pairwise_mean_max_gain.defvjp(_max_gain_forward, _max_gain_backward)
-
-
-def _union_length(starts: Array, ends: Array | list[Array]) -> Array:
-    """Length of the union of the intervals [starts[i], ends[i]], in ascending order of start; [K, ...] -> [...]."""
-    length, covered = 0.0, starts[0]
-    for start, end in zip(starts, ends, strict=True):
-        length += jax.nn.relu(end - jnp.maximum(start, covered))  # 0 for an interval that ends before its start
-        covered = jnp.maximum(covered, end)
-    return length
-
-
-def _mean_max_mix(lengths: Array, alpha_raw: Array | float) -> Array:
-    """alpha * mean + (1 - alpha) * max over the leading axis, alpha = sigmoid(alpha_raw)."""
-    alpha = jax.nn.sigmoid(alpha_raw)
-    return alpha * jnp.mean(lengths, axis=0) + (1 - alpha) * jnp.max(lengths, axis=0)
 
 
 def _split(x: Array, num_parts: int) -> Array:

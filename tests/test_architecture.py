@@ -15,7 +15,18 @@ FILES = sorted(
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
 CODE = {module: path for module, path in MODULES.items() if not module.startswith("tests.")}
 
-BASES = ("types", "registry", "flags", "buffer", "losses", "quasimetrics", "networks", "normalization", "sharding")
+BASES = (
+    "types",
+    "registry",
+    "flags",
+    "buffer",
+    "losses",
+    "pairwise",
+    "quasimetrics",
+    "networks",
+    "normalization",
+    "sharding",
+)
 BASE = {f"src.{name}" for name in BASES}
 LOOP = {"src.rollout", "src.train"}
 IO = (

@@ -1,7 +1,7 @@
 """Quasimetrics against golden values, loops in float64 and the axioms; pairwise forms against elementwise forms."""
 
+import itertools
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import jax
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from src import quasimetrics
+from src import pairwise, quasimetrics
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "quasimetrics.npz")
 ALPHA_RAW = 0.3
@@ -37,7 +37,7 @@ def on_all_pairs(distance):
 def union_length(intervals):
     """Total length of the elementary segments between endpoints that some interval covers."""
     ends = sorted({end for interval in intervals for end in interval})
-    return sum(b - a for a, b in pairwise(ends) if any(low <= a and b <= high for low, high in intervals))
+    return sum(b - a for a, b in itertools.pairwise(ends) if any(low <= a and b <= high for low, high in intervals))
 
 
 def loop_mrn(x, y, num_components):
@@ -154,8 +154,9 @@ def test_asymmetric_part_is_free_in_one_direction():
 
 
 @each_quasimetric
-def test_pairwise_gradient_equals_elementwise_gradient(name):
-    distance, all_pairs = (partial(form, num_components=4) for form in FORMS[name])
+@pytest.mark.parametrize("num_components", [1, 4, 8, 16])
+def test_pairwise_gradient_equals_elementwise_gradient(name, num_components):
+    distance, all_pairs = (partial(form, num_components=num_components) for form in FORMS[name])
     x, y, weights = normal(6, 12, 32), normal(7, 9, 32), normal(8, 12, 9)
     forms = (all_pairs, on_all_pairs(distance))
     (gx, gy), (nx, ny) = (jax.jit(jax.grad(lambda x, y, f=f: jnp.sum(weights * f(x, y)), (0, 1)))(x, y) for f in forms)
@@ -185,17 +186,24 @@ def test_gradient_is_finite_at_equal_points_and_at_extremes(name, form):
             assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(value_and_grads(x, y)))
 
 
-@pytest.mark.parametrize("name", ["mrn", "mrn_max"])
+@each_quasimetric
 def test_pairwise_forward_holds_no_tensor_of_all_pairs_and_features(name):
     x = jnp.zeros((128, 64))
     memory = jax.jit(FORMS[name][1]).lower(x, x).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 4 * 128 * 128 * 64 / 2
 
 
+def test_pairwise_iqe_says_how_many_components_it_takes():
+    x = jnp.zeros((2, 34))
+    assert quasimetrics.iqe(x, x, 0.0, num_components=17).shape == (2,)
+    with pytest.raises(ValueError, match="num_components of at most 16, got 17"):
+        quasimetrics.pairwise_iqe(x, x, 0.0, num_components=17)
+
+
 def test_pairwise_dot_asks_for_full_precision():
     # What the matrix form of squared distances needs on GPUs, where tests do not run.
     x = jnp.zeros((2, 3))
-    assert "HIGHEST" in str(jax.make_jaxpr(quasimetrics.pairwise_squared_distance)(x, x))
+    assert "HIGHEST" in str(jax.make_jaxpr(pairwise.pairwise_squared_distance)(x, x))
 
 
 def test_pairwise_squared_distance_is_as_accurate_as_documented():
@@ -204,7 +212,7 @@ def test_pairwise_squared_distance_is_as_accurate_as_documented():
     x64, y64 = x.astype(np.float64), y.astype(np.float64)
     exact = np.sum((x64[:, None] - y64[None]) ** 2, axis=-1)
     bound = 1e-6 * (np.sum(x64**2, axis=-1)[:, None] + np.sum(y64**2, axis=-1)[None])
-    squared = np.asarray(quasimetrics.pairwise_squared_distance(x, y))
+    squared = np.asarray(pairwise.pairwise_squared_distance(x, y))
     assert np.all(squared >= 0) and np.all(np.abs(squared - exact) < bound)
 
 
