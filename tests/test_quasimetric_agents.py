@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from src.agents import AGENTS, qrl, tmd
+from src.agents.base import QuasimetricConfig, distance_metrics
 from src.losses import infonce_backward
 from src.types import Batch, Spec
 
@@ -65,6 +66,30 @@ def test_golden_qrl():
     np.testing.assert_allclose(positive, golden["positive"], rtol=1e-5)
     np.testing.assert_allclose(negative + golden["lam"] * positive, golden["value_loss"], rtol=1e-5)
     np.testing.assert_allclose(golden["lam"] * (golden["eps"] - positive), golden["dual_loss"], rtol=1e-5)
+
+
+QUASIMETRIC_AGENTS = [name for name in AGENTS if issubclass(AGENTS[name].config, QuasimetricConfig)]
+
+
+@pytest.mark.parametrize("name", QUASIMETRIC_AGENTS)
+def test_metrics_tell_a_quasimetric(name):
+    spec = Spec(LENGTH, LENGTH, 1, tuple(range(LENGTH)), DISCOUNTING, goal_reach_thresh=0.5)
+    agent = AGENTS[name].make(AGENTS[name].config(h_dim=16), spec)
+    batch = chain_batch(jax.random.PRNGKey(0), 64)
+    metrics = agent.update(agent.init(jax.random.PRNGKey(1)), batch, jax.random.PRNGKey(2))[1]
+    assert metrics["distance_pos"] > 0 and metrics["distance_neg"] > 0 and metrics["distance_self"] >= 0
+    assert metrics["triangle_violation"] < 1e-6
+
+
+def test_distance_metrics_of_what_is_no_quasimetric():
+    def between(x, y):  # squared: the way over a point between is shorter
+        return jnp.sum((x - y) ** 2, axis=-1)
+
+    x, via, y = jnp.array([[0.0], [10.0]]), jnp.array([[11.0], [1.0]]), jnp.array([[2.0], [12.0]])
+    metrics = distance_metrics(between, x, y, via, (x[:1], y[:1]))
+    # 0 -> 2 takes 4, by 1 it takes 2; 10 -> 12 by 11 as much; 0 -> 12 and 10 -> 2 are the negatives
+    expected = {"distance_pos": 4.0, "distance_neg": (144 + 64) / 2, "distance_self": 4.0, "triangle_violation": 2.0}
+    assert {name: float(value) for name, value in metrics.items()} == expected
 
 
 def chain_batch(key, size):

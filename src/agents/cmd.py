@@ -9,18 +9,20 @@ import jax.numpy as jnp
 
 from src.agents.base import (
     AGENTS,
+    SELF_SAMPLES,
     Algorithm,
     ContrastiveConfig,
     Critic,
     QuasimetricConfig,
     actor_critic,
     distance_metrics,
+    neighbours,
     require_repr_dim,
     state_action,
 )
 from src.flags import flag
 from src.losses import CONTRASTIVE_LOSSES, ENERGIES, contrastive_loss
-from src.types import Agent, Array, Batch, Spec
+from src.types import Agent, Array, Batch, Metrics, Spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +36,18 @@ class CMD2Config(QuasimetricConfig, ContrastiveConfig):
     distillation_weight: float = flag(1.0, "weight of the distillation", low=0)
 
 
-def goals_of(batch: Batch) -> Array:
+def goals_of(state: Array, action: Array) -> Array:
     """Goals [B, S + A] as state-action pairs; the actions come from other samples: the goal is the state alone."""
-    return state_action(batch.future_state, jnp.roll(batch.future_action, 1, axis=0))
+    return state_action(state, neighbours(action))
+
+
+def metrics_of(
+    config: QuasimetricConfig, encoder: nn.Module, params: dict, batch: Batch, sources: Array, targets: Array
+) -> Metrics:
+    """`distance_metrics` of encoded state-action pairs and goals, [B, D]."""
+    again = encoder.apply(params["encoder"], goals_of(batch.state[:SELF_SAMPLES], batch.action[:SELF_SAMPLES]))
+    between = config.metric(params["metric"]).between
+    return distance_metrics(between, sources, targets, sources, (sources[:SELF_SAMPLES], again))
 
 
 def critic_of(config: QuasimetricConfig, encoder: nn.Module, init: Callable, loss: Callable) -> Critic:
@@ -67,13 +78,13 @@ def make(config: CMDConfig, spec: Spec) -> Agent:
         }
 
     def loss(params, batch):
-        goals = goals_of(batch)
+        goals = goals_of(batch.future_state, batch.future_action)
         sources = encoder.apply(params["encoder"], state_action(batch.state, batch.action))
         targets = encoder.apply(params["encoder"], goals)
         d = config.metric(params["metric"]).pairwise(sources, targets)
         logits = potential.apply(params["potential"], goals).T - d / config.temperature
         total, metrics = contrastive_loss(loss_fn, logits, sources, targets, **config.penalties)
-        return total, targets, {**metrics, **distance_metrics(d)}
+        return total, targets, metrics | metrics_of(config, encoder, params, batch, sources, targets)
 
     return actor_critic(config, spec, critic_of(config, encoder, init, loss))
 
@@ -96,7 +107,7 @@ def make_two_step(config: CMD2Config, spec: Spec) -> Agent:
         }
 
     def loss(params, batch):
-        here, goals = state_action(batch.state, batch.action), goals_of(batch)
+        here, goals = state_action(batch.state, batch.action), goals_of(batch.future_state, batch.future_action)
         phi, psi = encoder.apply(params["phi"], here), encoder.apply(params["psi"], spec.goal_of(batch.future_state))
         logits = energy.pairwise(phi, psi, params["energy"])
         contrastive, metrics = contrastive_loss(loss_fn, logits, phi, psi, **config.penalties)
@@ -106,7 +117,8 @@ def make_two_step(config: CMD2Config, spec: Spec) -> Agent:
         sources, targets = (encoder.apply(params["encoder"], pair) for pair in (here, goals))
         d = config.metric(params["metric"]).pairwise(sources, targets)
         distillation = jnp.mean((d - taught) ** 2)
-        metrics |= {"contrastive_loss": contrastive, "distillation_loss": distillation, **distance_metrics(d)}
+        metrics |= {"contrastive_loss": contrastive, "distillation_loss": distillation}
+        metrics |= metrics_of(config, encoder, params, batch, sources, targets)
         return contrastive + config.distillation_weight * distillation, targets, metrics
 
     return actor_critic(config, spec, critic_of(config, encoder, init, loss))

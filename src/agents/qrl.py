@@ -12,6 +12,8 @@ from src.agents.base import (
     Critic,
     QuasimetricConfig,
     actor_critic,
+    distance_metrics,
+    neighbours,
     require_repr_dim,
     state_action,
 )
@@ -64,7 +66,7 @@ def make(config: QRLConfig, spec: Spec) -> Agent:
         z, z_next, z_goal = (
             encoder.apply(params["encoder"], state) for state in (batch.state, batch.next_state, batch.future_state)
         )
-        apart = between(z, jnp.roll(z_goal, 1, axis=0))  # to a state of another sample
+        apart = between(z, neighbours(z_goal))
         negative, excess = repulsion(apart, config.repulsion_scale), step_excess(between(z, z_next))
         weight = multiplier(params)
         dual = weight * (config.step_tolerance - stop(excess))
@@ -76,8 +78,7 @@ def make(config: QRLConfig, spec: Spec) -> Agent:
             "step_excess": excess,
             "multiplier": weight,
             "dynamics_loss": dynamics_loss,
-            "distance_pos": jnp.mean(between(z, z_goal)),
-            "distance_neg": jnp.mean(apart),
+            **distance_metrics(between, z, z_goal, z, (z, z)),
         }
         return negative + stop(weight) * excess + dual + config.dynamics_weight * dynamics_loss, z_goal, metrics
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from src.agents.base import (
     AGENTS,
+    SELF_SAMPLES,
     Algorithm,
     ContrastiveConfig,
     Critic,
@@ -80,16 +81,12 @@ def consistency(
 
     step = jnp.mean(linex(metric.between(x, s_next), 0.0, discounting, config.linex_clip))
 
-    middle = jnp.roll(s, 1, axis=0)  # of a random way from x to y
-    detour = metric.between(x, middle) + metric.between(middle, y)
     loss = config.invariance_weight * invariance + config.step_weight * step + config.zeta * backup
     return loss, {
         "invariance_loss": invariance,
         "step_loss": step,
         "backup_loss": backup,
-        "triangle_violation": jnp.mean(jax.nn.relu(jnp.diagonal(d) - detour)),
         "linex_clip_share": jnp.mean(d - d_next > config.linex_clip),
-        **distance_metrics(d),
     }
 
 
@@ -136,6 +133,8 @@ def make(config: TMDConfig, spec: Spec) -> Agent:
         contrastive, metrics = contrastive_loss(loss_fn, logits, x, y, **config.penalties)
         tied, tied_metrics = consistency(config, spec.discounting, metric, d, x, s, s_next, y)
         metrics |= {"contrastive_loss": contrastive, "temperature": jnp.asarray(temperature), **tied_metrics}
+        itself = s[:SELF_SAMPLES], goals_one(params, batch.state[:SELF_SAMPLES])
+        metrics |= distance_metrics(metric.between, x, y, s, itself)
         return contrastive + tied, y, metrics
 
     def init(keys):
