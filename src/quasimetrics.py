@@ -155,7 +155,7 @@ def _mrn(x: Array, y: Array, num_components: int, mean_gain: Callable, sq_distan
     x, y = _split(x, 2 * num_components), _split(y, 2 * num_components)
     # One by one, because XLA's batched products of thin matrices are ten times slower on CPUs than as many single ones.
     symmetric = [jnp.sqrt(sq_distance(x[k], y[k]) + EPS) for k in range(1, 2 * num_components, 2)]
-    return mean_gain(x[0::2], y[0::2]) + mean_of(symmetric)
+    return mean_gain(x[0::2], y[0::2]) + mean_of(jnp.stack(symmetric))
 
 
 def _mean_max_gain(x: Array, y: Array) -> Array:

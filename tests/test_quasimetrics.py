@@ -187,6 +187,14 @@ def test_gradient_is_finite_at_equal_points_and_at_extremes(name, form):
 
 
 @each_quasimetric
+def test_pairwise_does_not_hide_what_is_no_number(name):
+    x = normal(12, 4, 64)
+    x[1, 5] = -np.nan
+    for distances in (FORMS[name][1](x, x), FORMS[name][1](x, normal(13, 3, 64)).T):
+        assert np.isnan(distances[:, 1]).all() and np.isfinite(distances[:, 2:]).any()
+
+
+@each_quasimetric
 def test_pairwise_forward_holds_no_tensor_of_all_pairs_and_features(name):
     x = jnp.zeros((128, 64))
     memory = jax.jit(FORMS[name][1]).lower(x, x).compile().memory_analysis()
