@@ -54,9 +54,8 @@ def _gain_forward(x: Array, y: Array) -> tuple[Array, tuple]:
         packed.append(best)
     packed = jnp.stack(packed)
     gains = lax.bitcast_convert_type(packed & ~index_bits, jnp.float32)
-    no_number = 0 * (
-        x.sum(axis=(0, 2))[:, None] + y.sum(axis=(0, 2))[None, :]
-    )  # nan where the integers have passed over one
+    # An integer maximum passes over nan; this does not.
+    no_number = 0 * (x.sum(axis=(0, 2))[:, None] + y.sum(axis=(0, 2))[None, :])
     winners = (packed & index_bits).astype(jnp.int8 if n < 127 else jnp.int32)
     return mean_of(gains) + no_number, (x, winners)
 

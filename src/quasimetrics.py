@@ -1,8 +1,9 @@
 """Quasimetrics between representations: distances d(x, y) >= 0 that obey the triangle inequality but may be asymmetric.
 
 Every quasimetric has two forms: `d(x, y)`, `[..., D] x [..., D] -> [...]`, and `pairwise_d(x, y)`,
-`[B, D] x [C, D] -> [B, C]`, equal to d on every pair but cheaper. Both raise ValueError on any other shapes. A pair of
-them in `QUASIMETRICS` is an energy (minus the distance) and a choice of every agent that learns a distance.
+`[B, D] x [C, D] -> [B, C]`, which is d on every pair up to rounding, but cheaper. Both raise ValueError on any other
+shapes. A pair of them in `QUASIMETRICS` is an energy (minus the distance) and a choice of every agent that learns a
+distance.
 """
 
 from collections.abc import Callable

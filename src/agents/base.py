@@ -103,7 +103,9 @@ class HindsightConfig:
 @dataclasses.dataclass(frozen=True)
 class QuasimetricConfig:
     distance: str = flag("mrn_max", "quasimetric between representations", valid=QUASIMETRICS)
-    components: int = flag(8, "components of the quasimetric; repr_dim is a multiple, for mrn of their double", low=1)
+    components: int = flag(
+        8, "components of the quasimetric (iqe: up to 16); repr_dim is a multiple, for mrn of their double", low=1
+    )
     distance_scale: float = flag(1.0, "factor of the quasimetric, which by itself is a mean over components", above=0)
 
     def init_metric(self) -> tuple[Array, ...]:
