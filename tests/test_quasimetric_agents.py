@@ -1,5 +1,6 @@
 """Tests of TMD, CMD and QRL: loss terms against golden values, and temporal distances of a chain that are known."""
 
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -81,6 +82,35 @@ def test_metrics_tell_a_quasimetric(name):
     assert metrics["triangle_violation"] < 1e-6
 
 
+ALONE = 1e6  # a weight beside which the other terms of a loss do not count
+TMD_TERMS = {"invariance_weight": 0.0, "zeta": 0.0, "step_weight": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "term", "flags"),
+    [
+        ("tmd", "contrastive_loss", TMD_TERMS),
+        ("tmd", "invariance_loss", TMD_TERMS | {"invariance_weight": ALONE}),
+        ("tmd", "backup_loss", TMD_TERMS | {"zeta": ALONE}),
+        ("tmd", "step_loss", TMD_TERMS | {"step_weight": ALONE}),
+        ("cmd", "critic_loss", {}),
+        ("cmd2", "contrastive_loss", {"distillation_weight": 0.0}),
+        ("cmd2", "distillation_loss", {"distillation_weight": ALONE}),
+        ("qrl", "repulsion", {"multiplier_init": 1 / ALONE, "dynamics_weight": 0.0}),
+        ("qrl", "step_excess", {"multiplier_init": ALONE, "distance_scale": 100.0}),
+        ("qrl", "dynamics_loss", {"dynamics_weight": ALONE}),
+    ],
+)
+def test_one_update_lowers_each_term(name, term, flags):
+    spec = Spec(LENGTH, LENGTH, 1, tuple(range(LENGTH)), DISCOUNTING, goal_reach_thresh=0.5)
+    agent = AGENTS[name].make(AGENTS[name].config(h_dim=16, critic_lr=1e-4, **flags), spec)
+    batch = chain_batch(jax.random.PRNGKey(0), 64)
+    update, key = jax.jit(agent.update), jax.random.PRNGKey(2)
+    state, before = update(agent.init(jax.random.PRNGKey(1)), batch, key)
+    _, after = update(state, batch, key)
+    assert after[term] < before[term]
+
+
 def test_distance_metrics_of_what_is_no_quasimetric():
     def between(x, y):  # squared: the way over a point between is shorter
         return jnp.sum((x - y) ** 2, axis=-1)
@@ -117,7 +147,10 @@ def test_distances_on_a_chain_are_temporal(name, flags, per_step):
     spec = Spec(LENGTH, LENGTH, 1, tuple(range(LENGTH)), DISCOUNTING, goal_reach_thresh=0.5)
     agent = AGENTS[name].make(AGENTS[name].config(h_dim=64, critic_lr=1e-3, **flags), spec)
 
-    @jax.jit
+    # conftest.py leaves out what would make these 1,500 updates fast.
+    fast = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+
+    @partial(jax.jit, compiler_options=fast)
     def train(state, key):
         def step(state, key):
             batch_key, key = jax.random.split(key)
