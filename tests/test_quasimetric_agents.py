@@ -77,7 +77,7 @@ def test_metrics_tell_a_quasimetric(name):
     spec = Spec(LENGTH, LENGTH, 1, tuple(range(LENGTH)), DISCOUNTING, goal_reach_thresh=0.5)
     agent = AGENTS[name].make(AGENTS[name].config(h_dim=16), spec)
     batch = chain_batch(jax.random.PRNGKey(0), 64)
-    metrics = agent.update(agent.init(jax.random.PRNGKey(1)), batch, jax.random.PRNGKey(2))[1]
+    metrics = jax.jit(agent.update)(agent.init(jax.random.PRNGKey(1)), batch, jax.random.PRNGKey(2))[1]
     assert metrics["distance_pos"] > 0 and metrics["distance_neg"] > 0 and metrics["distance_self"] >= 0
     assert metrics["triangle_violation"] < 1e-6
 
