@@ -1,7 +1,7 @@
 """Inner products, maxima and interval unions over all pairs [B, C] of two sets of vectors, without a [B, C, D] tensor.
 
-The maxima and unions bring their own backward pass. Autodiff would keep a matrix [B, C] for every feature and be 5 to
-10 times slower on a CPU; here the forward pass keeps, for every pair, a few bits that say which features decided.
+The maxima and unions bring their own backward pass. Autodiff would keep a matrix [B, C] for every feature and be four
+to ten times slower on a CPU; here the forward pass keeps, for every pair, a few bits that say which features decided.
 """
 
 import math

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from src.agents import AGENTS, qrl, tmd
 from src.agents.base import QuasimetricConfig, distance_metrics
@@ -69,13 +70,17 @@ def test_golden_qrl():
     np.testing.assert_allclose(golden["lam"] * (golden["eps"] - positive), golden["dual_loss"], rtol=1e-5)
 
 
+def chain_agent(name, **flags):
+    spec = Spec(LENGTH, LENGTH, 1, tuple(range(LENGTH)), DISCOUNTING, goal_reach_thresh=0.5)
+    return AGENTS[name].make(AGENTS[name].config(**flags), spec)
+
+
 QUASIMETRIC_AGENTS = [name for name in AGENTS if issubclass(AGENTS[name].config, QuasimetricConfig)]
 
 
 @pytest.mark.parametrize("name", QUASIMETRIC_AGENTS)
 def test_metrics_tell_a_quasimetric(name):
-    spec = Spec(LENGTH, LENGTH, 1, tuple(range(LENGTH)), DISCOUNTING, goal_reach_thresh=0.5)
-    agent = AGENTS[name].make(AGENTS[name].config(h_dim=16), spec)
+    agent = chain_agent(name, h_dim=16)
     batch = chain_batch(jax.random.PRNGKey(0), 64)
     metrics = jax.jit(agent.update)(agent.init(jax.random.PRNGKey(1)), batch, jax.random.PRNGKey(2))[1]
     assert metrics["distance_pos"] > 0 and metrics["distance_neg"] > 0 and metrics["distance_self"] >= 0
@@ -102,8 +107,7 @@ TMD_TERMS = {"invariance_weight": 0.0, "zeta": 0.0, "step_weight": 0.0}
     ],
 )
 def test_one_update_lowers_each_term(name, term, flags):
-    spec = Spec(LENGTH, LENGTH, 1, tuple(range(LENGTH)), DISCOUNTING, goal_reach_thresh=0.5)
-    agent = AGENTS[name].make(AGENTS[name].config(h_dim=16, critic_lr=1e-4, **flags), spec)
+    agent = chain_agent(name, h_dim=16, critic_lr=1e-4, **flags)
     batch = chain_batch(jax.random.PRNGKey(0), 64)
     update, key = jax.jit(agent.update), jax.random.PRNGKey(2)
     state, before = update(agent.init(jax.random.PRNGKey(1)), batch, key)
@@ -134,19 +138,9 @@ def chain_batch(key, size):
     return Batch(here, action, then, later, later, other, zero, zero, zero + DISCOUNTING)
 
 
-@pytest.mark.parametrize(
-    ("name", "flags", "per_step"),
-    [
-        ("tmd", {"tmd_goal": "state", "step_weight": 1.0, "invariance_weight": 1.0}, -np.log(DISCOUNTING)),
-        ("cmd", {}, -np.log(DISCOUNTING)),
-        ("cmd2", {}, -np.log(DISCOUNTING)),
-        ("qrl", {}, 1.0),
-    ],
-)
-def test_distances_on_a_chain_are_temporal(name, flags, per_step):
-    spec = Spec(LENGTH, LENGTH, 1, tuple(range(LENGTH)), DISCOUNTING, goal_reach_thresh=0.5)
-    agent = AGENTS[name].make(AGENTS[name].config(h_dim=64, critic_lr=1e-3, **flags), spec)
-
+def chain_distances(name, flags):
+    """Of all pairs of states: what the trained agent takes for their distance, and the steps from one to the other."""
+    agent = chain_agent(name, h_dim=64, critic_lr=1e-3, **flags)
     # conftest.py leaves out what would make these 1,500 updates fast.
     fast = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
 
@@ -161,11 +155,44 @@ def test_distances_on_a_chain_are_temporal(name, flags, per_step):
     state = train(agent.init(jax.random.PRNGKey(0)), jax.random.PRNGKey(1))
     here, there = (axis.ravel() for axis in np.meshgrid(np.arange(LENGTH), np.arange(LENGTH), indexing="ij"))
     action = jnp.zeros((len(here), 1))
-    d = -np.asarray(agent.score(state, np.eye(LENGTH)[here], action, np.eye(LENGTH)[there], action))
-    steps = there - here
+    return -np.asarray(agent.score(state, np.eye(LENGTH)[here], action, np.eye(LENGTH)[there], action)), there - here
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "per_step"),
+    [
+        ("tmd", {"tmd_goal": "state", "step_weight": 1.0, "invariance_weight": 1.0}, -np.log(DISCOUNTING)),
+        ("cmd", {}, -np.log(DISCOUNTING)),
+        ("cmd2", {}, -np.log(DISCOUNTING)),
+        ("qrl", {}, 1.0),
+    ],
+)
+def test_distances_on_a_chain_are_temporal(name, flags, per_step):
+    d, steps = chain_distances(name, flags)
     ahead, behind = steps > 0, steps < 0
     assert 3 * d[ahead].mean() < d[behind].mean()  # what lies behind is out of reach
     means = np.array([d[steps == k].mean() for k in range(1, LENGTH)])
     assert np.all(np.diff(means) > 0)
     slope = np.polyfit(np.arange(2, LENGTH), means[1:], 1)[0]
     np.testing.assert_allclose(slope, per_step, rtol=0.4)
+
+
+OFFLINE = {"potential": False, "contrastive_loss_fn": "infonce_backward", "logsumexp_penalty": 0.0}
+
+
+@pytest.mark.table  # of docs/tmd_online.md
+@pytest.mark.parametrize(
+    ("flags", "low", "high"),
+    [
+        ({"step_weight": 0.0, **OFFLINE}, 0.0, 0.8),
+        ({"step_weight": 0.0}, 0.0, 0.8),
+        ({"step_weight": 0.1}, 0.9, 1.0),
+        ({"step_weight": 1.0, "invariance_weight": 1.0}, 0.9, 1.0),
+    ],
+)
+def test_the_step_puts_distances_on_a_chain_in_order(flags, low, high, record_property):
+    d, steps = chain_distances("tmd", {"tmd_goal": "state", **flags})
+    ahead = steps > 0
+    correlation = stats.spearmanr(d[ahead], steps[ahead]).statistic
+    record_property("table", f"{flags}: {correlation:.2f}, from the first state {d[1:LENGTH].round(2)}")
+    assert low < correlation < high
