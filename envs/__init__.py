@@ -1,15 +1,13 @@
 """The environments: `create_env(name)`; importing this package fills the registry `ENVS` from every file in it."""
 
-import importlib
-import pkgutil
 import re
 
-from envs.base import ENVS, GoalEnv
-from envs.maze import MAZES
-from src.registry import choices
+from goalax.envs.base import ENVS, GoalEnv
+from goalax.envs.maze import MAZES
+from goalax.registry import choices, import_all
 
-for module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{module.name}")
+# By their installed name even where a checkout's own folder is imported as `envs`: nothing must register twice.
+import_all("goalax.envs", __path__)
 
 
 def create_env(env_name: str, backend: str | None = None, dense_reward: bool = False) -> GoalEnv:

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import mujoco
 
-from envs.base import ENVS, Camera, GoalEnv, add_ends, brax_body, few_iterations, maximal
-from envs.maze import InMaze, add_mazes
+from goalax.envs.base import ENVS, Camera, GoalEnv, add_ends, brax_body, few_iterations, maximal
+from goalax.envs.maze import InMaze, add_mazes
 
 GOAL_DISTANCE = 10.0  # metres
 HEALTHY_Z = (0.2, 1.0)  # metres
@@ -41,7 +41,7 @@ class Ant(GoalEnv):
     goal_indices = (0, 1)
     goal_reach_thresh = 0.5
     goal_easy_thresh = 2.0
-    backends = ("spring", "mjx", "positional", "generalized")
+    backends: tuple[str, ...] = ("spring", "mjx", "positional", "generalized")
     normalize_observations = False
     camera = Camera(distance=9.0, marker_height=0.5)
 

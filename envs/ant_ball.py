@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import mujoco
 
-from envs.ant import Ant, circle, make_collide
-from envs.base import ENVS, extend_init_q
-from envs.maze import InMaze, add_mazes
+from goalax.envs.ant import Ant, circle, make_collide
+from goalax.envs.base import ENVS, extend_init_q
+from goalax.envs.maze import InMaze, add_mazes
 
 GOAL_DISTANCE = 5.0  # metres
 BALL_RADIUS = 0.5  # metres

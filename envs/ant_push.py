@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import mujoco
 
-from envs.ant import FEET, Ant
-from envs.base import ENVS, Camera, extend_init_q, few_iterations
+from goalax.envs.ant import FEET, Ant
+from goalax.envs.base import ENVS, Camera, extend_init_q, few_iterations
 
 WALLS = (  # metres: x, y of the centre, then half-sizes
     (-4, 20, 8, 8),

@@ -25,12 +25,12 @@ import mujoco
 import numpy as np
 from brax import math
 
-from envs.base import ENVS, Camera, GoalEnv
-from envs.panda import CUBE, FINGER_FORCE, FINGER_LENGTH, FINGER_TRAVEL, GRASP_POINT, add_bins, add_cube, panda
+from goalax.envs.base import ENVS, Camera, GoalEnv
+from goalax.envs.panda import CUBE, FINGER_FORCE, FINGER_LENGTH, FINGER_TRAVEL, GRASP_POINT, add_bins, add_cube, panda
 
 CONTROLLED = np.array([0, 1, 3, 5])
-LOW, HIGH = np.float32([-0.9, -0.5, -2.85, 1.6]), np.float32([0.9, 0.9, -1.0, 3.2])  # radians, targets for -1 and 1
-HOME = np.float32([0, 0.05, 0, -2.3, 0, 2.35, np.pi / 4])  # radians, the hand points down, 0.2 m above the table
+LOW, HIGH = np.array([[-0.9, -0.5, -2.85, 1.6], [0.9, 0.9, -1.0, 3.2]], np.float32)  # radians, targets for -1 and 1
+HOME = np.array([0, 0.05, 0, -2.3, 0, 2.35, np.pi / 4], np.float32)  # radians, hand down, 0.2 m above the table
 LIFT = 0.2  # metres
 
 

@@ -4,9 +4,10 @@ import contextlib
 import io
 import re
 import warnings
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +19,12 @@ with contextlib.redirect_stdout(io.StringIO()):  # MJX prints that the optional 
     from brax.io import mjcf
 from etils import epath
 
-from src.registry import Registry
+from goalax.core import goals
+from goalax.registry import Registry
 
 Array = jax.Array
-ENVS = Registry("environment")  # name -> constructor (backend=None, dense_reward=False)
+# Name -> constructor (backend=None, dense_reward=False).
+ENVS: "Registry[Callable[..., GoalEnv]]" = Registry("environment")
 BACKENDS = ("mjx", "spring", "positional", "generalized")
 
 
@@ -141,8 +144,23 @@ class GoalEnv(PipelineEnv):
         """True where the episode ends for good."""
         return jnp.array(False)
 
+    def measures(self, state: Array, goal: Array) -> dict[str, Array]:
+        """What every step tells of a state [S] and its goal [G], scalars []: `eval/episode_NAME` is the sum of each.
+
+        An override adds to these; success and dist must stay.
+        """
+        dist = goals.distance(self.goal_of(state), goal)
+        thresholds = {
+            "success": self.goal_reach_thresh,
+            "success_easy": self.goal_easy_thresh,
+            "success_hard": self.goal_hard_thresh,
+        }
+        return {name: goals.reached(dist, limit) for name, limit in thresholds.items() if limit is not None} | {
+            "dist": dist
+        }
+
     # Where the environment has a dense reward: method (state [S], action [A], dist [], last_dist []) -> [].
-    shaped_reward = None
+    shaped_reward: Callable[[Array, Array, Array, Array], Array] | None = None
 
     # ---- the common law ----------------------------------------------------------------------------------------------
 
@@ -161,7 +179,7 @@ class GoalEnv(PipelineEnv):
         self.dense_reward = dense_reward
 
     @property
-    def compiler_options(self) -> dict[str, bool]:
+    def compiler_options(self) -> dict[str, Any]:
         """What XLA must be told when it compiles a program that steps this environment."""
         # On a CPU, jaxlib 0.10 computes all bodies before it anew for each link of a chain: arms are 900 times slower.
         broken = self.backend == "mjx" and jax.default_backend() == "cpu" and version("jaxlib").startswith("0.10.")
@@ -177,7 +195,7 @@ class GoalEnv(PipelineEnv):
 
     def goal_of(self, state: Array) -> Array:
         """The goal [..., G] that a state [..., S] achieves."""
-        return state[..., jnp.array(self.goal_indices)]
+        return goals.goal_of(state, self.goal_indices)
 
     def goal_points(self, goal: Array) -> Array:
         """Where films show goals [..., G]: points [..., K, 3] in metres. Overridden where goals are no points."""
@@ -193,7 +211,7 @@ class GoalEnv(PipelineEnv):
         state = self.state_of(pipeline_state)
         zero = jnp.zeros(())
         return State(
-            pipeline_state, jnp.concatenate([state, goal]), zero, zero, self._metrics(state, goal), {"goal": goal}
+            pipeline_state, jnp.concatenate([state, goal]), zero, zero, self.measures(state, goal), {"goal": goal}
         )
 
     def step(self, state: State, action: Array) -> State:
@@ -202,9 +220,10 @@ class GoalEnv(PipelineEnv):
         action = jnp.clip(action, -1, 1)
         pipeline_state = self.pipeline_step(state.pipeline_state, action)
         now = self.state_after(pipeline_state, action)
-        metrics = self._metrics(now, goal)
+        metrics = self.measures(now, goal)
         reward = metrics["success"]
         if self.dense_reward:
+            assert self.shaped_reward is not None  # as `__init__` requires
             reward = self.shaped_reward(now, action, metrics["dist"], state.metrics["dist"])
         return state.replace(
             pipeline_state=pipeline_state,
@@ -213,16 +232,6 @@ class GoalEnv(PipelineEnv):
             done=self.is_terminal(pipeline_state).astype(jnp.float32),
             metrics=metrics,
         )
-
-    def _metrics(self, state: Array, goal: Array) -> dict[str, Array]:
-        dist = jnp.linalg.norm(self.goal_of(state) - goal)
-        thresholds = {
-            "success": self.goal_reach_thresh,
-            "success_easy": self.goal_easy_thresh,
-            "success_hard": self.goal_hard_thresh,
-        }
-        at_goal = {name: (dist < limit).astype(jnp.float32) for name, limit in thresholds.items() if limit is not None}
-        return {**at_goal, "dist": dist}
 
     # Brax's engines add vectors to matrices in a few places, which strict rank promotion would refuse.
     def pipeline_init(self, *args, **kwargs):

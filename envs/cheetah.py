@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import mujoco
 
-from envs.base import ENVS, Camera, GoalEnv, brax_body, maximal
+from goalax.envs.base import ENVS, Camera, GoalEnv, brax_body, maximal
 
 GOAL_X = 5.0  # metres
 MAXIMAL_GEAR = (120.0, 90.0, 60.0, 120.0, 100.0, 100.0)  # on spring and positional, as in Brax

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import mujoco
 from brax import actuator, math
 
-from envs.base import ENVS, Camera, GoalEnv, add_ends, brax_body, few_iterations, maximal
-from envs.maze import InMaze, add_mazes
+from goalax.envs.base import ENVS, Camera, GoalEnv, add_ends, brax_body, few_iterations, maximal
+from goalax.envs.maze import InMaze, add_mazes
 
 GOAL_HEIGHT = 1.25  # metres, about that of the torso of a standing humanoid
 GOAL_DISTANCE = (1.0, 5.0)  # metres

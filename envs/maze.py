@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from envs.base import ENVS, Camera, set_numeric
+from goalax.envs.base import ENVS, Camera, GoalEnv, set_numeric
 
 MAZES: dict[str, tuple[str, ...]] = {}  # body -> its layouts
 MAX_CONTACTS = 16  # of a body at once, the deepest; a walker in a corner has half as many
@@ -94,7 +94,8 @@ def parse(picture: str, cell_size: float) -> Maze:
     if not lines or {len(line) for line in lines} != {len(lines[0])} or set("".join(lines)) - set("#RGB."):
         raise ValueError("A maze picture has rows of equal length, made of the cells # R G B and . only.")
     grid = np.array([list(line) for line in lines])
-    return Maze(*(np.argwhere(grid == cell) * cell_size for cell in "RGB#"), cell_size)
+    starts, goals, balls, walls = (np.argwhere(grid == cell) * cell_size for cell in "RGB#")
+    return Maze(starts, goals, balls, walls, cell_size)
 
 
 def add_walls(spec: mujoco.MjSpec, maze: Maze) -> None:
@@ -118,23 +119,24 @@ def add_walls(spec: mujoco.MjSpec, maze: Maze) -> None:
         )
 
 
-class InMaze:
+def overview(maze: Maze) -> Camera:
+    """From above, the whole maze in the picture."""
+    low, high = (bound(maze.walls, axis=0) for bound in (np.min, np.max))
+    centre = (low + high) / 2
+    distance = 1.4 * max((high - low) * (1.0, 0.75))  # films are 4 to 3
+    walls = maze.height / 4
+    return Camera(distance, -80.0, 180.0, (*centre, 0.0), marker_height=walls / 2, wall_height=walls)
+
+
+class InMaze(GoalEnv):
     """Puts a body into a maze: `class AntMaze(InMaze, Ant)`. Starts on a random R cell, goal on a random G cell."""
 
     cell_size: float = 4.0  # metres
 
     def __init__(self, layout: str, **kwargs):
         self.maze = parse(LAYOUTS[layout], self.cell_size)
+        self.camera = overview(self.maze)
         super().__init__(**kwargs)
-
-    @property
-    def camera(self) -> Camera:
-        """From above, the whole maze in the picture."""
-        low, high = (bound(self.maze.walls, axis=0) for bound in (np.min, np.max))
-        centre = (low + high) / 2
-        distance = 1.4 * max((high - low) * (1.0, 0.75))  # films are 4 to 3
-        walls = self.maze.height / 4
-        return Camera(distance, -80.0, 180.0, (*centre, 0.0), marker_height=walls / 2, wall_height=walls)
 
     def body(self) -> mujoco.MjSpec:
         spec = super().body()
@@ -148,7 +150,7 @@ class InMaze:
         return jax.random.choice(key, jnp.asarray(self.maze.starts))
 
 
-def add_mazes(body: str, constructor: Callable, balls: bool = False, evals: bool = False) -> None:
+def add_mazes(body: str, constructor: Callable[..., GoalEnv], balls: bool = False, evals: bool = False) -> None:
     """Registers BODY_LAYOUT for every picture that suits a body.
 
     Args:

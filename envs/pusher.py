@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import mujoco
 from brax import math
 
-from envs.base import ENVS, Camera, GoalEnv, brax_body, maximal
+from goalax.envs.base import ENVS, Camera, GoalEnv, brax_body, maximal
 
 JOINTS = 7
 # Brax's model has the object on two slides, the first along y and the second along x, from this point (metres). The

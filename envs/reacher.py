@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import mujoco
 from brax import math
 
-from envs.base import ENVS, Camera, GoalEnv, brax_body, maximal, set_numeric
+from goalax.envs.base import ENVS, Camera, GoalEnv, brax_body, maximal, set_numeric
 
 FINGERTIP = (0.11, 0.0, 0.0)  # metres, in the frame of the second link
 TARGET_HEIGHT = 0.01  # metres, the height of the target body in Brax's model

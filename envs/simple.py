@@ -3,8 +3,8 @@
 import jax
 import mujoco
 
-from envs.base import GoalEnv, set_numeric
-from envs.maze import InMaze, add_mazes
+from goalax.envs.base import GoalEnv, set_numeric
+from goalax.envs.maze import InMaze, add_mazes
 
 RADIUS = 0.25  # metres
 MOTOR_GEAR = 5.0  # newtons

@@ -1,94 +1,12 @@
 #!/usr/bin/env python
-"""Writes the final evaluations of many runs as a table: Markdown, CSV or JSON, a row per environment and agent."""
+"""Writes the final evaluations of many runs: `goalax table`, from a checkout."""
 
-import csv
-import dataclasses
-import io
-import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # a checkout needs no install
 
-from src import markdown
-from src.experiments import Group, RunsConfig, script
-from src.flags import flag
-from src.statistics import Estimate, interquartile_mean
-
-
-@dataclasses.dataclass(frozen=True)
-class TableConfig(RunsConfig):
-    """What to read, and where to write."""
-
-    out: str = flag("table.md", "file to write; it ends in .md, .csv or .json")
-
-
-def interval(name: str, estimate: Estimate) -> dict[str, float | None]:
-    """The three numbers by name; ends are None where one seed says nothing of them."""
-    ends = {"": estimate.value, "_low": estimate.low, "_high": estimate.high}
-    return {f"{name}{end}": None if value != value else float(value) for end, value in ends.items()}
-
-
-def row(group: Group) -> dict[str, Any]:
-    """Numbers of the last evaluation that all seeds have; shares are interquartile means with 95% intervals."""
-    config = json.loads((group.runs[0].directory / "config.json").read_text())
-    return {
-        "environment": group.env,
-        "agent": group.label,
-        "seeds": len(group.runs),
-        "steps": int(group.steps[-1]),
-        **interval("reached", interquartile_mean([group.reached[:, -1]])),
-        **interval("time_at_goal", interquartile_mean([group.near[:, -1]])),
-        **interval("final_dist", interquartile_mean([group.metric("eval/final_dist")[:, -1]])),
-        # Training and evaluation without compilation and prefill; seeds that ran as one program share it.
-        "seconds": float(group.metric("training/walltime")[:, -1].mean()),
-        "device": config["device"],
-        **{name: config["versions"][name] for name in ("jax", "brax")},
-        "command": " ".join(["training.py", *config["command"][1:]]),
-    }
-
-
-def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
-    def share(row: dict[str, Any], name: str, digits: int) -> str:
-        value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
-        return f"{value:.{digits}f}" + ("" if low is None else f" ({low:.{digits}f} to {high:.{digits}f})")
-
-    columns = ("environment", "agent", "seeds", "steps", "episodes that reach the goal", "share of time at the goal")
-    lines = []
-    for row in rows:
-        shares = share(row, "reached", 3), share(row, "time_at_goal", 3), share(row, "final_dist", 2)
-        words = row["environment"], row["agent"], str(row["seeds"]), f"{row['steps']:,}"
-        lines.append([*words, *shares, f"{row['seconds']:,.0f}", row["device"]])
-    note = "Interquartile means over seeds with 95% intervals; seconds are those of training and evaluation together."
-    return f"{note}\n\n" + markdown.table((*columns, "distance at the end", "seconds", "device"), lines)
-
-
-def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
-
-
-def as_json(rows: Sequence[dict[str, Any]]) -> str:
-    return json.dumps(list(rows), indent=2) + "\n"
-
-
-WRITERS = {".md": as_markdown, ".csv": as_csv, ".json": as_json}
-
-
-def save(groups: Sequence[Group], notes: Sequence[str], path: Path, config: TableConfig) -> None:
-    path.write_text(WRITERS[path.suffix]([row(group) for group in groups]))
-
-
-def main(argv: Sequence[str]) -> int:
-    """Runs a command line; returns the exit code."""
-    description = "Writes the final evaluations of runs as a table, a row per group of seeds."
-    return script(argv, TableConfig(), "table.py", description, tuple(WRITERS), save)
-
+from goalax.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run("table", sys.argv[1:], "table.py"))

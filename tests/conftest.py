@@ -29,9 +29,6 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")  # [B] + [B, 1] is a bug until somebody wrote the reshape
 
-NUM_ENVS = 8
-STEPS = 50
-
 
 class EnvFunctions(NamedTuple):
     """An environment and its compiled functions, of fixed sizes so that all tests share one compilation of each."""
@@ -53,7 +50,7 @@ def pytest_terminal_summary(terminalreporter) -> None:
 @pytest.fixture(scope="session")
 def env_functions() -> Callable[..., EnvFunctions]:
     """(name, backend=None) -> EnvFunctions, made once per session."""
-    from envs import create_env
+    from goalax.envs import create_env
 
     def make(env) -> EnvFunctions:
         def run(states, actions):
@@ -85,7 +82,7 @@ def env_of(env_functions) -> Callable[[str], Any]:
 @pytest.fixture(scope="session")
 def opengl() -> None:
     """Skips where nothing can be drawn."""
-    from src import render, scene
+    from goalax.films import render, scene
 
     try:
         render.choose_opengl()
@@ -96,8 +93,8 @@ def opengl() -> None:
 @pytest.fixture(scope="session")
 def toy_runs(tmp_path_factory) -> Path:
     """A folder with trained runs of `toy`, to be read only: three seeds of CRL with the energy l2, three with dot."""
-    import training
-    from tests import toy
+    from goalax.commands import train as training
+    from tests.helpers import toy
 
     toy.register()
     folder = tmp_path_factory.mktemp("toy_runs")

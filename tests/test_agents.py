@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from src.agents import AGENTS
-from src.agents.base import ActorConfig, NetworkConfig, actor_goals, entropy_actor_loss
-from src.types import Batch, Spec
+from goalax.agents import AGENTS
+from goalax.agents.actor_critic import actor_goals, entropy_actor_loss
+from goalax.agents.base import ActorConfig, NetworkConfig
+from goalax.core.types import Batch, Spec
 
 SPEC = Spec(state_size=5, goal_size=2, action_size=3, goal_indices=(1, 3), discounting=0.9, goal_reach_thresh=1)
 COMMON = {

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
-from env_helpers import angle, draw, frozen, is_uniform, keys
 from scipy import stats
 
-from envs import create_env
+from goalax.envs import create_env
+from tests.helpers.envs import angle, draw, frozen, is_uniform, keys
 
 
 def test_ant_goals_lie_on_a_circle():

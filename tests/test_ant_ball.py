@@ -6,11 +6,10 @@ import mujoco
 import numpy as np
 import pytest
 from brax.envs.base import State
-from conftest import NUM_ENVS, STEPS
-from env_helpers import angle, draw, frozen, is_uniform, keys
 from scipy import stats
 
-from envs import create_env
+from goalax.envs import create_env
+from tests.helpers.envs import NUM_ENVS, STEPS, angle, draw, frozen, is_uniform, keys
 
 
 def test_ball_goals_lie_on_a_circle():
@@ -48,7 +47,7 @@ def launch(env, ant, ball, velocity):
     qd = jnp.zeros(env.sys.qd_size()).at[jnp.array([0, 1, 14, 15])].set(velocity)
     physics = env.pipeline_init(q, qd)
     state, goal, zero = env.state_of(physics), jnp.zeros(2), jnp.zeros(())
-    return State(physics, jnp.concatenate([state, goal]), zero, zero, env._metrics(state, goal), {"goal": goal})
+    return State(physics, jnp.concatenate([state, goal]), zero, zero, env.measures(state, goal), {"goal": goal})
 
 
 def directions(number):

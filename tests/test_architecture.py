@@ -1,58 +1,51 @@
-"""The structure of the code: imports run one way, the jitted part does no I/O, files are short and say what they do."""
+"""The structure of the code: wings on floors, imports that run one way, no I/O below the host, short files."""
 
 import ast
 import graphlib
-from pathlib import Path
+import re
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-FILES = sorted(
-    path
-    for place in ("*.py", "src/**/*.py", "envs/**/*.py", "scripts/**/*.py", "tests/**/*.py")
-    for path in ROOT.glob(place)
-)
-MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
-CODE = {module: path for module, path in MODULES.items() if not module.startswith("tests.")}
+from tests.helpers import ROOT
 
-BASES = (
-    "types",
-    "registry",
-    "flags",
-    "buffer",
-    "losses",
-    "pairwise",
-    "quasimetrics",
-    "networks",
-    "normalization",
-    "sharding",
-)
-BASE = {f"src.{name}" for name in BASES}
-LOOP = {"src.rollout", "src.train"}
-IO = (
-    "wandb",
-    "tensorboardX",
-    "matplotlib",
-    "rich",
-    "orbax",
-    "pickle",
-    "av",
-    "PIL",
-)  # nothing inside the jitted part imports them
+PLACES = ("*.py", "src/goalax/**/*.py", "envs/**/*.py", "scripts/**/*.py", "tests/**/*.py")
+FILES = sorted({path for place in PLACES for path in ROOT.glob(place) if "goalax/envs" not in path.as_posix()})
+
+
+def module_of(path):
+    """The dotted name under which a file is imported."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = ("goalax", *parts) if parts[0] == "envs" else parts[1:] if parts[0] == "src" else parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): path for path in FILES}
+CODE = {module: path for module, path in MODULES.items() if module.startswith("goalax.")}
+
+# Wing -> its floor: a wing may use what is on lower floors, and nothing of another wing on its own floor.
+FLOORS = {
+    "registry": 0,
+    "flags": 1,
+    "core": 2,
+    "learning": 3,
+    "envs": 3,
+    "agents": 4,
+    "host": 5,
+    "study": 6,
+    "speed": 6,
+    "films": 6,
+    "commands": 7,
+    "cli": 8,
+    "__main__": 9,
+}
+HOST = FLOORS["host"]
+# Nothing below the host reads, writes or shows anything.
+IO = {"wandb", "tensorboardX", "matplotlib", "rich", "orbax", "pickle", "av", "PIL", "csv", "json", "subprocess"}
 MAX_LINES = 300
 
 
-def layer(module):
-    """The height of a module: it may import from its own height and from below."""
-    if module.split(".")[0] == "envs" or module in BASE:
-        return 0
-    if module.startswith("src.agents"):
-        return 1
-    if module in LOOP:
-        return 2
-    if module == "utils" or module.startswith("src."):
-        return 3
-    return 4  # training, scripts
+def wing(module):
+    return module.split(".")[1]
 
 
 def imported(path):
@@ -67,9 +60,9 @@ def imported(path):
 
 
 def own_imports(module):
-    """Modules of this repository that a module imports; a package counts where no module of it is named."""
-    names = {name for name in imported(MODULES[module]) if name in MODULES}
-    return {name for name in names if not any(other.startswith(f"{name}.") for other in names)} - {"src"}
+    """Modules of the package that a module imports; a package counts where no module of it is named."""
+    names = {name for name in imported(MODULES[module]) if name in CODE}
+    return {name for name in names if not any(other.startswith(f"{name}.") for other in names)}
 
 
 each_module = pytest.mark.parametrize("module", CODE)
@@ -77,40 +70,52 @@ each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.rel
 
 
 def test_modules_are_found():
-    assert {*BASE, *LOOP, "envs", "envs.base", "src.agents", "src.agents.crl", "training", "utils"} <= set(CODE)
-    assert "src.types" in own_imports("src.buffer") and "src.rollout" in own_imports("src.train")
+    assert {"goalax.core.train", "goalax.envs.base", "goalax.agents.crl", "goalax.cli"} <= set(CODE)
+    assert "goalax.core.types" in own_imports("goalax.core.buffer")
+    assert {wing(module) for module in CODE} == set(FLOORS)
 
 
 @each_module
-def test_imports_run_one_way(module):
+def test_imports_run_down(module):
     for other in own_imports(module):
-        assert layer(other) <= layer(module), f"{module} imports {other}"
+        inside = wing(other) == wing(module)
+        assert inside or FLOORS[wing(other)] < FLOORS[wing(module)], f"{module} imports {other}"
 
 
 @each_module
-def test_environments_and_the_loop_meet_only_outside(module):
-    others = own_imports(module)
-    if module.split(".")[0] == "envs":
-        assert {other for other in others if other.startswith("src")} <= {"src.registry"}
-    elif layer(module) <= 2:  # environments, agents and loop know each other by their interfaces only
-        assert not {other for other in others if other.split(".")[0] == "envs"}
-    if module in LOOP:
-        assert not {other for other in others if other.startswith("src.agents")}
+def test_environments_meet_agents_and_learning_only_in_the_host(module):
+    if wing(module) == "envs":
+        others = own_imports(module) - {name for name in CODE if wing(name) == "envs"}
+        assert others <= {"goalax.registry", "goalax.core.goals", "goalax.core.types"}
+    elif FLOORS[wing(module)] < HOST:
+        assert not {other for other in own_imports(module) if wing(other) == "envs"}
 
 
 def test_imports_have_no_cycle():
     graph = {module: own_imports(module) for module in CODE}
-    for package in ("envs", "src.agents"):  # a package imports its modules, which may import each other
-        graph[package] = {other for other in graph[package] if not other.startswith(package)}
+    for package in [name for name, path in CODE.items() if path.name == "__init__.py"]:
+        # A package imports its modules, which may import each other.
+        graph[package] = {other for other in graph[package] if not other.startswith(f"{package}.")}
+    graph["goalax.host.runs"].discard("goalax.host.config")  # for a type only
     tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
 
 
 @each_module
-def test_no_io_inside_the_jitted_part(module):
-    if layer(module) <= 2:
-        names = {name.split(".")[0] for name in imported(CODE[module])}
-        assert not names & set(IO)
-        assert not names & {"tyro"} or module == "src.flags"
+def test_no_io_below_the_host(module):
+    names = {name.split(".")[0] for name in imported(CODE[module])}
+    if FLOORS[wing(module)] < HOST:
+        assert not names & IO
+    assert "tyro" not in names or module == "goalax.flags"
+
+
+@each_file
+def test_nothing_imports_the_places_of_before(path):
+    if path.name == "test_architecture.py":
+        return
+    names = {name.split(".")[0] for name in imported(path)}
+    assert not names & {"src", "envs", "conftest"}
+    assert not names & {"training", "utils"} or path.is_relative_to(ROOT / "tests")
+    assert not re.search(r"^\s*(from|import) tests\.test_", path.read_text(), re.M), "tests import no tests"
 
 
 @each_file

@@ -7,15 +7,15 @@ import jax
 import mujoco
 import numpy as np
 import pytest
-from conftest import NUM_ENVS, STEPS
-from env_helpers import draw, is_uniform, keys
 
-from envs import create_env
-from envs.arm import HIGH, LOW
-from envs.panda import ARM, CUBE, GRASP_POINT
-from src.train import compile_train
-from tests import toy
-from utils import make_run, read_flags
+from goalax.core.train import compile_train
+from goalax.envs import create_env
+from goalax.envs.arm import HIGH, LOW
+from goalax.envs.panda import ARM, CUBE, GRASP_POINT
+from goalax.host.config import read_flags
+from goalax.host.make import make_run
+from tests.helpers import toy
+from tests.helpers.envs import NUM_ENVS, STEPS, draw, is_uniform, keys
 
 CUBE_TASKS = ["arm_grasp", "arm_push_easy", "arm_push_hard", "arm_binpick_easy", "arm_binpick_hard"]
 # As Franka publishes them: (a, alpha / quarter turn, d) of each joint in Craig's convention, lengths in metres.

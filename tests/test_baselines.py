@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs import create_env
-from src.agents import AGENTS
-from src.agents.q_learning import bellman_target
-from src.flags import FlagError
-from src.train import spec_of
-from src.types import Batch, Spec
+from goalax.agents import AGENTS
+from goalax.agents.q_learning import bellman_target
+from goalax.core.types import Batch, Spec
+from goalax.envs import create_env
+from goalax.flags import FlagError
 
 SPEC = Spec(state_size=3, goal_size=2, action_size=2, goal_indices=(0, 2), discounting=0.9, goal_reach_thresh=0.5)
 SIZE, GAMMA = 10, 0.9
@@ -195,12 +194,12 @@ def test_without_her_nothing_is_relabelled(name, batch):
 @pytest.mark.parametrize("name", ["reacher", "simple_u_maze"])
 def test_hindsight_reward_is_the_success_of_the_environment(name):
     env = create_env(name)
-    spec = spec_of(env, GAMMA)
+    spec = Spec.of(env, GAMMA)
     state_key, goal_key = jax.random.split(jax.random.PRNGKey(0))
     state = jax.random.normal(state_key, (200, env.state_dim))
     spread = env.goal_reach_thresh / env.goal_dim**0.5
     goal = env.goal_of(state) + spread * jax.random.normal(goal_key, (200, env.goal_dim))
-    success = jax.vmap(env._metrics)(state, goal)["success"]
+    success = jax.vmap(env.measures)(state, goal)["success"]
     assert 0.2 < success.mean() < 0.8
     np.testing.assert_array_equal(spec.reached(state, goal), success)
 

@@ -4,11 +4,12 @@ import re
 import shlex
 
 import pytest
-from experiment_helpers import make_run
 
-from scripts import baselines
-from src import markdown
-from utils import read_flags
+from goalax.commands import baselines
+from goalax.host.config import read_flags
+from goalax.study import markdown
+from tests.helpers import ROOT
+from tests.helpers.experiments import make_run
 
 STEPS = {"num_timesteps": 120}
 
@@ -80,7 +81,7 @@ def test_one_sentence_for_a_wrong_file(out, words, tmp_path, monkeypatch, capsys
 
 
 def test_the_document_has_its_tables_and_names_every_row():
-    text = (baselines.Path(__file__).parents[1] / "docs" / "baselines.md").read_text()
+    text = (ROOT / "docs" / "baselines.md").read_text()
     for env in baselines.ENVS:
         start, end = markdown.marks(env, "baselines.py")
         table = text.split(start)[1].split(end)[0]

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scripts import benchmark
-from src import benchmark as measuring
-from src import cost_curves, roofline
-from tests import toy
-from utils import read_flags
+from goalax.commands import benchmark
+from goalax.host.config import read_flags
+from goalax.speed import benchmark as measuring
+from goalax.speed import cost_curves, roofline
+from tests.helpers import toy
 
 toy.register()
 
@@ -93,7 +93,7 @@ def test_sample_on_parts_of_known_speed():
         "updates_only": FakePart(work=1, seconds=0.01),
         "end_to_end": FakePart(work=1000, seconds=0.04),
     }
-    config = measuring.BenchmarkConfig(seconds=0.1)
+    config = measuring.BenchmarkFlags(seconds=0.1)
     rates = measuring.sample(parts, config, updates_per_step=0.001)
     # A thousand steps and one update take 10 ms each, together 40 ms: half the limit.
     assert rates["limit"] == pytest.approx(1000 / 0.02, rel=0.3)
@@ -226,7 +226,7 @@ def test_a_curve_has_a_row_per_value_and_names_its_gaps(tmp_path, monkeypatch, c
         assert 0 < row["min"] <= row["steps_per_second"] <= row["max"] and row["updates_per_step"] == 0.1
         assert 0 < row["program_mib"] < largest / 2**20 and row["compile_seconds"] > 0
     assert rows[2]["program_mib"] - rows[1]["program_mib"] == pytest.approx(40 * 4 * 36 / 2**20, rel=0.05)
-    assert content["command"][0] == "scripts/benchmark.py" and content["machine"]["device"]
+    assert content["command"][0] == "benchmark.py" and content["machine"]["device"]
     with out.with_suffix(".csv").open() as file:
         table = list(csv.DictReader(file))
     assert [row["gap"] for row in table] == [row["gap"] for row in rows]
@@ -237,7 +237,7 @@ def test_a_curve_has_a_row_per_value_and_names_its_gaps(tmp_path, monkeypatch, c
 def test_the_values_of_a_curve_surround_those_of_the_run():
     config, agent_config = read_flags(ARGV[:-2])
     for curve, values in {"num_envs": [1, 2, 4, 8, 16], "num_seeds": [1, 2, 4], "h_dim": [2, 4, 8, 16, 32]}.items():
-        asked = measuring.BenchmarkConfig(**{**dataclasses.asdict(config), "curve": curve})
+        asked = measuring.BenchmarkFlags(**{**dataclasses.asdict(config), "curve": curve})
         assert cost_curves.values_of(asked, agent_config) == values
 
 
@@ -257,7 +257,7 @@ def test_a_gap_that_shows_while_it_runs(monkeypatch, tmp_path):
             pass
 
     monkeypatch.setattr(cost_curves, "measured_at", lambda config, agent_config, value, say: (Failing(value), 0.1))
-    config = measuring.BenchmarkConfig(curve="num_seeds", values="1,2", seconds=0.01, repeats=2)
+    config = measuring.BenchmarkFlags(curve="num_seeds", values="1,2", seconds=0.01, repeats=2)
     rows = cost_curves.measure(config, None, lambda words: None)
     assert [row["gap"] for row in rows] == ["", "RESOURCE_EXHAUSTED: Out of memory"]
     cost_curves.draw(rows, "num_seeds", "title", tmp_path / "curve.png")

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from src.callbacks import Reports
+from goalax.agents.brax.callbacks import Reports
 
 
 def test_a_function_runs_only_while_a_report_is_awaited():

@@ -3,10 +3,10 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from env_helpers import draw, frozen, is_uniform
 from scipy import stats
 
-from envs import create_env
+from goalax.envs import create_env
+from tests.helpers.envs import draw, frozen, is_uniform
 
 
 def test_cheetah_goal_lies_five_metres_ahead():

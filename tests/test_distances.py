@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-import training
-from envs.maze import LAYOUTS, parse
-from scripts import distances
+from goalax.commands import distances
+from goalax.commands import train as training
+from goalax.envs.maze import LAYOUTS, parse
 
 U_MAZE = parse(LAYOUTS["u_maze"], 4.0)
 

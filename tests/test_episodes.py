@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from brax.training.agents.ppo import losses
 
-from src.episodes import FreshEpisodes
-from tests import toy
+from goalax.agents.brax.episodes import FreshEpisodes
+from tests.helpers import toy
 
 NUM_ENVS, EPISODE = 6, 10
 

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from scripts import evaluate
-from src import loading
+from goalax.commands import evaluate
+from goalax.host import loading
 
 
 def test_every_metric_with_its_interval(toy_runs, capsys):

@@ -3,15 +3,16 @@
 import contextlib
 import dataclasses
 import io
-import json
+from typing import NamedTuple
 
+import numpy as np
 import pytest
-from run_helpers import rows
 
-import training
-from src.devices import HOSTS
-from tests import toy
-from utils import Config
+from goalax.commands import train as training
+from goalax.host.config import Flags
+from goalax.host.devices import HOSTS
+from tests.helpers import toy
+from tests.helpers.runs import rows
 
 toy.register()
 
@@ -39,7 +40,6 @@ CHANGES = {
     "visualization_interval": "1",
     "vis_length": "5",
     "dense_reward": "true",
-    "project_name": "p",
     "group_name": "g",
     "exp_name": "x",
     "log_wandb": "true",
@@ -48,16 +48,27 @@ CHANGES = {
     "checkpoint_interval": "0",
 }
 ELSEWHERE = {"agent", "resume", "run_dir"}  # tested in test_training.py and test_flags.py
+ELSEWHERE |= {"project_name"}  # changes nothing but what wandb is told: test_loggers.py
 ELSEWHERE |= {"num_devices", *HOSTS}  # change nothing but where it runs: test_sharding.py, test_hosts.py
+NAMES = {"env_name", "seed", "num_seeds"}  # name run directories too, which says nothing of what is in them
 
 
 def test_the_list_of_changes_is_complete():
-    assert {field.name for field in dataclasses.fields(Config)} == set(CHANGES) | ELSEWHERE
+    assert {field.name for field in dataclasses.fields(Flags)} == set(CHANGES) | ELSEWHERE
+
+
+class Outcome(NamedTuple):
+    """What a run leaves behind, times and flags aside."""
+
+    files: set[str]  # directories and films
+    tables: list[list[dict[str, str]]]  # the rows of each metrics.csv, in the order of their paths
+    no_account: bool  # it said that wandb knows none
+    events: int  # files of TensorBoard
 
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    """(flags) -> everything that a run leaves behind, times and flags aside; runs are kept."""
+    """(flags) -> Outcome; runs are kept."""
     known = {}
 
     def get(argv):
@@ -74,28 +85,21 @@ def outcome(tmp_path_factory):
                 str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_dir() or "film" in path.name
             }
             files = {name for name in files if "state" not in name and "run-" not in name}
-            csvs = [rows(path.parent) for path in sorted(folder.rglob("metrics.csv"))]
-            known[key] = files, csvs, "knows no account" in printed.getvalue(), _project(folder), _events(folder)
+            tables = [rows(path.parent) for path in sorted(folder.rglob("metrics.csv"))]
+            events = len(list(folder.rglob("events.out.tfevents.*")))
+            known[key] = Outcome(files, tables, "knows no account" in printed.getvalue(), events)
         return known[key]
 
     return get
 
 
-def _project(folder):
-    return {json.loads(path.read_text())["flags"]["project_name"] for path in folder.rglob("config.json")}
-
-
-def _events(folder):
-    return len(list(folder.rglob("events.out.tfevents.*")))
-
-
 def _filmed(run, recording, steps, directory, display, last):
     """Stands for the renderer, which has its own tests: leaves behind when it was called, and for how much."""
-    (directory / f"film_{steps}_{last}_{run.config.vis_length}_{recording.alive.shape}").touch()
+    (directory / f"film_{steps}_{last}_{recording.alive.shape}").touch()
     return []
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", [name for name in CHANGES if name not in NAMES])
 def test_every_flag_changes_something(name, outcome):
     base = toy.TINY
     if name == "multiplier_num_sgd_steps":  # utd_ratio would replace it
@@ -103,3 +107,27 @@ def test_every_flag_changes_something(name, outcome):
     if name == "wandb_mode":
         base = [*base, "--log_wandb"]
     assert outcome(base) != outcome([*base, f"--{name}", CHANGES[name]])
+
+
+def equal(table, other, prefix):
+    """Whether the metrics of one kind are equal, up to what vmapping seeds changes in the order of float32 sums."""
+
+    def numbers(rows):
+        return [[float(value) for name, value in row.items() if name.startswith(prefix)] for row in rows]
+
+    return np.allclose(numbers(table), numbers(other), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("prefix", ["training/", "eval/"])
+@pytest.mark.parametrize("name", ["env_name", "seed"])
+def test_another_environment_and_another_seed_give_other_metrics(name, prefix, outcome):
+    (table,), (other,) = (outcome(flags).tables for flags in (toy.TINY, [*toy.TINY, f"--{name}", CHANGES[name]]))
+    assert not equal(table, other, prefix)
+
+
+@pytest.mark.parametrize("prefix", ["training/", "eval/"])
+def test_more_seeds_are_the_first_and_others(prefix, outcome):
+    (alone,) = outcome(toy.TINY).tables
+    first, second = outcome([*toy.TINY, "--num_seeds", CHANGES["num_seeds"]]).tables
+    assert equal(first, alone, prefix)
+    assert not equal(second, alone, prefix)

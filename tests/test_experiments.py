@@ -4,14 +4,14 @@ import shutil
 
 import numpy as np
 import pytest
-from experiment_helpers import STEPS, make_run
-from film_helpers import count
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from scripts import evaluate, plot, report
-from src import curves, experiments
+from goalax.commands import evaluate, plot, report
+from goalax.study import curves, experiments
+from tests.helpers.experiments import STEPS, make_run
+from tests.helpers.films import count
 
 
 def test_groups_are_flags_without_the_seed(tmp_path):

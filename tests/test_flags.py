@@ -7,12 +7,13 @@ import sys
 
 import pytest
 
-import training
-from src.agents import AGENTS, Algorithm
-from src.agents.crl import CRLConfig
-from src.flags import flag
-from tests import toy
-from utils import Config, make_run, read_flags
+from goalax.agents import AGENTS, Algorithm, crl
+from goalax.agents.crl import CRLConfig
+from goalax.commands import train as training
+from goalax.flags import flag
+from goalax.host.config import Flags, read_flags
+from goalax.host.make import make_run
+from tests.helpers import toy
 
 toy.register()
 
@@ -22,7 +23,7 @@ def resolved(*argv):
 
 
 def test_defaults():
-    assert read_flags([]) == (Config(), CRLConfig())
+    assert read_flags([]) == (Flags(), CRLConfig())
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ class OtherConfig:
 
 
 def test_a_flag_of_another_agent_is_named(monkeypatch, capsys):
-    monkeypatch.setitem(AGENTS._entries, "other", Algorithm(OtherConfig, None))
+    monkeypatch.setitem(AGENTS._entries, "other", Algorithm(OtherConfig, make=crl.make))
     monkeypatch.setitem(AGENTS._names, "other", "other")
     assert training.main(["--eagerness", "1"]) == 2
     assert "--eagerness is a flag of --agent other" in capsys.readouterr().err
@@ -155,7 +156,7 @@ def test_help_lists_every_flag_with_its_meaning():
     command = [sys.executable, "training.py", "--agent", "crl", "--help"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     words = " ".join(text.split()).replace("│", "")
-    for field in (*dataclasses.fields(Config), *dataclasses.fields(CRLConfig)):
+    for field in (*dataclasses.fields(Flags), *dataclasses.fields(CRLConfig)):
         assert f"--{field.name}" in text
         assert field.metadata["help"].split()[0] in words
 
@@ -164,11 +165,11 @@ def test_help_lists_every_flag_with_its_meaning():
 def test_help_of_an_agent_names_its_paper(name, capsys):
     with pytest.raises(SystemExit):
         read_flags(["--agent", name, "--help"])
-    assert "arXiv" in capsys.readouterr().out.partition("Config options")[0]
+    assert "arXiv" in capsys.readouterr().out.partition("Flags options")[0]
 
 
 def test_import_starts_no_computation():
-    code = "import training; from jax._src import xla_bridge; assert not xla_bridge._backends, xla_bridge._backends"
+    code = "from goalax.commands import train; from jax._src.xla_bridge import _backends; assert not _backends"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

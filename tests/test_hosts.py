@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-import training
-from src import checkpoint, devices
-from src.runs import read_metrics
-from tests import toy
-from tests.test_sharding import assert_equal_runs
+from goalax.commands import train as training
+from goalax.host import checkpoint, devices
+from goalax.host.runs import read_metrics
+from tests.helpers import ROOT, toy
+from tests.helpers.runs import assert_equal_runs
 
 toy.register()
 
@@ -25,10 +25,10 @@ def start(folder, *flags, each=1):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"
-    environment = {**os.environ, "PYTHONPATH": str(Path(training.__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment["XLA_FLAGS"] = re.sub(r"(device_count)=\d+", rf"\1={each}", environment["XLA_FLAGS"])
     hosts = ["--coordinator_address", address, "--num_processes", "2", "--process_id"]
-    code = "import sys; from tests import toy; toy.register(); import training; sys.exit(training.main())"
+    code = f"{toy.START} sys.exit(train.main())"
     command = [sys.executable, "-c", code, *toy.TINY, *flags, *hosts]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return [subprocess.Popen([*command, str(index)], cwd=folder, env=environment, **pipes) for index in range(2)]

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from brax.envs import humanoid as brax_humanoid
 from brax.envs.base import State
-from conftest import NUM_ENVS, STEPS
-from env_helpers import angle, draw, frozen, is_uniform
 
-from envs import create_env
+from goalax.envs import create_env
+from tests.helpers.envs import NUM_ENVS, STEPS, angle, draw, frozen, is_uniform
 
 BACKENDS = ["spring", "mjx", "positional", "generalized"]
 
@@ -98,7 +97,7 @@ def test_walls_hold_the_humanoid(env_functions):
         q = env.sys.init_q.at[:2].set(env.maze.starts[0])
         physics = env.pipeline_init(q, jnp.zeros(env.sys.qd_size()).at[:2].set(velocity))
         state, goal, zero = env.state_of(physics), jnp.zeros(3), jnp.zeros(())
-        return State(physics, jnp.concatenate([state, goal]), zero, zero, env._metrics(state, goal), {"goal": goal})
+        return State(physics, jnp.concatenate([state, goal]), zero, zero, env.measures(state, goal), {"goal": goal})
 
     directions = np.array([[1, 0], [0, -1], [-1, 0], [0, 1]] * 2, np.float32)  # a wall in each but the last
     start = jax.jit(jax.vmap(launch))(directions * np.repeat([3, 5], 4)[:, None])

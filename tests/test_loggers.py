@@ -13,11 +13,11 @@ import psutil
 import pytest
 import wandb
 
-import training
-from src import checkpoint, loggers, session
-from src.runs import read_metrics
-from tests import toy
-from tests.log_helpers import Server, read_tensorboard, read_wandb
+from goalax.commands import train as training
+from goalax.host import checkpoint, loggers, session
+from goalax.host.runs import read_metrics
+from tests.helpers import toy
+from tests.helpers.logs import Server, read_tensorboard, read_wandb
 
 toy.register()
 FIRST = Path("runs/toy_crl_s0")

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 from brax import contact, kinematics
 from brax.envs.base import State
-from conftest import NUM_ENVS, STEPS
-from env_helpers import draw, keys
 from scipy import stats
 
-from envs import ENVS, create_env
-from envs.maze import LAYOUTS, MAZES, parse
+from goalax.envs import ENVS, create_env
+from goalax.envs.maze import LAYOUTS, MAZES, parse
+from tests.helpers.envs import NUM_ENVS, STEPS, draw, keys
 
 MAZE_NAMES = [f"{body}_{layout}" for body, layouts in MAZES.items() for layout in layouts]
 COUNTS = {  # layout -> rows, columns, walls, starts, goals, balls
@@ -166,7 +165,7 @@ def test_walls_stop_a_flying_ant(env_functions):
         q = env.sys.init_q.at[:2].set(env.maze.starts[0]).at[2].set(0.75)
         physics = env.pipeline_init(q, jnp.zeros(env.sys.qd_size()).at[:3].set(velocity))
         state, goal, zero = env.state_of(physics), jnp.zeros(2), jnp.zeros(())
-        metrics = env._metrics(state, goal)
+        metrics = env.measures(state, goal)
         return State(physics, jnp.concatenate([state, goal]), zero, zero, metrics, {"goal": goal})
 
     directions = np.array([[1, 0], [0, -1], [-1, 0], [0, 1]])  # a wall in each but the last

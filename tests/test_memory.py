@@ -4,10 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-import training
-from src import memory
-from tests import toy
-from utils import make_run, read_flags
+from goalax.commands import train as training
+from goalax.host import memory
+from goalax.host.config import read_flags
+from goalax.host.make import make_run
+from tests.helpers import toy
 
 toy.register()
 MIB = 2**20

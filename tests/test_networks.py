@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.networks import KERNEL_INIT, LOG_STD_RANGE, MLP, Actor, sample_action
+from goalax.learning.networks import KERNEL_INIT, LOG_STD_RANGE, MLP, Actor, sample_action
 
 
 def layers(params, kind):

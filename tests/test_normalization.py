@@ -5,8 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from src.normalization import SMALLEST_SPREAD, Affine, NormalizedState, fit, normalized
-from src.types import Agent, Batch, Spec, Transition
+from goalax.agents import AGENTS
+from goalax.core.normalization import SMALLEST_SPREAD, Affine, NormalizedState, fit, normalized
+from goalax.core.types import Agent, Batch, Spec, Transition
+from goalax.host.config import read_flags
+from goalax.host.make import make_run
+from tests.helpers import toy
+
+toy.register()
 
 SPEC = Spec(state_size=5, goal_size=2, action_size=3, goal_indices=(3, 1), discounting=0.9, goal_reach_thresh=1)
 STATE_MAP = Affine(jnp.arange(5.0), jnp.arange(1.0, 6.0))
@@ -113,3 +119,24 @@ def test_update_sees_normalised_values_and_keeps_the_maps(fitted):
     assert key == "key"
     assert after.agent == {"key": 8}
     assert after.state_map is state.state_map and after.goal_map is state.goal_map
+
+
+@pytest.mark.parametrize("name", ["crl", "cmd"])  # CMD's critic sees the action in the future too
+def test_score_of_a_run_is_the_agents_own_on_normalised_values(name):
+    run = make_run(*read_flags([*toy.TINY, "--agent", name, "--repr_dim", "16"]))
+    train, sizes = run.train, run.sizes
+    state = train.fit(train.advance(train.init(run.keys(0)), sizes.prefill_unrolls, 0))
+    state = train.advance(state, 1, sizes.updates_per_unroll)
+    agent, learned = AGENTS[name].make(run.agent_config, run.spec), state.agent.agent
+
+    def by_hand(fitted, x):
+        mean, spread = (np.asarray(values)[None] for values in fitted)
+        assert np.all(np.abs(mean) > 1e-3) and np.all(np.abs(spread - 1) > 0.1)  # it changes something
+        return (x - mean) / spread
+
+    observed, future = np.random.default_rng(0).uniform(-1, 1, (2, 16, 2)).astype(np.float32)
+    here, there = (by_hand(state.agent.state_map, x) for x in (observed, future))
+    goal = by_hand(state.agent.goal_map, future)  # a state of `toy` is the goal that it achieves
+    action, future_action = (agent.mode(learned, x, goal) for x in (here, there))
+    expected = agent.score(learned, here, action, there, future_action)
+    np.testing.assert_allclose(train.score(state, observed, future), expected, rtol=1e-5)

@@ -2,9 +2,11 @@
 
 import os
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
-from pathlib import Path
+import zipfile
 
 import pytest
 import yaml
@@ -12,7 +14,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parent.parent
+from tests.helpers import ROOT
+
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
@@ -64,19 +67,35 @@ def test_conda_environment_matches_pyproject():
     assert by_pip == {"pip": ["-c requirements.txt", "-e ."]}, "every other version comes from these two files"
 
 
-def test_every_module_is_packaged():
-    folders = {path.parent for top in ("src", "envs") for path in (ROOT / top).rglob("*.py")}
-    packages = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
-    assert packages == set(PYPROJECT["tool"]["setuptools"]["packages"])
-    assert {path.stem for path in ROOT.glob("*.py")} <= set(PYPROJECT["tool"]["setuptools"]["py-modules"])
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The names of what a wheel of this checkout holds."""
+    folder = tmp_path_factory.mktemp("wheel")
+    copy = folder / "copy"
+    for name in ("pyproject.toml", "README.md", "LICENSE", "src", "envs"):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("*.egg-info"))
+        else:
+            copy.mkdir(exist_ok=True)
+            shutil.copy(ROOT / name, copy / name)
+    build = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", build, str(folder)], cwd=copy, check=True, capture_output=True)
+    (path,) = folder.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        return archive.namelist()
 
 
-def test_every_data_file_is_packaged():
-    code = {".py", ".pyc"}
-    files = [path for top in ("src", "envs") for path in (ROOT / top).rglob("*") if path.is_file()]
-    data = {(path.parent.relative_to(ROOT).as_posix(), path.name) for path in files if path.suffix not in code}
-    listed = PYPROJECT["tool"]["setuptools"]["package-data"]
-    assert data == {(package, name) for package, names in listed.items() for name in names}
+def test_a_wheel_has_one_name_to_import(wheel):
+    tops = {name.split("/")[0] for name in wheel}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"goalax"}
+
+
+def test_a_wheel_holds_all_files(wheel):
+    files = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src/goalax").rglob("*") if path.is_file()}
+    files |= {f"goalax/envs/{path.name}" for path in (ROOT / "envs").glob("*.py")}
+    files = {name for name in files if not name.endswith(".pyc")}
+    assert {"goalax/py.typed", "goalax/study/report.html", "goalax/films/viewer.html", "goalax/envs/ant.py"} <= files
+    assert files == {name for name in wheel if name.startswith("goalax/")}
 
 
 @pytest.mark.parametrize(

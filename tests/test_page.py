@@ -6,10 +6,10 @@ import re
 import mujoco
 import numpy as np
 import pytest
-from film_helpers import count, data_of, film_of, rgb
 from PIL import Image
 
-from src import page, scene
+from goalax.films import page, scene
+from tests.helpers.films import count, data_of, film_of, rgb
 
 
 def test_page_holds_every_pose(env_of, tmp_path):

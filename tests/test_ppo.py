@@ -9,15 +9,17 @@ import signal
 import jax
 import numpy as np
 import pytest
-from run_helpers import TIMES, rows
 
-import training
-from scripts import benchmark, benchmark_ppo, evaluate
-from src import checkpoint, ppo, session
-from src.agents.ppo import PPOConfig
-from src.runs import read_metrics
-from tests import toy
-from utils import make_run, read_flags
+from goalax.agents.brax import trainer as ppo
+from goalax.agents.brax.flags import PPOConfig
+from goalax.commands import benchmark, benchmark_ppo, evaluate
+from goalax.commands import train as training
+from goalax.host import checkpoint, display
+from goalax.host.config import read_flags
+from goalax.host.make import make_run
+from goalax.host.runs import read_metrics
+from tests.helpers import toy
+from tests.helpers.runs import TIMES, rows
 
 toy.register()
 TINY = [
@@ -52,7 +54,13 @@ CHANGES = {"num_minibatches": "4", "num_envs": "6", "unroll_length": "6", "episo
 CHANGES |= {"discounting": "0.5", "normalize_observations": "false", "gae_lambda": "0.5"}
 
 
-@pytest.mark.parametrize("name", ppo.SAME)
+# Flags that are arguments of Brax's trainer.
+SAME = ("num_envs", "episode_length", "action_repeat", "unroll_length", "discounting", "normalize_observations")
+SAME += ("learning_rate", "num_minibatches", "num_updates_per_batch", "gae_lambda", "clipping_epsilon", "entropy_cost")
+SAME += ("reward_scaling",)
+
+
+@pytest.mark.parametrize("name", SAME)
 def test_flags_are_arguments_of_the_trainer(name, arguments):
     value = CHANGES.get(name, "3")
     before, after = arguments(), arguments(f"--{name}", value)
@@ -65,7 +73,7 @@ def test_flags_are_arguments_of_the_trainer(name, arguments):
 def test_the_other_flags_of_ppo_are_its_networks(arguments):
     factory = arguments("--h_dim", "7", "--n_hidden", "3")["network_factory"]
     assert factory.keywords == {"policy_hidden_layer_sizes": (7, 7, 7), "value_hidden_layer_sizes": (7, 7, 7)}
-    assert {field.name for field in dataclasses.fields(PPOConfig)} - set(ppo.SAME) == {"h_dim", "n_hidden"}
+    assert {field.name for field in dataclasses.fields(PPOConfig)} - set(SAME) == {"h_dim", "n_hidden"}
 
 
 def test_environment_and_seed_reach_the_trainer(arguments):
@@ -124,7 +132,7 @@ def test_speeds_are_compared(capsys):
 
 def test_an_episode_may_be_longer_than_a_buffer():
     config = make_run(*read_flags([*TINY, "--episode_length", "20000"])).config
-    assert (config.episode_length, config.min_replay_size) == (20_000, None)
+    assert (config.episode_length, config.min_replay_size) == (20_000, 0)
 
 
 # ---- Whole runs ----
@@ -168,14 +176,14 @@ def newest(directory):
 
 def test_a_stopped_run_goes_on_from_its_checkpoint(finished, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    step, signals = session.Display.step, [signal.SIGINT]
+    step, signals = display.Display.step, [signal.SIGINT]
 
     def interrupt_once(display, env_steps):
         if signals:
             os.kill(os.getpid(), signals.pop())
         return step(display, env_steps)
 
-    monkeypatch.setattr(session.Display, "step", interrupt_once)
+    monkeypatch.setattr(display.Display, "step", interrupt_once)
     assert training.main(TINY) == 130
     directory = tmp_path / "runs" / "toy_ppo_s0"
     assert "--resume --run_dir runs/toy_ppo_s0" in capsys.readouterr().out
@@ -215,9 +223,9 @@ def test_the_evaluated_policy_is_the_mode_of_brax(finished):
 
 
 def ppo_spec(run):
-    from src.train import spec_of
+    from goalax.core.types import Spec
 
-    return spec_of(run.env, run.config.discounting)
+    return Spec.of(run.env, run.config.discounting)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, capsys):

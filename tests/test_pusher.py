@@ -6,10 +6,9 @@ import mujoco
 import numpy as np
 import pytest
 from brax.envs.base import State
-from conftest import NUM_ENVS, STEPS
-from env_helpers import draw, frozen, is_uniform, keys
 
-from envs import create_env
+from goalax.envs import create_env
+from tests.helpers.envs import NUM_ENVS, STEPS, draw, frozen, is_uniform, keys
 
 HOME = np.array([0.45, -0.05, -0.275])
 # Name -> corners of the goal rectangle, x and y relative to the home of the object.
@@ -91,7 +90,7 @@ def test_pusher_arm_pushes_the_object(env_functions):
         q = jnp.zeros(9).at[jnp.array([0, 1])].set(jnp.array([0.3, 0.32])).at[7:].set(slides)  # the tip 4 cm above
         physics = env.pipeline_init(q, jnp.zeros(9))
         state, goal, zero = env.state_of(physics), jnp.zeros(3), jnp.zeros(())
-        return State(physics, jnp.concatenate([state, goal]), zero, zero, env._metrics(state, goal), {"goal": goal})
+        return State(physics, jnp.concatenate([state, goal]), zero, zero, env.measures(state, goal), {"goal": goal})
 
     tip = np.asarray(jax.jit(place)(jnp.zeros(2)).obs[7:10])
     near = np.array([0.12 * np.cos(np.pi / 2), 0.12])  # beside the arm, on the side to which it turns

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.agents import AGENTS, qrl, tmd
-from src.agents.base import QuasimetricConfig, distance_metrics
-from src.losses import infonce_backward
-from src.types import Batch, Spec
+from goalax.agents import AGENTS, qrl, tmd
+from goalax.agents.base import QuasimetricConfig
+from goalax.core.types import Batch, Spec
+from goalax.learning.diagnostics import distance_metrics
+from goalax.learning.losses.infonce import infonce_backward
 
 GOLDEN = Path(__file__).parent / "golden"
 LENGTH, DISCOUNTING = 8, 0.9  # of the chain

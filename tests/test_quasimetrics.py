@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from src import pairwise, quasimetrics
+from goalax.learning import pairwise, quasimetrics
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "quasimetrics.npz")
 ALPHA_RAW = 0.3

@@ -3,11 +3,10 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import NUM_ENVS, STEPS
-from env_helpers import angle, draw, frozen, is_uniform, keys
 from scipy import stats
 
-from envs import create_env
+from goalax.envs import create_env
+from tests.helpers.envs import NUM_ENVS, STEPS, angle, draw, frozen, is_uniform, keys
 
 
 def test_reacher_goals_fill_the_disc():

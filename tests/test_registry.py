@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from src.registry import Registry, choices
+from goalax.registry import Registry, choices
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import types
 import av
 import numpy as np
 import pytest
-from film_helpers import count, film_of, rgb
 from PIL import Image
 
-from src import render, scene
+from goalax.films import render, scene
+from tests.helpers.films import count, film_of, rgb
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,15 @@ import re
 import types
 
 import pytest
-from film_helpers import data_of, recording_of
 from PIL import Image
 
-import training
-import utils
-from envs import create_env
-from scripts import render as script
-from src import render, scene
+from goalax.commands import render as script
+from goalax.commands import train as training
+from goalax.envs import create_env
+from goalax.films import render, scene
+from goalax.host import resolve
+from goalax.host.config import Flags
+from tests.helpers.films import data_of, recording_of
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def still_env():
 @pytest.fixture
 def in_folder(still_env, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for module in (utils, script):
+    for module in (resolve, script):
         monkeypatch.setattr(module, "create_env", lambda *args: still_env)
     return tmp_path
 
@@ -78,14 +79,14 @@ def test_a_run_and_its_film(in_folder, opengl, monkeypatch, capsys):
         ("--env_name", "reacher"): "--eval_env is 'reacher', whose",
     }.items():
         if flags[0] == "--env_name":
-            monkeypatch.setattr(utils, "create_env", create_env)
+            monkeypatch.setattr(resolve, "create_env", create_env)
         assert script.main([*argv, *flags]) == 2
         assert re.search(f"^render.py: {words}", capsys.readouterr().err)
 
 
 def test_training_goes_on_where_nothing_can_be_drawn(env_of, no_opengl, tmp_path):
     env, notes = env_of("reacher"), []
-    run = types.SimpleNamespace(config=utils.Config(eval_env="reacher"), eval_env=env)
+    run = types.SimpleNamespace(config=Flags(eval_env="reacher"), eval_env=env)
     display = types.SimpleNamespace(say=lambda text: None, note=notes.append)
     training.film(run, recording_of(env), 120, tmp_path, display, last=True)
     assert notes == ["No policy.gif: no OpenGL."]

@@ -1,7 +1,6 @@
 """scripts/report.py: its numbers are those of the CSVs, and a browser without network shows all of it."""
 
 import base64
-import csv
 import html
 import itertools
 import os
@@ -10,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from experiment_helpers import EPISODE, STEPS, make_run
-from film_helpers import count
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from scripts import report as script
-from src import curves
+from goalax.commands import report as script
+from goalax.study import curves
+from tests.helpers.experiments import EPISODE, STEPS, make_run
+from tests.helpers.films import count
+from tests.helpers.runs import last
 
 
 def tables(text):
@@ -31,11 +31,6 @@ def tables(text):
 
 def plain(rows):
     return [[cell[0] for cell in row] for row in rows]
-
-
-def last(run, name):
-    with (run / "metrics.csv").open(newline="") as file:
-        return float(list(csv.DictReader(file))[-1][name])
 
 
 def near(cell, value):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from brax.envs.base import State
 
-from src import rollout
-from tests.toy import Pipeline
+from goalax.core import rollout
+from tests.helpers.toy import Pipeline
 
 
 class Counter:
@@ -218,6 +218,7 @@ def test_evaluation_equals_a_loop(episode_length, action_repeat):
                 "episode_success": ((steps == 2) | (steps == 3)).sum(),
                 "episode_dist": (start + steps).sum(),
                 "episode_success_any": length >= 2,
+                "time_at_goal": ((steps == 2) | (steps == 3)).sum() / episode_length,
                 "final_dist": start + length,
                 "avg_episode_length": length,
             }

@@ -6,11 +6,11 @@ import types
 import mujoco
 import numpy as np
 import pytest
-from film_helpers import film_of, recording_of
 
-from envs import ENVS
-from envs.base import Camera
-from src import page, render, scene
+from goalax.envs import ENVS
+from goalax.envs.base import Camera
+from goalax.films import page, render, scene
+from tests.helpers.films import film_of, recording_of
 
 NAMES = [name for name in ENVS if not name.startswith("toy")]
 

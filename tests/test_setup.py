@@ -8,9 +8,9 @@ import signal
 import time
 
 import pytest
-from setup_helpers import FAKE_UV, Machine
 
-from utils import read_flags
+from goalax.host.config import read_flags
+from tests.helpers.setup import FAKE_UV, Machine
 
 SWEEPS = ["scripts/sweep_losses.sh", "scripts/sweep_energies.sh", "scripts/sweep_flag.sh"]
 

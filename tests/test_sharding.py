@@ -11,11 +11,13 @@ import jax
 import numpy as np
 import pytest
 
-import training
-from src.runs import read_metrics
-from src.sharding import make_mesh
-from tests import toy
-from utils import make_run, read_flags
+from goalax.commands import train as training
+from goalax.core.sharding import make_mesh
+from goalax.host.config import read_flags
+from goalax.host.make import make_run
+from goalax.host.runs import read_metrics
+from tests.helpers import ROOT, toy
+from tests.helpers.runs import assert_equal_runs
 
 toy.register()
 COLLECTIVE = re.compile(r"= (.*?) (?:all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
@@ -32,17 +34,6 @@ def alone(tmp_path_factory):
     return folder / "runs"
 
 
-def assert_equal_runs(directory, other, evaluations=slice(0, 3)):
-    """All metrics of some evaluations but times, up to the order of float32 sums, which training amplifies."""
-    rows, others = (read_metrics(path / "metrics.csv")[evaluations] for path in (directory, other))
-    assert len(rows) == len(others) > 0
-    for row, expected in zip(rows, others, strict=True):
-        assert row.keys() == expected.keys()
-        for name, value in expected.items():
-            if name not in ("training/walltime", "training/sps", "eval/sps", "eval/epoch_eval_time"):
-                np.testing.assert_allclose(row[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
-
-
 def test_two_devices_share_the_environments_of_a_seed(alone, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert training.main([*TINY, "--num_devices", "2"]) == 0
@@ -51,10 +42,10 @@ def test_two_devices_share_the_environments_of_a_seed(alone, tmp_path, monkeypat
 
 
 def test_eight_devices_share_two_seeds(alone, tmp_path):
-    code = f"from tests import toy; toy.register(); import training; training.main({[*TINY, '--num_seeds', '2']} + "
+    code = f"{toy.START} train.main({[*TINY, '--num_seeds', '2']} + "
     code += "['--num_devices', '8'])"
     flags = re.sub(r"(device_count)=\d+", r"\1=8", os.environ["XLA_FLAGS"])
-    environment = {**os.environ, "PYTHONPATH": str(Path(training.__file__).parent), "XLA_FLAGS": flags}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
     subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, check=True, capture_output=True)
     for name in ("toy_crl_s0", "toy_crl_s1"):
         assert_equal_runs(tmp_path / "runs" / name, alone / name)
@@ -129,7 +120,7 @@ def test_seeds_need_no_even_sizes():
 
 
 def test_the_default_takes_all_accelerators_that_divide_the_sizes(monkeypatch):
-    from src import devices
+    from goalax.host import devices
 
     config = make_run(*read_flags(toy.TINY)).config
     assert config.num_devices == 1

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src import statistics
+from goalax.study import statistics
 
 
 def test_interquartile_mean_by_hand():

@@ -10,12 +10,12 @@ import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 from wandb.wandb_agent import Agent
 
-from src import sweeps
-from src.runs import read_metrics
-from tests.log_helpers import read_wandb
-from utils import Config, read_flags
+from goalax.host.config import Flags, read_flags
+from goalax.host.runs import read_metrics
+from goalax.study import sweeps
+from tests.helpers import ROOT
+from tests.helpers.logs import read_wandb
 
-ROOT = Path(__file__).parent.parent
 SWEEP = yaml.safe_load((ROOT / "scripts" / "sweep.yml").read_text())
 TINY = {
     **{"num_envs": 4, "num_eval_envs": 2, "episode_length": 20, "unroll_length": 10, "min_replay_size": 20},
@@ -44,7 +44,7 @@ def test_sampled_parameters_are_flags(seed):
 def test_the_metric_is_one_that_a_run_logs():
     assert SWEEP["metric"] == {"name": "eval/episode_success", "goal": "maximize"} and SWEEP["method"] == "bayes"
     assert create_sweep_command(SWEEP["command"]) == ["${env}", "${program}", "${args_no_boolean_flags}"]
-    assert Config().log_wandb is False and SWEEP["parameters"]["log_wandb"] == {"value": True}
+    assert Flags().log_wandb is False and SWEEP["parameters"]["log_wandb"] == {"value": True}
 
 
 @pytest.mark.slow

@@ -12,15 +12,14 @@ import pytest
 import yaml
 from rich.console import Console
 
-from scripts import sweep as script
-from src import sweeps
-from src.runs import read_metrics
-from tests import toy
-from utils import read_run
+from goalax.commands import sweep as script
+from goalax.host.config import read_run
+from goalax.host.runs import read_metrics
+from goalax.study import sweeps
+from tests.helpers import ROOT, toy
 
 toy.register()
-ROOT = Path(__file__).parent.parent
-PROGRAM = """import sys; from tests import toy; toy.register(); import training; sys.exit(training.main())"""
+PROGRAM = f"{toy.START} sys.exit(train.main())"
 TINY = {name.removeprefix("--"): {"value": value} for name, value in zip(toy.TINY[::2], toy.TINY[1::2], strict=True)}
 
 

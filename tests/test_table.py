@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_report import last
 
-from scripts import table
+from goalax.commands import table
+from tests.helpers.runs import last
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "gpu_report.sh"
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from run_helpers import rows
 
-import training
-from src import checkpoint, session
-from src.runs import read_metrics
-from tests import toy
-from utils import make_run, read_flags
+from goalax.commands import train as training
+from goalax.host import checkpoint, display, session
+from goalax.host.config import read_flags
+from goalax.host.make import make_run
+from goalax.host.runs import read_metrics
+from tests.helpers import ROOT, toy
+from tests.helpers.runs import rows
 
 toy.register()
 
@@ -66,7 +67,7 @@ def test_a_run_that_was_stopped_resumes_bit_for_bit(run, monkeypatch, capsys, tm
     straight, state = rows(), last_state()
 
     steps = []
-    step = session.Display.step
+    step = display.Display.step
 
     def stop_after_four(display, env_steps):
         steps.append(env_steps)
@@ -75,7 +76,7 @@ def test_a_run_that_was_stopped_resumes_bit_for_bit(run, monkeypatch, capsys, tm
         return step(display, env_steps)
 
     monkeypatch.setattr(session, "CHUNK_SECONDS", 0.0)  # one train step at a time
-    monkeypatch.setattr(session.Display, "step", stop_after_four)
+    monkeypatch.setattr(display.Display, "step", stop_after_four)
     assert run("--num_timesteps", "240") == 143
     assert "--resume --run_dir runs/toy_crl_s0-2" in capsys.readouterr().out
     assert len(rows("runs/toy_crl_s0-2")) == 1  # stopped between two evaluations
@@ -88,8 +89,8 @@ def test_a_run_that_was_stopped_resumes_bit_for_bit(run, monkeypatch, capsys, tm
 def test_a_killed_run_resumes_bit_for_bit(run, tmp_path):
     flags = ["--num_timesteps", "40000", "--num_evals", "40"]
     assert run(*flags) == 0
-    code = f"from tests import toy; toy.register(); import training; training.main({[*toy.TINY, *flags]})"
-    environment = {**os.environ, "PYTHONPATH": str(Path(training.__file__).parent)}
+    code = f"{toy.START} train.main({[*toy.TINY, *flags]})"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.DEVNULL)
     killed, deadline = Path("runs/toy_crl_s0-2"), time.monotonic() + 120
     while len(read_metrics(killed / "metrics.csv")) < 4 and time.monotonic() < deadline:
@@ -104,14 +105,14 @@ def test_a_killed_run_resumes_bit_for_bit(run, tmp_path):
 
 
 def test_ctrl_c_exits_with_130(run, monkeypatch):
-    step, signals = session.Display.step, [signal.SIGINT]
+    step, signals = display.Display.step, [signal.SIGINT]
 
     def interrupt_once(display, env_steps):
         if signals:
             os.kill(os.getpid(), signals.pop())
         return step(display, env_steps)
 
-    monkeypatch.setattr(session.Display, "step", interrupt_once)
+    monkeypatch.setattr(display.Display, "step", interrupt_once)
     assert run() == 130
     assert checkpoint.steps(Path("runs/toy_crl_s0/checkpoints")) != []
 

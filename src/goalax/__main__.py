@@ -1,0 +1,7 @@
+"""`python -m goalax` is `goalax`."""
+
+import sys
+
+from goalax.cli import main
+
+sys.exit(main())

@@ -1,0 +1,141 @@
+"""An entropy-regularised actor that learns from any critic, and the policies that agents act by."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from goalax.agents.base import ActorConfig, EntropyConfig
+from goalax.core.types import Agent, Array, Batch, Metrics, Spec
+from goalax.learning.networks import Network, gaussian_actor, sample_action
+
+
+class Critic(NamedTuple):
+    """What an agent brings to `actor_critic`. Goals G are whatever pytree the agent keeps of them, leaves [B, ...]."""
+
+    init: Callable[[Iterator[Array]], Any]  # (fresh keys, one per network) -> parameters
+    loss: Callable[[Any, Batch], tuple[Array, Any, Metrics]]  # (parameters, batch) -> loss [], G, metrics
+    goals: Callable[[Any, Array, Array], Any]  # (parameters, future_state [B, S], future_action [B, A]) -> G
+    value: Callable[[Any, Array, Array, Any], Array]  # (parameters, state [B, S], action [B, A], G) -> [B], to maximise
+
+
+class ActorCriticState(NamedTuple):
+    params: dict  # actor, critic, log_alpha
+    optimizer: optax.OptState
+
+
+def actor_critic(config: ActorConfig, spec: Spec, critic: Critic) -> Agent:
+    """A tanh-Gaussian actor and a critic that learn side by side from the same batch, one gradient per update.
+
+    The actor is trained on goals achieved later in the same episode (`random_goals` of them from another sample).
+    """
+    actor = gaussian_actor(config.mlp, spec.action_size)
+    optimizer = entropy_optimizer(config.policy_lr, config.critic_lr, config.alpha_lr)
+    pick = partial(actor_goals, random_goals=config.random_goals)
+
+    def init(key):
+        keys = iter(jax.random.split(key, 16))
+        params = {
+            "actor": actor.init(next(keys), jnp.zeros(spec.state_size), jnp.zeros(spec.goal_size)),
+            "critic": critic.init(keys),
+            "log_alpha": jnp.log(jnp.float32(config.alpha_init)),
+        }
+        return ActorCriticState(params, optimizer.init(params))
+
+    def losses(params, batch: Batch, key):
+        critic_loss, goals, critic_metrics = critic.loss(params["critic"], batch)
+        fixed, wanted = jax.lax.stop_gradient((params["critic"], jax.tree.map(pick, goals)))
+        actor_loss, metrics = entropy_actor_loss(
+            config,
+            actor.apply(params["actor"], batch.state, pick(spec.goal_of(batch.future_state))),
+            lambda action: critic.value(fixed, batch.state, action, wanted),
+            params["log_alpha"],
+            key,
+        )
+        return critic_loss + actor_loss, {"critic_loss": critic_loss, **critic_metrics, **metrics}
+
+    def update(agent, batch, key):
+        gradients, metrics = jax.grad(losses, has_aux=True)(agent.params, batch, key)
+        steps, optimizer_state = optimizer.update(gradients, agent.optimizer, agent.params)
+        return ActorCriticState(optax.apply_updates(agent.params, steps), optimizer_state), metrics
+
+    def score(agent, state, action, future_state, future_action):
+        params = agent.params["critic"]
+        return critic.value(params, state, action, critic.goals(params, future_state, future_action))
+
+    return Agent(init, *gaussian_policy(actor), update, score)
+
+
+def gaussian_policy(actor: Network[tuple[Array, Array]]) -> tuple[Callable, Callable]:
+    """`act` and `mode` of an Agent whose state holds the parameters of a tanh-Gaussian actor as params["actor"]."""
+
+    def act(agent, state, goal, key):
+        mean, log_std = actor.apply(agent.params["actor"], state, goal)
+        return sample_action(mean, log_std, key)[0]
+
+    def mode(agent, state, goal):
+        return jnp.tanh(actor.apply(agent.params["actor"], state, goal)[0])
+
+    return act, mode
+
+
+def noisy_policy(actor: Network[Array], noise: float) -> tuple[Callable, Callable]:
+    """As `gaussian_policy`, of a deterministic actor that explores with Gaussian noise of this standard deviation."""
+
+    def mode(agent, state, goal):
+        return jnp.tanh(actor.apply(agent.params["actor"], state, goal))
+
+    def act(agent, state, goal, key):
+        action = mode(agent, state, goal)
+        return jnp.clip(action + noise * jax.random.normal(key, action.shape), -1, 1)
+
+    return act, mode
+
+
+def actor_goals(goal: Array, random_goals: float) -> Array:
+    """Goals or representations [B, G] for the actor: the first share `random_goals` of the batch takes its neighbour's.
+
+    Samples of a batch are independent, so the neighbour's goal is a random one.
+    """
+    shuffled = round(random_goals * goal.shape[0])
+    return jnp.concatenate([jnp.roll(goal, -1, axis=0)[:shuffled], goal[shuffled:]])
+
+
+def entropy_actor_loss(
+    config: EntropyConfig,
+    policy: tuple[Array, Array],
+    value: Callable[[Array], Array],
+    log_alpha: Array,
+    key: Array,
+) -> tuple[Array, dict[str, Array]]:
+    """Loss of a tanh-Gaussian actor and of its temperature (arXiv 1812.05905, equations 17 and 18).
+
+    Args:
+      policy: mean and log standard deviation of the actions before tanh, both [B, A].
+      value: action [B, A] -> [B], what the actor maximises; the caller stops the gradient of its parameters.
+      log_alpha: [] log temperature.
+      key: consumed.
+
+    Returns:
+      [] the sum of both losses (they share no parameters), and metrics.
+    """
+    action, log_density = sample_action(*policy, key)
+    entropy = -jnp.mean(log_density)
+    alpha = jnp.exp(log_alpha)
+    target = -config.target_entropy_scale * action.shape[-1]
+    actor_loss = -jnp.mean(value(action))
+    if config.disable_entropy_actor:
+        return actor_loss, {"actor_loss": actor_loss, "entropy": entropy}
+    actor_loss = actor_loss - jax.lax.stop_gradient(alpha) * entropy
+    alpha_loss = alpha * jax.lax.stop_gradient(entropy - target)
+    metrics = {"actor_loss": actor_loss, "alpha_loss": alpha_loss, "log_alpha": log_alpha, "entropy": entropy}
+    return actor_loss + alpha_loss, metrics
+
+
+def entropy_optimizer(policy_lr: float, critic_lr: float, alpha_lr: float) -> optax.GradientTransformation:
+    """Adam for parameters {actor, critic, log_alpha}, each with its learning rate."""
+    adam = {"actor": optax.adam(policy_lr), "critic": optax.adam(critic_lr), "log_alpha": optax.adam(alpha_lr)}
+    return optax.partition(adam, {name: name for name in adam})

@@ -1,0 +1,1 @@
+"""PPO by Brax's own trainer: the trainer, its environments, its reports."""

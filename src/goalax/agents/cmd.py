@@ -1,0 +1,119 @@
+"""CMD: contrastive metric distillation (arXiv 2406.17098) in one step (`cmd`) or two (`cmd2`)."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from goalax.agents.actor_critic import Critic, actor_critic
+from goalax.agents.base import AGENTS, Algorithm, ContrastiveConfig, QuasimetricConfig, require_repr_dim
+from goalax.core.types import Agent, Array, Batch, Metrics, Spec
+from goalax.flags import flag
+from goalax.learning.diagnostics import SELF_SAMPLES, distance_metrics, neighbours
+from goalax.learning.energies import ENERGIES
+from goalax.learning.losses import CONTRASTIVE_LOSSES, contrastive_loss
+from goalax.learning.networks import Network, state_action
+
+
+@dataclasses.dataclass(frozen=True)
+class CMDConfig(QuasimetricConfig, ContrastiveConfig):
+    temperature: float = flag(1.0, "of the distance in the logits c(g) - d / temperature", above=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class CMD2Config(QuasimetricConfig, ContrastiveConfig):
+    energy_fn: str = flag("l2", "what turns two representations into a logit", valid=ENERGIES)
+    distillation_weight: float = flag(1.0, "weight of the distillation", low=0)
+
+
+def goals_of(state: Array, action: Array) -> Array:
+    """Goals [B, S + A] as state-action pairs; the actions come from other samples: the goal is the state alone."""
+    return state_action(state, neighbours(action))
+
+
+def metrics_of(
+    config: QuasimetricConfig, encoder: Network[Array], params: dict, batch: Batch, sources: Array, targets: Array
+) -> Metrics:
+    """`distance_metrics` of encoded state-action pairs and goals, [B, D]."""
+    again = encoder.apply(params["encoder"], goals_of(batch.state[:SELF_SAMPLES], batch.action[:SELF_SAMPLES]))
+    between = config.metric(params["metric"]).between
+    return distance_metrics(between, sources, targets, sources, (sources[:SELF_SAMPLES], again))
+
+
+def critic_of(config: QuasimetricConfig, encoder: Network[Array], init: Callable, loss: Callable) -> Critic:
+    """The critic whose value is minus the distance between encoded state-action pairs."""
+
+    def goals(params, future_state, future_action):
+        return encoder.apply(params["encoder"], state_action(future_state, future_action))
+
+    def value(params, state, action, targets):
+        source = encoder.apply(params["encoder"], state_action(state, action))
+        return -config.metric(params["metric"]).between(source, targets)
+
+    return Critic(init, loss, goals, value)
+
+
+def make(config: CMDConfig, spec: Spec) -> Agent:
+    """Logits c(g) - d(x(s, a), x(g)): with the free potential c, d is the distance of arXiv 2406.17098, Eq. 11."""
+    encoder, potential = config.mlp(config.repr_dim), config.mlp(1)
+    loss_fn = CONTRASTIVE_LOSSES[config.contrastive_loss_fn]
+    require_repr_dim(config.repr_dim, config.metric(config.init_metric()).pairwise)
+
+    def init(keys):
+        pair = jnp.zeros(spec.state_size + spec.action_size)
+        return {
+            "encoder": encoder.init(next(keys), pair),
+            "potential": potential.init(next(keys), pair),
+            "metric": config.init_metric(),
+        }
+
+    def loss(params, batch):
+        goals = goals_of(batch.future_state, batch.future_action)
+        sources = encoder.apply(params["encoder"], state_action(batch.state, batch.action))
+        targets = encoder.apply(params["encoder"], goals)
+        d = config.metric(params["metric"]).pairwise(sources, targets)
+        logits = potential.apply(params["potential"], goals).T - d / config.temperature
+        total, metrics = contrastive_loss(loss_fn, logits, sources, targets, **config.penalties)
+        return total, targets, metrics | metrics_of(config, encoder, params, batch, sources, targets)
+
+    return actor_critic(config, spec, critic_of(config, encoder, init, loss))
+
+
+def make_two_step(config: CMD2Config, spec: Spec) -> Agent:
+    """A contrastive critic f, and a quasimetric that learns the distance f(g, a_g, g) - f(s, a, g) from it."""
+    encoder = config.mlp(config.repr_dim)
+    energy, loss_fn = ENERGIES[config.energy_fn], CONTRASTIVE_LOSSES[config.contrastive_loss_fn]
+    require_repr_dim(config.repr_dim, lambda x, y: energy.pairwise(x, y, energy.init_param()))
+    require_repr_dim(config.repr_dim, config.metric(config.init_metric()).pairwise)
+
+    def init(keys):
+        pair = jnp.zeros(spec.state_size + spec.action_size)
+        return {
+            "phi": encoder.init(next(keys), pair),
+            "psi": encoder.init(next(keys), jnp.zeros(spec.goal_size)),
+            "energy": energy.init_param(),
+            "encoder": encoder.init(next(keys), pair),
+            "metric": config.init_metric(),
+        }
+
+    def loss(params, batch):
+        here, goals = state_action(batch.state, batch.action), goals_of(batch.future_state, batch.future_action)
+        phi, psi = encoder.apply(params["phi"], here), encoder.apply(params["psi"], spec.goal_of(batch.future_state))
+        logits = energy.pairwise(phi, psi, params["energy"])
+        contrastive, metrics = contrastive_loss(loss_fn, logits, phi, psi, **config.penalties)
+
+        at_goal = energy(encoder.apply(params["phi"], goals), psi, params["energy"])
+        taught = jax.lax.stop_gradient(jax.nn.relu(at_goal[None, :] - logits))
+        sources, targets = (encoder.apply(params["encoder"], pair) for pair in (here, goals))
+        d = config.metric(params["metric"]).pairwise(sources, targets)
+        distillation = jnp.mean((d - taught) ** 2)
+        metrics |= {"contrastive_loss": contrastive, "distillation_loss": distillation}
+        metrics |= metrics_of(config, encoder, params, batch, sources, targets)
+        return contrastive + config.distillation_weight * distillation, targets, metrics
+
+    return actor_critic(config, spec, critic_of(config, encoder, init, loss))
+
+
+AGENTS.add("cmd", Algorithm(CMDConfig, make))
+AGENTS.add("cmd2", Algorithm(CMD2Config, make_two_step))

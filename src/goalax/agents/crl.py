@@ -1,0 +1,52 @@
+"""CRL: contrastive RL (arXiv 2206.07568; online in JAX: arXiv 2408.11052)."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from goalax.agents.actor_critic import Critic, actor_critic
+from goalax.agents.base import AGENTS, Algorithm, ContrastiveConfig, require_repr_dim
+from goalax.core.types import Agent, Spec
+from goalax.flags import flag
+from goalax.learning.energies import ENERGIES
+from goalax.learning.losses import CONTRASTIVE_LOSSES, contrastive_loss
+from goalax.learning.networks import state_action
+
+
+@dataclasses.dataclass(frozen=True)
+class CRLConfig(ContrastiveConfig):
+    energy_fn: str = flag("l2", "what turns two representations into a logit", valid=ENERGIES)
+
+
+def make(config: CRLConfig, spec: Spec) -> Agent:
+    encoder = config.mlp(config.repr_dim)
+    energy, loss_fn = ENERGIES[config.energy_fn], CONTRASTIVE_LOSSES[config.contrastive_loss_fn]
+
+    require_repr_dim(config.repr_dim, lambda x, y: energy.pairwise(x, y, energy.init_param()))
+
+    def phi(params, state, action):
+        return encoder.apply(params["phi"], state_action(state, action))
+
+    def init(keys):
+        return {
+            "phi": encoder.init(next(keys), jnp.zeros(spec.state_size + spec.action_size)),
+            "psi": encoder.init(next(keys), jnp.zeros(spec.goal_size)),
+            "energy": energy.init_param(),
+        }
+
+    def goals(params, future_state, future_action):
+        return encoder.apply(params["psi"], spec.goal_of(future_state))
+
+    def loss(params, batch):
+        sources, targets = phi(params, batch.state, batch.action), goals(params, batch.future_state, None)
+        logits = energy.pairwise(sources, targets, params["energy"])
+        total, metrics = contrastive_loss(loss_fn, logits, sources, targets, **config.penalties)
+        return total, targets, metrics
+
+    def value(params, state, action, targets):
+        return energy(phi(params, state, action), targets, params["energy"])
+
+    return actor_critic(config, spec, Critic(init, loss, goals, value))
+
+
+AGENTS.add("crl", Algorithm(CRLConfig, make))

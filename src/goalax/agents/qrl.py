@@ -1,0 +1,87 @@
+"""QRL: quasimetric reinforcement learning (arXiv 2304.01203): distances as large as one step per transition allows."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from goalax.agents.actor_critic import Critic, actor_critic
+from goalax.agents.base import AGENTS, ActorConfig, Algorithm, QuasimetricConfig, require_repr_dim
+from goalax.core.types import Agent, Array, Spec
+from goalax.flags import flag
+from goalax.learning.diagnostics import distance_metrics, neighbours
+from goalax.learning.networks import state_action
+
+
+@dataclasses.dataclass(frozen=True)
+class QRLConfig(QuasimetricConfig, ActorConfig):
+    repulsion_scale: float = flag(100.0, "distances past a few of these are not pushed further apart", above=0)
+    step_tolerance: float = flag(0.05, "mean squared excess over one step per transition that is allowed", above=0)
+    dynamics_weight: float = flag(1.0, "weight of the latent dynamics", low=0)
+    multiplier_speed: float = flag(30.0, "learning rate of the Lagrange multiplier, in critic_lr", above=0)
+    multiplier_init: float = flag(1.0, "initial value of the Lagrange multiplier", above=0)
+
+
+def repulsion(distance: Array, scale: float) -> Array:
+    """scale * softplus(5 - distance / scale), mean over [B]: falls with the distance, ever more slowly."""
+    return jnp.mean(scale * jax.nn.softplus(5 - distance / scale))
+
+
+def step_excess(distance: Array) -> Array:
+    """Mean over [B] of the squared excess of d(s, s') over the one step that it takes."""
+    return jnp.mean(jax.nn.relu(distance - 1) ** 2)
+
+
+def make(config: QRLConfig, spec: Spec) -> Agent:
+    encoder = config.mlp(config.repr_dim)
+    require_repr_dim(config.repr_dim, config.metric(config.init_metric()).pairwise)
+    stop = jax.lax.stop_gradient
+
+    def dynamics(params, z, action):  # latent of the next state: a residual on top of the present one
+        return z + encoder.apply(params["dynamics"], state_action(z, action))
+
+    def multiplier(params):
+        # Adam's steps do not depend on the scale of a gradient, so a factor inside is a factor on the learning rate.
+        return jax.nn.softplus(config.multiplier_speed * params["multiplier"])
+
+    def init(keys):
+        raw = jnp.log(jnp.expm1(config.multiplier_init)) / config.multiplier_speed
+        return {
+            "encoder": encoder.init(next(keys), jnp.zeros(spec.state_size)),
+            "dynamics": encoder.init(next(keys), jnp.zeros(config.repr_dim + spec.action_size)),
+            "metric": config.init_metric(),
+            "multiplier": jnp.float32(raw),
+        }
+
+    def loss(params, batch):
+        between = config.metric(params["metric"]).between
+        z, z_next, z_goal = (
+            encoder.apply(params["encoder"], state) for state in (batch.state, batch.next_state, batch.future_state)
+        )
+        apart = between(z, neighbours(z_goal))
+        negative, excess = repulsion(apart, config.repulsion_scale), step_excess(between(z, z_next))
+        weight = multiplier(params)
+        dual = weight * (config.step_tolerance - stop(excess))
+        predicted = dynamics(params, z, batch.action)
+        dynamics_loss = jnp.mean(between(predicted, z_next) ** 2 + between(z_next, predicted) ** 2) / 2
+
+        metrics = {
+            "repulsion": negative,
+            "step_excess": excess,
+            "multiplier": weight,
+            "dynamics_loss": dynamics_loss,
+            **distance_metrics(between, z, z_goal, z, (z, z)),
+        }
+        return negative + stop(weight) * excess + dual + config.dynamics_weight * dynamics_loss, z_goal, metrics
+
+    def goals(params, future_state, future_action):
+        return encoder.apply(params["encoder"], future_state)
+
+    def value(params, state, action, z_goal):
+        predicted = dynamics(params, encoder.apply(params["encoder"], state), action)
+        return -config.metric(params["metric"]).between(predicted, z_goal)
+
+    return actor_critic(config, spec, Critic(init, loss, goals, value))
+
+
+AGENTS.add("qrl", Algorithm(QRLConfig, make))

@@ -1,0 +1,1 @@
+"""The command lines, one a file; each has `main(argv) -> exit code`."""

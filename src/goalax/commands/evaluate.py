@@ -1,0 +1,84 @@
+"""Plays fresh episodes with the policy of a run, and prints every evaluation metric with its 95% interval."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from goalax.core.types import RunState
+from goalax.envs import ENVS
+from goalax.flags import FlagError, flag, parse
+from goalax.host import loading
+from goalax.host.checkpoint import NoCheckpointError
+from goalax.host.display import track
+from goalax.host.make import Run, enable_compilation_cache
+from goalax.study import statistics
+
+BATCH = 128  # episodes at once
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """What to evaluate, and how long."""
+
+    run: tuple[str, ...] = flag((), "run directory", positional=True)
+    env_name: str | None = flag(None, "another environment of equal sizes (default: the run's eval_env)", valid=ENVS)
+    episodes: int = flag(BATCH, "fresh episodes to play", low=2)
+    step: int | None = flag(None, "environment steps of the checkpoint (default: the newest)", low=0)
+    seed: int = flag(0, "draws starts and goals, the same ones for every run", low=0, high=2**31 - 1)
+
+
+def play(run: Run, state: RunState, episodes: int, seed: int) -> dict[str, np.ndarray]:
+    """Evaluation metrics of single episodes, [episodes] each.
+
+    Args:
+      run: with num_eval_envs 1, so that its evaluation is one episode.
+    """
+
+    def episode(state, key):
+        return run.train.evaluate(state._replace(key=key))[0]
+
+    batch = min(episodes, BATCH)
+    keys = jax.random.split(jax.random.PRNGKey(seed), (-(-episodes // batch), batch))
+    play_batch = jax.jit(jax.vmap(episode, in_axes=(None, 0)), compiler_options=run.train.compiler_options)
+    batches = [jax.device_get(play_batch(state, key)) for key in track(keys, "playing")]
+    names = [name for name in batches[0] if name.startswith("eval/")]
+    return {name: np.concatenate([metrics[name] for metrics in batches])[:episodes] for name in names}
+
+
+def show(metrics: dict[str, np.ndarray], console: Console) -> None:
+    table = Table("metric", "mean", "95% interval")
+    for name, values in sorted(metrics.items()):
+        estimate = (statistics.share if name.endswith("_any") else statistics.mean)(values)
+        table.add_row(name, f"{estimate.value:.4g}", f"{estimate.low:.4g} to {estimate.high:.4g}")
+    console.print(table)
+
+
+def start() -> None:
+    """What it does first where it is a program of its own."""
+    enable_compilation_cache()
+
+
+def main(argv: Sequence[str], prog: str = "evaluate.py") -> int:
+    """Runs a command line; returns the exit code."""
+    try:
+        description = "Plays fresh episodes with the policy of a run and prints all evaluation metrics."
+        (config,) = parse(argv, EvaluateConfig(), others={}, prog=prog, description=description)
+        if len(config.run) != 1:
+            raise FlagError(f"It takes one run directory, but {len(config.run)} are given.")
+        changes = {} if config.env_name is None else {"eval_env": config.env_name}
+        run, state = loading.load(Path(config.run[0]), config.step, num_eval_envs=1, vis_length=0, **changes)
+        metrics = play(run, state, config.episodes, config.seed)
+    except (FlagError, NoCheckpointError) as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2
+    console = Console(highlight=False)
+    words = f"{run.config.agent} in {run.config.eval_env}, {int(state.env_steps):,} steps, {config.episodes} episodes"
+    console.print(f"{config.run[0]}: {words}", soft_wrap=True)
+    show(metrics, console)
+    return 0

@@ -1,0 +1,26 @@
+"""Writes one HTML page about many runs: curves, final numbers with intervals, comparisons, flags, films."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from goalax.flags import flag
+from goalax.study import report
+from goalax.study.experiments import Group, RunsConfig, script
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportConfig(RunsConfig):
+    """What to report on, and where to."""
+
+    out: str = flag("report.html", "HTML file to write")
+
+
+def save(groups: Sequence[Group], notes: Sequence[str], path: Path, config: ReportConfig) -> None:
+    report.save(groups, notes, path)
+
+
+def main(argv: Sequence[str], prog: str = "report.py") -> int:
+    """Runs a command line; returns the exit code."""
+    description = "Writes one page about many runs, with everything inside."
+    return script(argv, ReportConfig(), prog, description, (".html",), save)

@@ -1,0 +1,193 @@
+"""Trains an agent: `goalax train --env_name ant`; `--help` lists the flags, `--agent NAME --help` an agent's."""
+
+import contextlib
+import dataclasses
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from goalax.core.rollout import Recording
+from goalax.flags import FlagError
+from goalax.host import checkpoint, devices, memory, runs
+from goalax.host.checkpoint import NoCheckpointError
+from goalax.host.config import Config, read_flags, read_resumed_flags
+from goalax.host.display import Display, duration
+from goalax.host.loggers import Loggers
+from goalax.host.make import Run, enable_compilation_cache, make_run
+from goalax.host.session import Interrupt, NonFiniteError, Session
+
+FINAL_FILMS = ("policy.html", "policy.gif")
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "training.py") -> int:
+    """Runs a command line; returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        flags, agent_config = read_flags(argv, prog=prog)
+        devices.start(flags)
+        directories: list[Path] = []
+        if flags.resume:
+            directories = runs.find_all(flags)
+            flags, agent_config = read_resumed_flags(argv, flags, directories[0])
+        run = make_run(flags, agent_config)
+        memory.check(run)
+        seeds = range(run.config.seed, run.config.seed + run.config.num_seeds)
+        if devices.leads():
+            directories = directories or [runs.create(run.config, seed) for seed in seeds]
+        return train(run, list(seeds), directories, prog)
+    except (FlagError, NoCheckpointError) as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2
+    except NonFiniteError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 1
+
+
+def train(run: Run, seeds: list[int], directories: list[Path], prog: str = "training.py") -> int:
+    """Trains from the start or from the newest checkpoint, and writes everything into the run directories.
+
+    Args:
+      directories: one per seed; a process that does not write needs them only to read what it resumes.
+    """
+    config, started = run.config, time.monotonic()
+    enable_compilation_cache()
+    session = Session(run, directories, seeds)
+    written = session.written
+    with contextlib.ExitStack() as stack:
+        interrupt = stack.enter_context(Interrupt())
+        console = None if written else Console(quiet=True)
+        display = stack.enter_context(Display(session.total_steps, console))
+        display.say(f"{describe(run)}; writes to {', '.join(map(str, written[:1]))}")
+        phases = len(session.boundaries)
+        if config.num_evals > phases:
+            display.note(f"--num_evals is {config.num_evals}, but only {phases} learning phases fit into the budget.")
+        state = session.restored() if config.resume else None
+        for directory, seed in zip(written, seeds, strict=False):  # none in a process that does not write
+            runs.write_config(directory, config, run.agent_config, seed)
+        shown = config if written else dataclasses.replace(config, log_wandb=False, log_tensorboard=False)
+        loggers = stack.enter_context(Loggers(shown, written, display.note))
+
+        display.say("compiling (the next start of the same sizes takes seconds)")
+        session.compile()
+        (stopped,) = devices.highest(interrupt.signal or 0)
+        if stopped:
+            display.note("Stopped before the first step: nothing has been trained, and nothing is lost.")
+            return 128 + stopped
+        if state is None:
+            if prefill := run.sizes.prefill_unrolls * run.sizes.steps_per_unroll:
+                display.say(f"collecting {prefill:,} steps before learning")
+            state = session.fresh()
+
+        def show(recording: Recording, steps: int, last: bool) -> None:
+            for index, directory in enumerate(written):
+                files = film(run, session.of_seed(recording, index), steps, directory, display, last)
+                loggers.artifact(index, "policy", files, steps, last)
+
+        for evaluation in stack.enter_context(contextlib.closing(session.run(state, interrupt, display.step))):
+            loggers.log(evaluation.rows)
+            display.evaluated(evaluation.env_steps, evaluation.means)
+            due = config.visualization_interval and evaluation.number % config.visualization_interval == 0
+            if evaluation.last or (due and not interrupt.signal):
+                show(evaluation.recording, evaluation.env_steps, evaluation.last)
+        unseen = [directory for directory in written if not (directory / FINAL_FILMS[0]).exists()]
+        if session.stopped_by is None and unseen and config.vis_length:  # it was killed as it made its films
+            show(session.recording(), session.total_steps, last=True)
+        finish(session, loggers)
+    for directory in written:
+        display.summary(directory.name, numbers(directory), files_of(directory))
+    if session.stopped_by is None:
+        display.note(f"Finished in {duration(time.monotonic() - started)}.")
+        return 0
+    command = f"{invocation(prog)} {shlex.join(resume_flags(config, directories))}"
+    display.note(f"Stopped and saved. To continue exactly here: {command}")
+    return 128 + session.stopped_by
+
+
+def film(run: Run, recording: Recording, steps: int, directory: Path, display: Display, last: bool) -> list[Path]:
+    """Shows what an evaluation saw: policy_STEPS.html, or policy.html and policy.gif after the last evaluation.
+
+    What cannot be drawn here is told and left out; returns what was written.
+    """
+    if run.config.vis_length == 0:
+        return []
+    from goalax.films import page, render, scene  # here, because they would make every start slower
+
+    display.say("rendering the policy")
+    caption = f"{run.config.eval_env}   {run.config.agent}   {steps:,} steps"
+    shown = scene.film(run.eval_env, recording, run.config.vis_length, caption)
+    names = FINAL_FILMS if last else (f"policy_{steps}.html",)
+    saved = []
+    for name in names:
+        save = page.save if name.endswith(".html") else render.save_gif
+        try:
+            save(run.eval_env, shown, directory / name)
+            saved.append(directory / name)
+        except scene.RenderError as error:
+            display.note(f"No {name}: {error}.")
+    return saved
+
+
+def finish(session: Session, loggers: Loggers) -> None:
+    """Draws the curves of every run, and hands its newest checkpoint to the loggers."""
+    from goalax.study import curves  # here, because matplotlib would make every start slower
+
+    for index, directory in enumerate(session.written):
+        rows = runs.read_metrics(directory / "metrics.csv")
+        if rows:
+            curves.draw(rows, directory.name, directory / "curves.png")
+        steps = checkpoint.steps(directory / "checkpoints")[0]
+        newest = directory / "checkpoints" / str(steps)
+        loggers.artifact(index, "checkpoint", [newest, directory / "config.json"], steps, session.stopped_by is None)
+
+
+def describe(run: Run) -> str:
+    sizes = run.sizes
+    updates = f"{sizes.updates_per_unroll} updates per {sizes.steps_per_unroll:,} steps"
+    seeds = f", {run.config.num_seeds} seeds" if run.config.num_seeds > 1 else ""
+    task = f"{run.config.agent} on {run.config.env_name} ({run.env.backend})"
+    where = f" on {run.config.num_devices} devices" if run.config.num_devices > 1 else ""
+    return f"{task}, {sizes.num_envs} environments{seeds}{where}, {updates}"
+
+
+def numbers(directory: Path) -> dict[str, str]:
+    """The last row of metrics.csv in words."""
+    rows = runs.read_metrics(directory / "metrics.csv")
+    if not rows:
+        return {}
+    row = rows[-1]
+    return {
+        "environment steps": f"{row['training/envsteps']:,}",
+        "episodes that reach the goal": f"{row['eval/episode_success_any']:.3f}",
+        "share of time at the goal": f"{row['eval/time_at_goal']:.3f}",
+        "distance at the end": f"{row['eval/final_dist']:.3f}",
+        "training speed": f"{row['training/sps']:,.0f} steps/s",
+        "wall clock": duration(row["training/walltime"]),
+    }
+
+
+def files_of(directory: Path) -> list[Path]:
+    names = ("config.json", "metrics.csv", "curves.png", "policy.gif", "policy.html", "checkpoints")
+    return [directory / name for name in names if (directory / name).exists()]
+
+
+def invocation(prog: str) -> str:
+    """How the command line begins that runs this again."""
+    return f"python {prog}" if prog.endswith(".py") else prog
+
+
+def resume_flags(config: Config, directories: list[Path]) -> list[str]:
+    if config.num_seeds == 1 and directories:
+        return ["--resume", "--run_dir", str(directories[0])]
+    group = ["--group_name", config.group_name] if config.group_name else []
+    names = ["--exp_name", config.exp_name, *group]
+    return ["--resume", *names, "--seed", str(config.seed), "--num_seeds", str(config.num_seeds)]
+
+
+def start() -> None:
+    """What it does first where it is a program of its own: a signal before there is anything to save ends it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -1,0 +1,169 @@
+"""The only scans over env.step: collection with fresh resets, and evaluation."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from goalax.core.sharding import DIVIDED, WHOLE, local, num_shards, shard_index
+from goalax.core.types import Array, Env, EnvState, Metrics, Transition
+
+Policy = Callable[[Array, Array, Array], Array]  # (state [N, S], goal [N, G], key) -> action [N, A]
+
+
+def where(condition: Array, yes: Any, no: Any) -> Any:
+    """Per environment: leaves [N, ...] of `yes` where condition [N], else of `no`."""
+    select = lambda a, b: jnp.where(condition.reshape(-1, *(1,) * (a.ndim - 1)), a, b)  # noqa: E731
+    return jax.tree.map(select, yes, no)
+
+
+def split_observation(env: Env, env_state: Any) -> tuple[Array, Array]:
+    """State [N, S] and goal [N, G]."""
+    return env_state.obs[..., : env.state_dim], env_state.obs[..., env.state_dim :]
+
+
+# Jitted although only called from jitted code: physics is then traced once, not in every function that steps.
+@functools.partial(jax.jit, static_argnums=0)
+def reset_all(env: Env, keys: Array) -> Any:
+    """A fresh environment for each of the keys [N, 2]."""
+    return local(jax.vmap(env.reset))(keys)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def step_all(env: Env, env_state: Any, action: Array) -> Any:
+    """One step of all environments; action [N, A]."""
+    return local(jax.vmap(env.step))(env_state, action)
+
+
+def hold(env: Env, env_state: Any, action: Array, action_repeat: int) -> Any:
+    """Steps all environments action_repeat times with one action, rewards summed; a terminated one stays as it is."""
+
+    def step(before, _):
+        after = step_all(env, before, action)
+        ended = before.done > 0
+        return where(ended, before, after), jnp.where(ended, 0.0, after.reward)
+
+    if action_repeat == 1:
+        return step_all(env, env_state, action)
+    after, rewards = jax.lax.scan(step, env_state.replace(done=jnp.zeros_like(env_state.done)), length=action_repeat)
+    return after.replace(reward=jnp.sum(rewards, axis=0))
+
+
+def init(env: Env, key: Array, num_envs: int) -> EnvState:
+    zeros = jnp.zeros(num_envs, jnp.int32)
+    fresh = reset_all(env, jax.random.split(key, num_envs))
+    return EnvState(fresh, episode_step=zeros, episode_start=zeros, over=zeros > 0)
+
+
+def unroll(
+    env: Env,
+    policy: Policy,
+    envs: EnvState,
+    row: Array,
+    key: Array,
+    *,
+    length: int,
+    episode_length: int,
+    action_repeat: int,
+) -> tuple[EnvState, Transition]:
+    """Collects `length` rows.
+
+    An episode that ended is followed by a fresh start with a fresh goal, which takes one step of its environment (as
+    in Gymnasium's next-step autoreset), so that the state in which it ended gets a row too. Fresh starts are drawn
+    once per unroll, at least as many as there are rows and environments: environment e takes number e + t at row t, so
+    it never starts twice from the same one.
+
+    Args:
+      row: [] int32, absolute row of the first one collected.
+      key: consumed.
+
+    Returns:
+      The environments after, and rows with leaves [length, N, ...].
+    """
+    num_envs = envs.over.shape[0]
+    reset_key, action_key = jax.random.split(key)
+    pool_size = num_envs * -(-length // num_envs)
+    own = num_envs // num_shards()  # the device's first one takes `own + length - 1` starts, from its number on
+
+    def draw(keys):
+        distinct = min(own + length - 1, pool_size)
+        drawn = reset_all(env, keys[(shard_index() * own + jnp.arange(distinct)) % pool_size])
+        return jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[: own + length - 1 - distinct]]), drawn)
+
+    def starts_at(pool, t):
+        return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, t, own), pool)
+
+    pool = local(draw, WHOLE, DIVIDED)(jax.random.split(reset_key, pool_size))
+
+    def step(envs: EnvState, inputs):
+        t, key = inputs
+        state, goal = split_observation(env, envs.env)
+        action = policy(state, goal, key)
+        stepped = hold(env, envs.env, action, action_repeat)
+        fresh = local(starts_at, (DIVIDED, WHOLE), DIVIDED)(pool, t)
+        episode_step = jnp.where(envs.over, 0, envs.episode_step + action_repeat)
+        after = EnvState(
+            env=where(envs.over, fresh, stepped),
+            episode_step=episode_step,
+            episode_start=jnp.where(envs.over, row + t + 1, envs.episode_start),
+            over=~envs.over & ((stepped.done > 0) | (episode_step >= episode_length)),
+        )
+        return after, Transition(state, goal, action, stepped.reward, stepped.done, envs.episode_start)
+
+    return jax.lax.scan(step, envs, (jnp.arange(length), jax.random.split(action_key, length)))
+
+
+class Recording(NamedTuple):
+    """Steps of a few episodes, leaves [T, E, ...]: what an evaluation saw after each step."""
+
+    q: Array  # [T, E, Q] joint positions
+    goal: Array  # [T, E, G]
+    success: Array  # [T, E]
+    alive: Array  # [T, E] bool, False after a termination: those steps count nowhere
+
+
+def evaluate(
+    env: Env, policy: Policy, key: Array, *, num_envs: int, episode_length: int, action_repeat: int, recorded: int = 0
+) -> tuple[Metrics, Recording]:
+    """One fresh episode in each of num_envs environments: averages over them, and a recording of the first `recorded`.
+
+    episode_X is the sum of X over the steps of an episode; episode_success_any the share of episodes with at least one
+    step at the goal; time_at_goal the share of the time limit spent there; final_dist the distance after the last step.
+    Nothing counts after a termination. Consumes key.
+    """
+    reset_key, action_key = jax.random.split(key)
+    start = reset_all(env, jax.random.split(reset_key, num_envs))
+    zeros = jnp.zeros(num_envs)
+    totals = {"reward": zeros, "length": zeros, **jax.tree.map(jnp.zeros_like, start.metrics)}
+
+    def env_step(carry, _):
+        env_state, action, alive, totals, final_dist = carry
+        after = step_all(env, env_state, action)
+        values = {"reward": after.reward, "length": jnp.ones_like(zeros), **after.metrics}
+        totals = jax.tree.map(lambda total, value: total + jnp.where(alive, value, 0.0), totals, values)
+        final_dist = jnp.where(alive, after.metrics["dist"], final_dist)
+        seen = Recording(after.pipeline_state.q, after.info["goal"], after.metrics["success"], alive)
+        seen = jax.tree.map(lambda leaf: leaf[:recorded], seen)
+        return (after, action, alive & (after.done == 0), totals, final_dist), seen
+
+    def decision(carry, key):
+        env_state, alive, totals, final_dist = carry
+        action = policy(*split_observation(env, env_state), key)
+        carry, seen = jax.lax.scan(env_step, (env_state, action, alive, totals, final_dist), length=action_repeat)
+        env_state, _, *rest = carry
+        return (env_state, *rest), seen
+
+    keys = jax.random.split(action_key, episode_length // action_repeat)
+    carry = (start, zeros == 0, totals, start.metrics["dist"])
+    (_, _, totals, final_dist), seen = jax.lax.scan(decision, carry, keys)
+    length = totals.pop("length")
+    metrics = {f"episode_{name}": jnp.mean(total) for name, total in totals.items()}
+    metrics |= {
+        "episode_success_any": jnp.mean(totals["success"] > 0),
+        "time_at_goal": jnp.mean(totals["success"]) / episode_length,
+        "final_dist": jnp.mean(final_dist),
+        "avg_episode_length": jnp.mean(length),
+    }
+    return metrics, jax.tree.map(lambda leaf: leaf.reshape(episode_length, *leaf.shape[2:]), seen)

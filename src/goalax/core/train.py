@@ -1,0 +1,231 @@
+"""make_train: the whole of training as pure functions of one pytree, RunState; the host only calls them."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from goalax.core import buffer, normalization, rollout, sharding
+from goalax.core.sizes import Sizes
+from goalax.core.types import Agent, AgentState, Array, BufferState, Env, Metrics, RunState, Spec, Transition
+from goalax.flags import FlagError
+
+RUN_ONCE = {"xla_backend_optimization_level": 0}  # what runs once is not worth a long compilation
+
+
+class Train(NamedTuple):
+    """Training as pure functions, jitted; advance and fit donate the state that they get.
+
+    A run is `state = fit(advance(init(key), sizes.prefill_unrolls, 0))`, then advance(state, n,
+    sizes.updates_per_unroll) and evaluate(state) for as long as one likes.
+    """
+
+    init: Callable[[Array], RunState]  # (key): networks and environments, an empty buffer
+    advance: Callable[[RunState, int, int], RunState]  # (state, n, updates): n unrolls, each followed by the updates
+    fit: Callable[[RunState], RunState]  # fixes the input statistics, from what the buffer holds after the prefill
+    # Means of training metrics and of fresh episodes under the policy's mode, and a recording of some of these.
+    evaluate: Callable[[RunState], tuple[Metrics, rollout.Recording]]
+    # (state of one seed, states [B, S], future states [B, S]) -> [B], how near the critic thinks each future is to an
+    # agent that acts for it; None where the agent has no such critic.
+    score: Callable[[RunState, Array, Array], Array] | None
+    mode: Callable[[AgentState, Array, Array], Array]  # (agent, state [..., S], goal [..., G]) -> action, without noise
+    compiler_options: dict[str, Any]  # what XLA must be told when it compiles any of these
+    ahead: bool = True  # compiled before the first step; advance of another loop than this one compiles by itself
+
+
+def forget_metrics(state: RunState) -> RunState:
+    """The state with its sums of training metrics at zero, as they are after an evaluation."""
+    return state._replace(metric_sums=jax.tree.map(jnp.zeros_like, state.metric_sums))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)  # is static to jax.jit, by identity
+class Loop:
+    """One seed's training loop on the device: `init`, `advance`, `fit`, `evaluate` and `score` of `Train`."""
+
+    env: Env
+    eval_env: Env
+    agent: Agent  # normalized, if inputs are
+    spec: Spec
+    sizes: Sizes
+    normalize: bool
+
+    def init(self, key: Array) -> RunState:
+        key, agent_key, env_key = jax.random.split(key, 3)
+        zero = jnp.zeros((), jnp.int32)
+        ring = buffer.init(row_of(self.spec, self.sizes.num_envs), self.sizes.max_replay_size, self.sizes.unroll_length)
+        agent_state = self.agent.init(agent_key)
+        first = jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[0], self._choices(ring, key)))
+        _, metrics = jax.eval_shape(self.update, agent_state, ring, first, key)
+        require_scalars(metrics)
+        return RunState(
+            agent=agent_state,
+            env=rollout.init(self.env, env_key, self.sizes.num_envs),
+            buffer=ring,
+            key=key,
+            env_steps=zero,
+            gradient_steps=zero,
+            metric_sums={name: jnp.zeros(()) for name in ("updates", *metrics)},
+        )
+
+    def advance(self, state: RunState, unrolls: Array, updates: Array) -> RunState:
+        # Loops of dynamic length: the host may cut training anywhere, and prefill too, with one compiled program.
+        return jax.lax.fori_loop(0, unrolls, lambda _, state: self._train_step(state, updates), state)
+
+    def fit(self, state: RunState) -> RunState:
+        if not self.normalize:
+            return state
+        filled = self.sizes.prefill_unrolls * self.sizes.unroll_length
+        rows = jax.tree.map(lambda ring: ring[:filled], state.buffer.rows)
+        state_map, goal_map = normalization.fit(rows, self.spec)
+        return state._replace(agent=state.agent._replace(state_map=state_map, goal_map=goal_map))
+
+    def evaluate(self, state: RunState) -> tuple[Metrics, rollout.Recording]:
+        episodes, recording = rollout.evaluate(
+            self.eval_env,
+            lambda observed, goal, key: self.agent.mode(state.agent, observed, goal),
+            jax.random.fold_in(state.key, 1),
+            num_envs=self.sizes.num_eval_envs,
+            episode_length=self.sizes.episode_length,
+            action_repeat=self.sizes.action_repeat,
+            recorded=self.sizes.recorded_episodes,
+        )
+        updates = state.metric_sums["updates"]
+        training = {f"training/{name}": total / updates for name, total in state.metric_sums.items()}
+        training.pop("training/updates")
+        return {**training, **{f"eval/{name}": value for name, value in episodes.items()}}, recording
+
+    def score(self, state: RunState, observed: Array, future: Array) -> Array:
+        assert self.agent.score is not None  # `make_train` leaves this function out for others
+        goal = self.spec.goal_of(future)
+        action, future_action = (self.agent.mode(state.agent, where, goal) for where in (observed, future))
+        return self.agent.score(state.agent, observed, action, future, future_action)
+
+    # Jitted, so that `init`, which needs the shapes of its metrics, and `advance` trace it only once.
+    @functools.partial(jax.jit, static_argnums=0)
+    def update(self, agent_state: AgentState, ring: BufferState, choice: buffer.Choice, key: Array):
+        """(state of the agent, metrics) after one update; consumes key."""
+        assert self.agent.update is not None  # those without are trained by another loop
+        return self.agent.update(agent_state, sharding.divide(buffer.gather(ring, choice, self.spec)), key)
+
+    def _train_step(self, state: RunState, updates: Array) -> RunState:
+        key, unroll_key, choice_key, update_key = jax.random.split(state.key, 4)
+        state = self._unroll(state._replace(key=key), unroll_key)
+        drawn = self._choices(state.buffer, choice_key)
+        keys = jax.random.split(update_key, self.sizes.updates_per_unroll)
+
+        def learn(i, carry):
+            agent_state, sums = carry
+            choice = jax.tree.map(lambda leaf: leaf[i], drawn)
+            agent_state, metrics = self.update(agent_state, state.buffer, choice, keys[i])
+            return agent_state, jax.tree.map(jnp.add, sums, {"updates": jnp.ones(()), **metrics})
+
+        agent_state, sums = jax.lax.fori_loop(0, updates, learn, (state.agent, state.metric_sums))
+        return state._replace(agent=agent_state, metric_sums=sums, gradient_steps=state.gradient_steps + updates)
+
+    def _unroll(self, state: RunState, key: Array) -> RunState:
+        sizes = self.sizes
+        envs, rows = rollout.unroll(
+            self.env,
+            lambda observed, goal, key: self.agent.act(state.agent, observed, goal, key),
+            state.env,
+            state.buffer.count,
+            key,
+            length=sizes.unroll_length,
+            episode_length=sizes.episode_length,
+            action_repeat=sizes.action_repeat,
+        )
+        return state._replace(
+            env=envs, buffer=buffer.add(state.buffer, rows), env_steps=state.env_steps + sizes.steps_per_unroll
+        )
+
+    def _choices(self, ring: BufferState, key: Array) -> buffer.Choice:
+        """Samples of all updates of a phase, [updates, B]: one big draw costs far less than many small ones."""
+        shape = self.sizes.updates_per_unroll, self.sizes.batch_size
+        gamma = self.spec.discounting if self.agent.goal_discounting is None else self.agent.goal_discounting
+        drawn = buffer.choose(ring, key, math.prod(shape), gamma, self.sizes.max_episode_decisions)
+        return jax.tree.map(lambda leaf: leaf.reshape(shape), drawn)
+
+
+def require_scalars(metrics: Metrics) -> None:
+    """FlagError that names the metric unless all are scalars, in place of what `fori_loop` says of its carry."""
+    for name, value in metrics.items():
+        if value.shape != () or value.dtype != jnp.float32:
+            raise FlagError(
+                f"The agent's metric {name!r} is {value.dtype}{list(value.shape)}; a metric must be one float32 number,"
+                " such as a mean over the batch."
+            )
+
+
+def row_of(spec: Spec, num_envs: int) -> Transition:
+    """Shapes of a row of the buffer."""
+
+    def entry(*size: int, dtype: Any = jnp.float32) -> Any:  # a shape, in the place of an array
+        return jax.ShapeDtypeStruct((num_envs, *size), dtype)
+
+    return Transition(
+        state=entry(spec.state_size),
+        goal=entry(spec.goal_size),
+        action=entry(spec.action_size),
+        reward=entry(),
+        terminal=entry(),
+        episode_start=entry(dtype=jnp.int32),
+    )
+
+
+def make_train(
+    env: Env,
+    eval_env: Env,
+    agent: Agent,
+    spec: Spec,
+    sizes: Sizes,
+    normalize: bool,
+    num_seeds: int = 1,
+    mesh: Mesh | None = None,
+) -> Train:
+    """The functions of one run.
+
+    Args:
+      env, eval_env: of equal state, goal and action sizes.
+      agent: the algorithm.
+      spec: that of env.
+      sizes: see there.
+      normalize: feed the agent inputs normalised with the statistics of the prefill.
+      num_seeds: with more than one, every function is `vmap`ped: keys, states and metrics get a leading axis.
+      mesh: the devices (`sharding.make_mesh`); None for one.
+    """
+    if normalize:
+        agent = normalization.normalized(agent, spec)
+    loop = Loop(env, eval_env, agent, spec, sizes, normalize)
+    functions = sharding.on_devices(mesh, num_seeds, loop.init, loop.advance, loop.fit, loop.evaluate)
+    score = jax.jit(loop.score) if agent.score else None
+    return Train(*functions, score=score, mode=agent.mode, compiler_options=env.compiler_options)
+
+
+def compile_train(train: Train, key: Array) -> Train:
+    """The functions compiled for the shapes that follow from `key`, side by side; slow, or fast with a filled cache."""
+    state = jax.eval_shape(train.init, key)
+    count = jax.ShapeDtypeStruct((), jnp.int32)
+    with ThreadPoolExecutor() as pool:  # one is traced while others compile
+
+        def start(options: dict, function: Any, *args: Any) -> Future:
+            return pool.submit(function.lower(*args).compile, options | train.compiler_options)
+
+        compiled = [
+            start({}, train.advance, state, count, count),
+            start({}, train.evaluate, state),
+            start(RUN_ONCE, train.init, key),
+            start(RUN_ONCE, train.fit, state),
+        ]
+        advance, evaluate, init, fit = (future.result() for future in compiled)
+
+    def advance_by(state: RunState, unrolls: int, updates: int) -> RunState:
+        return advance(state, np.int32(unrolls), np.int32(updates))
+
+    return train._replace(init=init, advance=advance_by, fit=fit, evaluate=evaluate)

@@ -1,0 +1,1 @@
+"""What a policy looks like: scenes, pictures, pages."""

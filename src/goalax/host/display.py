@@ -1,0 +1,90 @@
+"""What a person sees during training: a live bar on a terminal, plain lines elsewhere, a summary at the end."""
+
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from rich import progress
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+T = TypeVar("T")
+
+
+def duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+def track(items: Iterable[T], words: str) -> Iterable[T]:
+    """The items, with a bar on standard error while they are worked through, if that is a terminal."""
+    console = Console(stderr=True)
+    return progress.track(items, words, console=console, transient=True, disable=not console.is_terminal)
+
+
+class Display:
+    """Shows the progress of a run; use it in a `with`."""
+
+    def __init__(self, total_steps: int, console: Console | None = None):
+        self.console = console or Console(highlight=False)
+        self.total_steps = total_steps
+        self.success = ""
+        self.first: tuple[float, int] | None = None  # when and where the speed started to be measured
+        columns = [SpinnerColumn(), BarColumn(bar_width=30), TextColumn("{task.description}"), TimeElapsedColumn()]
+        self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.task = self.bar.add_task("", total=total_steps)
+
+    def __enter__(self) -> "Display":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.bar.stop()
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, soft_wrap=True)
+        sys.stdout.flush()
+
+    def say(self, text: str) -> None:
+        """What is going on: beside the bar on a terminal, a line elsewhere."""
+        if self.console.is_terminal:
+            self.bar.update(self.task, description=text)
+        else:
+            self.note(text)
+
+    def step(self, env_steps: int) -> str:
+        """Takes note of progress; returns the words for it."""
+        now = time.monotonic()
+        if self.first is None:
+            self.first = (now, env_steps)
+        words = [f"{env_steps:,} / {self.total_steps:,} steps"]
+        seconds, steps = now - self.first[0], env_steps - self.first[1]
+        if steps > 0:
+            left = max(self.total_steps - env_steps, 0) * seconds / steps
+            words += [f"{steps / seconds:,.0f} steps/s", f"{duration(left)} left"]
+        text = "  ".join([*words, self.success])
+        self.bar.update(self.task, completed=min(env_steps, self.total_steps), description=text)
+        return text
+
+    def evaluated(self, env_steps: int, metrics: dict[str, float]) -> None:
+        """metrics: a row of metrics.csv, or nothing."""
+        if metrics:
+            reached, near = metrics["eval/episode_success_any"], metrics["eval/time_at_goal"]
+            self.success = f"success {reached:.2f}  time at goal {near:.2f}"
+        text = self.step(env_steps)
+        if not self.console.is_terminal:
+            self.say(text)
+
+    def summary(self, title: str, numbers: dict[str, str], paths: list[Path]) -> None:
+        """The table at the end: what came out, and where everything is."""
+        table = Table(title=title, show_header=False, title_justify="left")
+        for name, value in numbers.items():
+            table.add_row(name, value)
+        self.console.print(table)
+        for path in paths:
+            self.console.print(f"  {path}", soft_wrap=True)

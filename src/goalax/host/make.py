@@ -1,0 +1,130 @@
+"""From flags to functions: `make_run` for the command line, `make` for Python; and the `Run` that both return."""
+
+import dataclasses
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from goalax.core import sharding
+from goalax.core.sizes import Sizes, sizes_of
+from goalax.core.train import Train, compile_train, forget_metrics, make_train
+from goalax.core.types import RunState, Spec
+from goalax.envs import GoalEnv
+from goalax.flags import FlagError, Flagged, check
+from goalax.host import checkpoint, devices, runs
+from goalax.host.config import Config, Flags, algorithm_of, flags_from
+from goalax.host.policy import Policy
+from goalax.host.resolve import resolve
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """Everything that flags stand for, and training as a Python caller wants it.
+
+    A state is everything there is (networks, optimizer, environments, buffer, random key); `advance` takes the one
+    that it is given for itself. With --num_seeds N every leaf of it, and every metric, has a leading axis N.
+    """
+
+    config: Config
+    agent_config: Any
+    env: GoalEnv
+    eval_env: GoalEnv
+    sizes: Sizes
+    spec: Spec
+    train: Train
+    mesh: Mesh | None  # the devices; None for one
+
+    def keys(self, seed: int) -> Any:
+        """The random key that a seed stands for, [2]; of several seeds from this one on, [N, 2]. It is NumPy's, which
+        jitted functions take on every one of several hosts; their types know JAX's arrays only."""
+        keys = [np.asarray(jax.random.PRNGKey(seed + index)) for index in range(self.config.num_seeds)]
+        return np.stack(keys) if len(keys) > 1 else keys[0]
+
+    @functools.cached_property
+    def compiled(self) -> Train:
+        """`train`, compiled at its first use, which takes up to a minute."""
+        return compile_train(self.train, self.keys(0)) if self.train.ahead else self.train
+
+    def start(self, seed: int | None = None) -> RunState:
+        """A state after the steps that are collected before learning; seed: --seed if it is not given."""
+        train = self.compiled
+        state = train.init(self.keys(self.config.seed if seed is None else seed))
+        return train.fit(train.advance(state, self.sizes.prefill_unrolls, 0))
+
+    def advance(self, state: RunState, unrolls: int = 1) -> RunState:
+        """The state after so many unrolls of `sizes.steps_per_unroll` steps with their updates; takes `state` away."""
+        return self.compiled.advance(forget_metrics(state), unrolls, self.sizes.updates_per_unroll)
+
+    def evaluate(self, state: RunState) -> dict[str, Any]:
+        """Means over fresh episodes under the policy's mode, and of training since `advance` was called last."""
+        metrics = jax.device_get(self.compiled.evaluate(state)[0])
+        return {name: float(value) if value.ndim == 0 else value for name, value in metrics.items()}
+
+    def policy(self, state: RunState) -> Policy:
+        """What has been learned so far, as a function of its own; of one seed."""
+        self._require_one_seed("policy")
+        return Policy(self.train.mode, jax.tree.map(np.array, jax.device_get(state.agent)), self.spec)
+
+    def save(self, state: RunState, directory: str | Path) -> Path:
+        """Writes config.json and a checkpoint, which `restore`, `goalax.load` and the command line read.
+
+        Raises:
+          FlagError: another run is in the directory, or there is more than one seed.
+        """
+        self._require_one_seed("save")
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        runs.write_config(folder, self.config, self.agent_config, self.config.seed)
+        with checkpoint.manager(folder / "checkpoints") as saver:
+            checkpoint.save(saver, jax.tree.map(devices.fetch, state))
+        return folder
+
+    def restore(self, directory: str | Path) -> RunState:
+        """The newest state in a directory that can be read; NoCheckpointError if there is none of this run."""
+        self._require_one_seed("restore")
+        template = jax.eval_shape(self.train.init, self.keys(0))
+        state = checkpoint.restore(Path(directory) / "checkpoints", template)
+        return sharding.put(state, sharding.placement(self.mesh, 1))
+
+    def _require_one_seed(self, what: str) -> None:
+        if self.config.num_seeds > 1:
+            raise FlagError(f"--num_seeds is {self.config.num_seeds}; `{what}` takes the state of a run with one seed.")
+
+
+def make_run(flags: Flags, agent_config: Flagged) -> Run:
+    """Environments, agent and training functions of flags; compiles nothing. FlagError as in `resolve`."""
+    config, env, eval_env = resolve(flags)
+    agent_config = check(agent_config)
+    algorithm, sizes = algorithm_of(config), sizes_of(config)
+    spec = Spec.of(env, config.discounting, config.action_repeat)
+    mesh, normalize, num_seeds = None, config.normalize_observations, config.num_seeds
+    if algorithm.make is not None:
+        agent = algorithm.make(agent_config, spec)
+        mesh = sharding.make_mesh(num_seeds, devices.chosen(config.num_devices))
+        train = make_train(env, eval_env, agent, spec, sizes, normalize, num_seeds, mesh)
+    else:
+        assert algorithm.train is not None  # an Algorithm has one of the two
+        sizes, train = algorithm.train(env, eval_env, spec, sizes, agent_config, normalize, num_seeds)
+    return Run(config, agent_config, env, eval_env, sizes, spec, train, mesh)
+
+
+def make(env_name: str = "reacher", **flags: Any) -> Run:
+    """A run from Python, with the flags of the command line by their names: `make("ant_u_maze", num_envs=64)`.
+
+    Raises:
+      FlagError: a wrong name, type, value or combination, in the sentence that the command line would say.
+    """
+    return make_run(*flags_from({"env_name": env_name, **flags}))
+
+
+def enable_compilation_cache() -> None:
+    """Keeps compiled programs on disk, so that the next start of the same sizes takes seconds."""
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "goalax" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -1,0 +1,115 @@
+"""What flags stand for: presets fill their gaps, and they must fit each other and the environment."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+
+from goalax.core.sizes import derived_utd_ratio, sizes_of
+from goalax.envs import GoalEnv, create_env
+from goalax.flags import FlagError, check, names_in
+from goalax.host import devices
+from goalax.host.config import Config, Flags, algorithm_of
+
+
+class Setup(NamedTuple):
+    """What flags stand for."""
+
+    config: Config
+    env: GoalEnv
+    eval_env: GoalEnv
+
+
+def resolve(flags: Flags) -> Setup:
+    """The flags without gaps, and the environments to train and evaluate in; checked, also for Python callers.
+
+    Raises:
+      FlagError: flags of wrong types or values, or that do not fit each other or the environment.
+    """
+    flags = check(flags)
+    env = make_env(flags, "env_name", flags.env_name)
+    eval_env = env
+    if flags.eval_env not in (None, flags.env_name):
+        eval_env = make_env(flags, "eval_env", flags.eval_env)
+        own, other = ((e.state_dim, e.goal_dim, e.action_size) for e in (env, eval_env))
+        if own != other:
+            raise FlagError(
+                f"--eval_env is {flags.eval_env!r}, whose state, goal and action sizes {other} differ from"
+                f" {own} of --env_name {flags.env_name}."
+            )
+    on_cpu = jax.default_backend() == "cpu"
+    unused = names_in(Flags, algorithm_of(flags).unused)
+    repeat, length = flags.action_repeat, flags.episode_length or env.episode_length
+    num_envs = flags.num_envs or (64 if on_cpu else 512)
+    derived = num_envs, length, repeat, flags.unroll_length, flags.batch_size, flags.multiplier_num_sgd_steps
+    presets = {
+        "eval_env": flags.env_name,
+        "backend": env.backend,
+        "num_timesteps": env.num_timesteps,
+        "num_envs": num_envs,
+        "num_eval_envs": 64 if on_cpu else 128,
+        "episode_length": length,
+        "min_replay_size": 0 if "min_replay_size" in unused else max(1000, -(-length // repeat)),
+        "utd_ratio": derived_utd_ratio(*derived),
+        "normalize_observations": env.normalize_observations,
+        "exp_name": f"{flags.env_name}_{flags.agent}",
+    }
+    given = {field.name: getattr(flags, field.name) for field in dataclasses.fields(Flags)}
+    given |= {name: value for name, value in presets.items() if given[name] is None}
+    if "num_devices" in unused:
+        given["num_devices"] = 1
+    else:
+        sizes = {field.name: given[field.name] for field in dataclasses.fields(Flags) if field.metadata["divided"]}
+        given["num_devices"] = devices.choose(flags.num_devices, flags.num_seeds, sizes)
+    config = Config(**given)
+    check_together(config)
+    return Setup(config, env, eval_env)
+
+
+def make_env(flags: Flags, flag_name: str, env_name: str | None) -> GoalEnv:
+    try:
+        return create_env(env_name or flags.env_name, flags.backend, flags.dense_reward)
+    except ValueError as error:
+        wrong = "dense_reward" if "dense reward" in str(error) else "backend"
+        raise FlagError(f"--{wrong} is {getattr(flags, wrong)!r} with --{flag_name} {env_name}: {error}") from None
+
+
+def check_replay(config: Config) -> None:
+    """FlagError if the sizes of the buffer do not fit the episodes or each other."""
+    one_episode = config.episode_length // config.action_repeat
+    for name in ("min_replay_size", "max_replay_size"):
+        if getattr(config, name) < one_episode:
+            raise FlagError(
+                f"--{name} is {getattr(config, name)}; it must be at least one episode, {one_episode} actions, because"
+                " goals come from the future of the same episode."
+            )
+    if config.min_replay_size > config.max_replay_size:
+        raise FlagError(
+            f"--min_replay_size is {config.min_replay_size}; it must be at most --max_replay_size"
+            f" {config.max_replay_size}."
+        )
+
+
+def check_together(config: Config) -> None:
+    """FlagError if the values of a config do not fit each other."""
+    sizes = sizes_of(config)
+    episode, repeat = config.episode_length, config.action_repeat
+    if episode % repeat:
+        raise FlagError(
+            f"--action_repeat is {repeat}; it must divide --episode_length {episode}"
+            f" (next valid length: {-(-episode // repeat) * repeat})."
+        )
+    if "replay" not in algorithm_of(config).unused:
+        check_replay(config)
+    prefill = sizes.prefill_unrolls * sizes.steps_per_unroll
+    if sizes.train_steps(config.num_timesteps) < 1:
+        raise FlagError(
+            f"--num_timesteps is {config.num_timesteps}; it must be greater than {prefill}, the steps before the first"
+            " update (lower --min_replay_size or --num_envs for less)."
+        )
+    for name in ("exp_name", "group_name"):
+        value = getattr(config, name)
+        if value is not None and (not value.strip(". ") or "/" in value or "\\" in value or "\0" in value):
+            raise FlagError(f"--{name} is {value!r}; it must be a plain name, for it names a folder.")
+    if config.run_dir is not None and (not config.resume or config.num_seeds > 1):
+        raise FlagError("--run_dir names the one run to continue; it must come with --resume and without --num_seeds.")

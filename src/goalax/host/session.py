@@ -1,0 +1,235 @@
+"""One training session on the host: calls the pure functions, logs, saves, and stops cleanly when asked to."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from goalax.core import sharding
+from goalax.core.rollout import Recording
+from goalax.core.train import compile_train, forget_metrics
+from goalax.core.types import AgentState, Metrics, RunState
+from goalax.host import checkpoint, devices
+from goalax.host.make import Run
+from goalax.host.runs import MetricsFile
+
+CHUNK_SECONDS = 1.0  # how often the host looks up from training
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or a parameter is not finite."""
+
+
+class Interrupt(contextlib.AbstractContextManager):
+    """Turns the first Ctrl-C or SIGTERM into a wish to stop; the second one acts as usual.
+
+    It is entered before anything compiles: an exception that a signal raises there may be swallowed by a callback of
+    JAX, a wish is not.
+    """
+
+    signal: int | None = None
+    previous: dict[int, Any]  # signal -> what handles it else
+
+    def __enter__(self) -> Self:
+        self.previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _note(self, number: int, _frame: object) -> None:
+        self.signal = number
+        signal.signal(number, self.previous[number])
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+
+@jax.jit
+def nonfinite_parameters(agent_state: AgentState) -> jax.Array:
+    """Number of entries of the agent's state that are not finite."""
+    floats = [leaf for leaf in jax.tree.leaves(agent_state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return sum((jnp.sum(~jnp.isfinite(leaf)) for leaf in floats), jnp.zeros((), jnp.int32))
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation found, once it is on disk."""
+
+    number: int  # from 1
+    env_steps: int
+    rows: list[dict[str, float]]  # new rows of metrics.csv, one per seed; none in a process that does not write
+    recording: Recording
+    last: bool
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The rows' means over seeds."""
+        return {name: float(np.mean([row[name] for row in self.rows])) for name in self.rows[0]} if self.rows else {}
+
+
+class Session:
+    """The runs of one program: one per seed, each with its own directory, metrics and checkpoints.
+
+    Of several processes all train, with equal calls in equal order, and one writes.
+    """
+
+    def __init__(self, run: Run, directories: list[Path], seeds: list[int]):
+        """directories: one per seed; a process that does not write needs them only to read what it resumes."""
+        self.train, self.sizes, self.directories, self.num_seeds = run.train, run.sizes, directories, len(seeds)
+        self.init = run.train.init  # for shapes; `compile` replaces the functions of `train`
+        self.written = directories if devices.leads() else []
+        self.placement = sharding.placement(run.mesh, len(seeds))
+        self.checkpoint_interval = run.config.checkpoint_interval
+        self.stopped_by: int | None = None  # the signal that ended training early
+        total = run.sizes.train_steps(run.config.num_timesteps)
+        evaluations = min(run.config.num_evals, total)
+        # Train steps after which to evaluate; the distances between them differ by one at most.
+        self.boundaries = [round(total * (k + 1) / evaluations) for k in range(evaluations)]
+        self.key = run.keys(seeds[0])
+
+    @property
+    def total_steps(self) -> int:
+        """Environment steps of the whole run."""
+        return self.env_steps(self.boundaries[-1])
+
+    def env_steps(self, train_steps: int) -> int:
+        return (train_steps + self.sizes.prefill_unrolls) * self.sizes.steps_per_unroll
+
+    def train_steps(self, state: RunState) -> int:
+        """Train steps that a state has behind it."""
+        return int(np.ravel(state.env_steps)[0]) // self.sizes.steps_per_unroll - self.sizes.prefill_unrolls
+
+    def of_seed(self, tree: Any, index: int) -> Any:
+        """What belongs to one seed; with a single seed there is no axis to take it from."""
+        return tree if self.num_seeds == 1 else jax.tree.map(lambda leaf: leaf[index], tree)
+
+    def compile(self) -> None:
+        if self.train.ahead:
+            self.train = compile_train(self.train, self.key)
+
+    def fresh(self) -> RunState:
+        """The state after the prefill."""
+        return self.train.fit(self.train.advance(self.train.init(self.key), self.sizes.prefill_unrolls, 0))
+
+    def restored(self) -> RunState:
+        """The newest state that can be read for every seed; NoCheckpointError if there is none."""
+        template = jax.eval_shape(self.init, self.key)
+        if self.num_seeds > 1:
+            template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), template)
+        at_most = None
+        while True:
+            folders = [directory / "checkpoints" for directory in self.directories]
+            states = [checkpoint.restore(folder, template, at_most) for folder in folders]
+            steps = {int(state.env_steps) for state in states}
+            if len(steps) == 1:
+                state = states[0] if len(states) == 1 else jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+                return sharding.put(state, self.placement)
+            at_most = min(steps)
+
+    def run(
+        self, state: RunState, interrupt: Interrupt, on_steps: Callable[[int], object]
+    ) -> Generator[Evaluation, None, None]:
+        """Trains to the end, or until it is interrupted, and yields every evaluation.
+
+        What was yielded is on disk, and so is its checkpoint if one was due. `stopped_by` tells afterwards whether a
+        signal ended training early; then the last state is saved.
+
+        Args:
+          on_steps: called with the environment steps so far, every second or so.
+
+        Raises:
+          NonFiniteError: a metric or a parameter is not finite; nothing of it is saved.
+        """
+        with contextlib.ExitStack() as stack:
+            savers = [stack.enter_context(checkpoint.manager(path / "checkpoints")) for path in self.written]
+            files = [MetricsFile(path, int(np.ravel(state.env_steps)[0])) for path in self.written]
+            done, chunk, stop = self.train_steps(state), 1, 0
+            for number, boundary in enumerate(self.boundaries, start=1):
+                if boundary <= done:
+                    continue
+                seconds, since = 0.0, done
+                while done < boundary:
+                    chunk, stop = devices.highest(chunk, interrupt.signal or 0)
+                    if stop:
+                        break
+                    length = min(chunk, boundary - done)
+                    started = time.monotonic()
+                    state = self.train.advance(state, length, self.sizes.updates_per_unroll)
+                    jax.block_until_ready(state)
+                    elapsed = time.monotonic() - started
+                    seconds, done = seconds + elapsed, done + length
+                    chunk = max(1, round(CHUNK_SECONDS * length / elapsed))
+                    on_steps(self.env_steps(done))
+                evaluation, last = None, number == len(self.boundaries)
+                if done == boundary:
+                    rows, recording = self._evaluate(state, files, seconds, done - since)
+                    evaluation = Evaluation(number, self.env_steps(done), rows, recording, last)
+                    state = forget_metrics(state)
+                    (stop,) = devices.highest(interrupt.signal or 0)
+                due = self.checkpoint_interval > 0 and number % self.checkpoint_interval == 0
+                if last or due or stop:
+                    self._check_parameters(state)
+                    self._save(state, savers)
+                self.stopped_by = stop if stop and done < self.boundaries[-1] else None
+                if evaluation is not None:
+                    yield evaluation
+                if stop:
+                    return
+
+    def recording(self) -> Recording:
+        """What the last evaluation saw, once more: it depends on nothing but the newest checkpoint."""
+        return jax.device_get(self.train.evaluate(self.restored())[1])
+
+    def _evaluate(
+        self, state: RunState, files: list[MetricsFile], seconds: float, train_steps: int
+    ) -> tuple[list[dict[str, float]], Recording]:
+        """Evaluates, appends a row to every metrics.csv, and returns these rows and the recording."""
+        started = time.monotonic()
+        metrics, recording = jax.device_get(self.train.evaluate(state))
+        evaluation_seconds = time.monotonic() - started
+        env_steps = self.env_steps(self.train_steps(state))
+        self._check_metrics(metrics, env_steps)
+        self._check_parameters(state)
+        rows = []
+        for index, file in enumerate(files):
+            values = {name: float(value) for name, value in sorted(self.of_seed(metrics, index).items())}
+            row = {
+                "training/envsteps": env_steps,
+                "training/gradient_steps": int(np.ravel(state.gradient_steps)[0]),
+                "training/walltime": file.walltime + seconds + evaluation_seconds,
+                "training/sps": train_steps * self.sizes.steps_per_unroll / seconds,
+                **values,
+                "eval/sps": self.sizes.num_eval_envs * self.sizes.episode_length / evaluation_seconds,
+                "eval/epoch_eval_time": evaluation_seconds,
+            }
+            rows.append(row)
+        for row, file in zip(rows, files, strict=True):
+            file.append(row)
+        return rows, recording
+
+    def _save(self, state: RunState, savers: list) -> None:
+        for index in range(self.num_seeds):
+            fetched = jax.tree.map(lambda leaf, index=index: devices.fetch(self.of_seed(leaf, index)), state)
+            if savers:
+                checkpoint.save(savers[index], fetched)
+
+    def _check_metrics(self, metrics: Metrics, env_steps: int) -> None:
+        for name, value in sorted(metrics.items()):
+            for bad in np.extract(~np.isfinite(value), value):
+                self._stop_nonfinite(f"{name} is {bad}", env_steps)
+
+    def _check_parameters(self, state: RunState) -> None:
+        if nonfinite_parameters(state.agent) > 0:
+            self._stop_nonfinite("a parameter of the agent is not finite", self.env_steps(self.train_steps(state)))
+
+    def _stop_nonfinite(self, what: str, env_steps: int) -> None:
+        if not self.written:
+            raise NonFiniteError(f"Training stopped at {env_steps:,} environment steps: {what}.")
+        folder = self.written[0] / "checkpoints"
+        good = checkpoint.steps(folder)
+        last = f"the last good checkpoint is {folder / str(good[0])}" if good else "there is no checkpoint before it"
+        raise NonFiniteError(f"Training stopped at {env_steps:,} environment steps: {what}; {last}.")

@@ -1,0 +1,1 @@
+"""What agents are made of: networks, energies, contrastive losses, quasimetrics."""

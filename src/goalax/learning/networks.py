@@ -1,0 +1,96 @@
+"""The networks: one residual MLP, and the actors on top of it."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from goalax.core.types import Array
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Network(Protocol[T_co]):
+    """A Flax module as agents see it: T is what it computes, which Flax's own types do not say."""
+
+    def init(self, key: Array, *inputs: Array) -> Any: ...
+    def apply(self, params: Any, *inputs: Array) -> T_co: ...
+
+
+LOG_STD_RANGE = (-5.0, 2.0)
+KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class MLP(nn.Module):
+    """[..., F] -> [..., outputs]: n_hidden layers (dense, LayerNorm, activation), a residual every skip_connections of
+    them (0: none), then one linear layer. Architecture of arXiv 2408.11052."""
+
+    outputs: int
+    h_dim: int = 256
+    n_hidden: int = 2
+    use_ln: bool = True
+    use_relu: bool = False
+    skip_connections: int = 0
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        activation = nn.relu if self.use_relu else nn.swish
+        skip = None
+        for layer in range(self.n_hidden):
+            x = nn.Dense(self.h_dim, kernel_init=KERNEL_INIT)(x)
+            x = nn.LayerNorm()(x) if self.use_ln else x
+            x = activation(x)
+            if self.skip_connections and layer % self.skip_connections == 0:
+                skip = x = x if skip is None else x + skip
+        return nn.Dense(self.outputs, kernel_init=KERNEL_INIT)(x)
+
+
+class Actor(nn.Module):
+    """(state [..., S], goal [..., G]) -> mean and log standard deviation, both [..., A], of a Gaussian before tanh."""
+
+    mlp: Callable[..., Any]  # outputs -> MLP
+    action_size: int
+
+    @nn.compact
+    def __call__(self, state: Array, goal: Array) -> tuple[Array, Array]:
+        mean, log_std = jnp.split(self.mlp(2 * self.action_size)(jnp.concatenate([state, goal], axis=-1)), 2, axis=-1)
+        low, high = LOG_STD_RANGE
+        return mean, low + 0.5 * (high - low) * (jnp.tanh(log_std) + 1)
+
+
+class DeterministicActor(nn.Module):
+    """(state [..., S], goal [..., G]) -> [..., A], the action before tanh."""
+
+    mlp: Callable[..., Any]  # outputs -> MLP
+    action_size: int
+
+    @nn.compact
+    def __call__(self, state: Array, goal: Array) -> Array:
+        return self.mlp(self.action_size)(jnp.concatenate([state, goal], axis=-1))
+
+
+def state_action(state: Array, action: Array) -> Array:
+    """What encoders of state-action pairs see, [..., S + A]."""
+    return jnp.concatenate([state, action], axis=-1)
+
+
+def gaussian_actor(mlp: Callable[..., Any], action_size: int) -> Network[tuple[Array, Array]]:
+    return cast(Network[tuple[Array, Array]], Actor(mlp, action_size))
+
+
+def deterministic_actor(mlp: Callable[..., Any], action_size: int) -> Network[Array]:
+    return cast(Network[Array], DeterministicActor(mlp, action_size))
+
+
+def sample_action(mean: Array, log_std: Array, key: Array) -> tuple[Array, Array]:
+    """A reparameterised sample of the tanh-Gaussian: action [..., A] and its log-density [...]. Consumes key.
+
+    log(1 - tanh(u)^2) is taken as 2 (log 2 - u - softplus(-2u)), which does not lose digits for large |u|.
+    """
+    noise = jax.random.normal(key, mean.shape)
+    before_tanh = mean + jnp.exp(log_std) * noise
+    log_density = -0.5 * noise**2 - log_std - 0.5 * jnp.log(2 * jnp.pi)
+    log_slope = 2 * (jnp.log(2.0) - before_tanh - jax.nn.softplus(-2 * before_tanh))
+    return jnp.tanh(before_tanh), jnp.sum(log_density - log_slope, axis=-1)

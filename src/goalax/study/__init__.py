@@ -1,0 +1,1 @@
+"""What runs are worth: groups of runs, intervals, curves, reports, searches."""

@@ -1,0 +1,107 @@
+"""Learning curves: curves.png of one run, and groups of runs side by side with their intervals."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from goalax.host.display import track
+from goalax.study.experiments import Group
+from goalax.study.statistics import interquartile_mean
+
+REACHED, NEAR = "episodes that reach the goal", "share of time at the goal"
+AXES = {"steps": "environment steps", "wall_clock": "wall clock in minutes"}
+# Okabe and Ito 2008 (Color Universal Design), those that show on white and on black; lines tell more groups apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+LINES = ("-", "--", ":", "-.")
+OTHERS = "#999999"
+LEGENDS = {20: 4, 30: 3, 48: 2}  # longest label -> columns that fit side by side
+
+
+def draw(rows: list[dict[str, float]], title: str, path: Path) -> None:
+    """Draws success and losses over environment steps from the rows of metrics.csv."""
+    steps = [row["training/envsteps"] for row in rows]
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    success, losses = figure.subplots(1, 2)
+    success.plot(steps, [row["eval/episode_success_any"] for row in rows], label=REACHED)
+    success.plot(steps, [row["eval/time_at_goal"] for row in rows], label=NEAR)
+    success.set(ylim=(-0.02, 1.02), ylabel="success", title=title)
+    for name in ("critic_loss", "actor_loss"):
+        if all(f"training/{name}" in row for row in rows):
+            losses.plot(steps, [row[f"training/{name}"] for row in rows], label=name.replace("_", " "))
+    losses.set(ylabel="loss", title="training")
+    for axes in (success, losses):
+        finish(axes, "steps")
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def finish(axes: Axes, x: str) -> None:
+    axes.set_xlabel(AXES[x])
+    axes.set_xlim(left=0)
+    if x == "steps":
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+
+
+def compare(groups: Sequence[Group], x: str) -> Figure:
+    """Interquartile means over seeds with 95% bands: a row of panels per environment, a column per measure.
+
+    Args:
+      x: a name of AXES; the wall clock is the mean over seeds.
+    """
+    envs = list(dict.fromkeys(group.env for group in groups))
+    styles = styles_of(groups)
+    names = {label: textwrap.fill(label, 100, subsequent_indent="    ") for label in styles}
+    longest = max(map(len, names.values()))
+    columns = min(next((LEGENDS[limit] for limit in LEGENDS if longest <= limit), 1), len(names))
+    lines_of_legend = sum(name.count("\n") + 1 for name in names.values()) / columns
+    figure = Figure(figsize=(10, 0.8 + 0.22 * np.ceil(lines_of_legend) + 3 * len(envs)), layout="constrained")
+    panels = figure.subplots(len(envs), 2, squeeze=False)
+    lines, alpha = {}, min(0.2, 1.6 / len(styles))
+    for group in track(groups, "drawing"):
+        at = group.steps if x == "steps" else group.metric("training/walltime").mean(0) / 60
+        label = group.label if group.label in styles else list(styles)[-1]
+        for axes, scores in zip(panels[envs.index(group.env)], (group.reached, group.near), strict=True):
+            estimate = interquartile_mean([scores])
+            marker = "o" if len(at) == 1 else None
+            (lines[label],) = axes.plot(at, estimate.value, marker=marker, **styles[label])
+            axes.fill_between(at, estimate.low, estimate.high, color=styles[label]["color"], alpha=alpha, linewidth=0)
+    for env, row in zip(envs, panels, strict=True):
+        for axes, words in zip(row, (REACHED, NEAR), strict=True):
+            axes.set(ylim=(-0.02, 1.02), ylabel=words, title=env)
+            finish(axes, x)
+    figure.legend(
+        [lines[label] for label in names], names.values(), loc="outside upper center", ncols=columns, frameon=False
+    )
+    seeds = sorted({len(group.runs) for group in groups})
+    number = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    bands = ", bands are 95% intervals (stratified bootstrap)" if seeds[-1] > 1 else ""
+    words = f"Interquartile mean over {number} seed{'s' * (seeds[-1] > 1)}{bands}"
+    figure.supxlabel(words, fontsize=9, alpha=0.8)
+    return figure
+
+
+def styles_of(groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
+    """label -> keywords of its lines. With more labels than styles, all but the best at the end share one in grey."""
+    final: dict[str, list[float]] = {}
+    for group in groups:
+        final.setdefault(group.label, []).append(group.near[:, -1].mean())
+    pairs: list[dict[str, Any]] = [{"color": colour, "linestyle": line} for line in LINES for colour in COLOURS]
+    labels = list(final)
+    if len(labels) > len(pairs):
+        best = sorted(labels, key=lambda label: -np.mean(final[label]))[: len(pairs)]
+        labels = [label for label in labels if label in best]
+    styles = dict(zip(labels, pairs, strict=False))
+    if len(final) > len(labels):
+        styles[f"{len(final) - len(labels)} others, which end lower"] = {"color": OTHERS, "linewidth": 0.6, "zorder": 1}
+    return styles

@@ -1,0 +1,286 @@
+"""Runs to compare: which directories hold one, their groups (equal flags but for the seed), and the groups' names."""
+
+import contextlib
+import csv
+import dataclasses
+import json
+import math
+import os
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from goalax.flags import COMPARED, FlagError, Flagged, flag, names_in, parse
+from goalax.host import runs
+from goalax.host.config import Flags
+from goalax.host.display import track
+
+NAMES = names_in(Flags, {"name"})
+COMPARED_FLAGS = frozenset(names_in(Flags, COMPARED))
+NEEDED = {"training/envsteps", "training/walltime", "eval/episode_success", "eval/episode_success_any"}
+NEEDED |= {"eval/final_dist", "eval/time_at_goal"}
+
+
+class Trained(NamedTuple):
+    """What a run directory holds."""
+
+    directory: Path
+    seed: int
+    settings: dict[str, Any]  # flags of the agent, and those of the run that say what is trained, that are set
+    names: dict[str, Any]  # NAMES that are set
+    origin: dict[str, Any]  # versions, device and git_commit, as far as they are known
+    rows: list[dict[str, float]]  # of metrics.csv, with at least NEEDED
+
+
+class Group(NamedTuple):
+    """Runs of equal flags whatever their names, one per seed, at the evaluations that all of them have."""
+
+    label: str  # the agent, and what tells this group from others of its environment
+    env: str
+    settings: dict[str, Any]  # those of its runs, with NAMES if it needs them to be told apart
+    runs: list[Trained]
+    steps: np.ndarray  # [T] environment steps
+
+    def metric(self, name: str) -> np.ndarray:
+        """Values [seeds, T]."""
+        tables = [{row["training/envsteps"]: row[name] for row in run.rows} for run in self.runs]
+        return np.array([[table[step] for step in self.steps] for table in tables])
+
+    @property
+    def reached(self) -> np.ndarray:
+        """Share of episodes that reach the goal, [seeds, T]."""
+        return self.metric("eval/episode_success_any")
+
+    @property
+    def near(self) -> np.ndarray:
+        """Share of an episode's time at the goal, [seeds, T]."""
+        return self.metric("eval/time_at_goal")
+
+
+def directories(path: Path) -> list[Path]:
+    """The path itself if it looks like a run, or like nothing; else what is below it."""
+    if not path.is_dir():
+        return [path]
+    children = sorted(path.iterdir())
+    folders = [child for child in children if child.is_dir()]
+    if not folders or {"config.json", "metrics.csv", "checkpoints"} & {child.name for child in children}:
+        return [path]
+    return [found for folder in folders for found in directories(folder)]
+
+
+def read_one(directory: Path) -> Trained:
+    """A run; FlagError that says why there is none."""
+    if not directory.is_dir():
+        raise FlagError(f"There is no directory {directory}.")
+    content = runs.read_content(directory)
+    try:
+        flags = {**content["flags"], **content["agent_flags"]}
+        flags = {name: value for name, value in flags.items() if value is not None}
+        kinds = {"env_name": str, "agent": str, "episode_length": int, "seed": int}
+        readable = all(type(flags[name]) is kind for name, kind in kinds.items()) and flags["episode_length"] > 0
+    except (KeyError, TypeError):
+        readable = False
+    if not readable:
+        raise FlagError(f"The run {directory} was written by a version with other flags.")
+    rows = []
+    with contextlib.suppress(OSError, ValueError, csv.Error):
+        rows = [row for row in runs.read_metrics(directory / "metrics.csv") if row.keys() >= NEEDED]
+    if not rows:
+        raise FlagError(f"The run {directory} has no evaluation in its metrics.csv.")
+    if not all(math.isfinite(row[name]) for row in rows for name in NEEDED):
+        raise FlagError(f"The run {directory} has numbers that are not finite in its metrics.csv.")
+    agent_flags = content["agent_flags"]
+    settings = {name: value for name, value in flags.items() if name in COMPARED_FLAGS or name in agent_flags}
+    names = {name: flags[name] for name in NAMES if name in flags}
+    origin = {name: content.get(name) for name in ("versions", "device", "git_commit")}
+    return Trained(directory, flags["seed"], settings, names, origin, rows)
+
+
+def read(paths: Iterable[Path]) -> tuple[list[Trained], list[str]]:
+    """The runs in directories, and one sentence for each directory without one.
+
+    Args:
+      paths: run directories, or folders whose runs are meant.
+    """
+    found = dict.fromkeys(directory for path in paths for directory in directories(path))
+    trained, notes = [], []
+    for directory in track(found, "reading runs"):
+        try:
+            trained.append(read_one(directory))
+        except FlagError as error:
+            notes.append(f"{error} It is skipped.")
+    return trained, notes
+
+
+def take(run: Trained) -> int:
+    """The k of a directory name_sSEED-k."""
+    suffix = re.search(r"_s\d+-(\d+)$", run.directory.name)
+    return int(suffix[1]) if suffix else 1
+
+
+def together(trained: Iterable[Trained]) -> list[tuple[dict[str, Any], list[Trained]]]:
+    """(settings, runs) of every group. Where the same seed has several names, names tell groups apart as flags do."""
+    by_settings: dict[str, list[Trained]] = defaultdict(list)
+    by_names: dict[str, list[tuple[dict[str, Any], Trained]]] = defaultdict(list)
+    for run in trained:
+        by_settings[key(run.settings)].append(run)
+    for members in by_settings.values():
+        name_of: dict[int, set[str]] = defaultdict(set)
+        for run in members:
+            name_of[run.seed].add(key(run.names))
+        named = max(map(len, name_of.values())) > 1
+        for run in members:
+            settings = run.settings | run.names if named else run.settings
+            by_names[key(settings)].append((settings, run))
+    return [(members[0][0], [run for _, run in members]) for members in by_names.values()]
+
+
+def key(settings: dict[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True)
+
+
+def group(trained: Sequence[Trained]) -> tuple[list[Group], list[str]]:
+    """Groups in the order of their first runs, and one sentence for everything that is left out.
+
+    A repeated seed would count as an independent one: only the newest run of equal flags and seed is taken.
+    """
+    groups, notes = [], []
+    found = together(trained)
+    for label, (settings, members) in zip(labels([settings for settings, _ in found]), found, strict=True):
+        seeds: dict[int, Trained] = {}
+        for run in sorted(members, key=take):
+            if run.seed in seeds:
+                notes.append(f"{seeds[run.seed].directory} is left out: {run.directory} has the same flags and seed.")
+            seeds[run.seed] = run
+        members = [run for run in members if seeds[run.seed] is run]
+        steps = [{row["training/envsteps"] for row in run.rows} for run in members]
+        common = np.array(sorted(set.intersection(*steps)))
+        if not common.size:
+            notes.append(f"{members[0].directory} and its other seeds are left out: they share no evaluation.")
+            continue
+        if common[-1] < max(map(max, steps)):
+            first = min(members, key=lambda run: run.rows[-1]["training/envsteps"])
+            notes.append(f"{first.directory} stops at {common[-1]:,} steps: its group is compared up to there only.")
+        groups.append(Group(label, env_of(settings), settings, members, common))
+    return groups, notes
+
+
+def env_of(settings: dict[str, Any]) -> str:
+    env, eval_env = settings["env_name"], settings.get("eval_env")
+    return env if eval_env in (None, env) else f"{env}, evaluated in {eval_env}"
+
+
+def differing(many: Sequence[dict[str, Any]]) -> list[str]:
+    """Names of flags that do not have one value everywhere, of flags of an agent: wherever that agent is."""
+    known: dict[str, dict[str, Any]] = defaultdict(dict)
+    values: dict[str, set[str]] = defaultdict(set)
+    for settings in many:
+        known[settings["agent"]].update(settings)
+    for settings in many:
+        for name in known[settings["agent"]]:
+            values[name].add(json.dumps(settings.get(name)))
+    return [name for name, found in values.items() if len(found) > 1]
+
+
+def short(value: Any) -> str:
+    """A flag's value, floats to four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
+
+
+def labels(many: Sequence[dict[str, Any]]) -> list[str]:
+    """For each group's flags: its agent, and the flags in which groups of that agent in one environment differ.
+
+    The same agent has the same label in every environment.
+    """
+    rivals: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for settings in many:
+        rivals[settings["agent"], env_of(settings)].append(settings)
+    names: dict[str, dict[str, None]] = defaultdict(dict)
+    for (agent, _), groups in rivals.items():
+        names[agent].update(dict.fromkeys(differing(groups)))
+    for show in (short, str):
+        found = [
+            ", ".join([s["agent"], *(f"{name} {show(s[name])}" for name in names[s["agent"]] if name in s)])
+            for s in many
+        ]
+        if len({(label, env_of(settings)) for label, settings in zip(found, many, strict=True)}) == len(many):
+            break
+    return found
+
+
+def compare(paths: Iterable[Path]) -> tuple[list[Group], list[str]]:
+    """`read` and `group`; FlagError if nothing is left, with what was skipped before it."""
+    trained, skipped = read(paths)
+    groups, left_out = group(trained)
+    if not groups:
+        raise FlagError(" ".join([*skipped, *left_out, "No run is left to show."]))
+    return groups, skipped + left_out
+
+
+def output(name: str, suffixes: Sequence[str]) -> Path:
+    """The file to write; FlagError if --out is none that can be."""
+    path = Path(name)
+    folder = path.absolute().parent
+    if path.suffix not in suffixes or path.is_dir() or not folder.is_dir():
+        ends = ", ".join(suffixes)
+        raise FlagError(f"--out is {name!r}; it must name a file that ends in {ends}, in a directory that exists.")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise FlagError(f"--out is {name!r}, which cannot be written.")
+    return path
+
+
+@dataclasses.dataclass(frozen=True)
+class RunsConfig:
+    """The flag that scripts about many runs share; each adds `out`."""
+
+    runs: tuple[str, ...] = flag((), "run directories, or folders whose runs are meant", positional=True)
+
+
+class ScriptConfig(Flagged, Protocol):
+    """What a script about many runs is told: the flags of RunsConfig, and where it writes to."""
+
+    @property
+    def runs(self) -> tuple[str, ...]: ...
+    @property
+    def out(self) -> str: ...
+
+
+S = TypeVar("S", bound=ScriptConfig)
+
+
+def script(
+    argv: Sequence[str],
+    config: S,
+    prog: str,
+    description: str,
+    suffixes: Sequence[str],
+    save: Callable[[Sequence[Group], Sequence[str], Path, S], None],
+) -> int:
+    """A script that writes one file about many runs; returns the exit code.
+
+    Args:
+      config: the defaults of its flags.
+      suffixes: what --out may end in.
+      save: (groups, notes, path, config), writes the file.
+    """
+    try:
+        (config,) = parse(argv, config, others={}, prog=prog, description=description)
+        path = output(config.out, suffixes)
+        groups, notes = compare(map(Path, config.runs))
+    except FlagError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2
+    for note in notes:
+        print(f"{prog}: {note}", file=sys.stderr)
+    try:
+        save(groups, notes, path, config)
+    except OSError as error:  # a full disk, say
+        print(f"{prog}: {path} cannot be written: {error.strerror}.", file=sys.stderr)
+        return 2
+    print(path)
+    return 0

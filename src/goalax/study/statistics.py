@@ -1,0 +1,80 @@
+"""Point estimates with 95% intervals: over episodes, over seeds within environments, and between two agents.
+
+Interquartile mean, probability of improvement and the stratified bootstrap are those of Agarwal et al. 2021 (Deep
+Reinforcement Learning at the Edge of the Statistical Precipice, arXiv:2108.13264); the strata are the environments.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+RESAMPLES = 2000
+
+
+class Estimate(NamedTuple):
+    """A value and its interval, [...] each; the interval is nan where nothing says how large it is."""
+
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def bootstrapped(samples: Sequence[np.ndarray], statistic: Callable) -> Estimate:
+    """`statistic(*samples, axis=0)` and its percentile interval; every sample [n, ...] is resampled by itself.
+
+    One observation says nothing about spread: a sample of one gives no interval.
+    """
+    value = np.asarray(statistic(*samples, axis=0))
+    if min(len(sample) for sample in samples) < 2:
+        return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
+    options = {"n_resamples": RESAMPLES, "confidence_level": LEVEL, "method": "percentile"}
+    rng = np.random.default_rng(0)  # the same runs always give the same report
+    low, high = stats.bootstrap(samples, statistic, axis=0, vectorized=True, rng=rng, **options).confidence_interval
+    return Estimate(value, np.asarray(low), np.asarray(high))
+
+
+def mean(values: np.ndarray) -> Estimate:
+    """Mean over independent observations [n]."""
+    return bootstrapped([values], np.mean)
+
+
+def share(values: np.ndarray) -> Estimate:
+    """Share of ones among independent observations [n] of 0 or 1, with Wilson's interval.
+
+    The bootstrap would claim certainty where all observations are equal.
+    """
+    result = stats.binomtest(int(np.sum(values)), len(values))
+    interval = result.proportion_ci(LEVEL, method="wilson")
+    return Estimate(*map(np.asarray, (result.statistic, interval.low, interval.high)))
+
+
+def interquartile_mean(strata: Sequence[np.ndarray]) -> Estimate:
+    """Mean of what is left of all scores without the floor(n / 4) highest and lowest, per entry of [...].
+
+    Args:
+      strata: scores [seeds, ...], one array per environment.
+    """
+
+    def statistic(*samples, axis):
+        return stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
+
+    return bootstrapped(strata, statistic)
+
+
+def probability_of_improvement(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> Estimate:
+    """Probability that a random seed of ours beats a random one of theirs, a tie counting half; mean of environments.
+
+    Args:
+      ours, theirs: final scores [seeds], one array per environment, in equal order.
+    """
+
+    def statistic(*samples, axis):
+        seeds_last = [np.moveaxis(sample, axis, -1) for sample in samples]
+        pairs = zip(seeds_last[: len(ours)], seeds_last[len(ours) :], strict=True)
+        wins = [0.5 + 0.5 * np.sign(x[..., :, None] - y[..., None, :]).mean((-2, -1)) for x, y in pairs]
+        return np.mean(wins, axis=0)
+
+    return bootstrapped([*ours, *theirs], statistic)

@@ -1,0 +1,1 @@
+"""Tests of Goalax; what several of them use lies in `tests.helpers`."""
