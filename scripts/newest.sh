@@ -8,7 +8,7 @@ newest=$root/.venv-newest
 
 find_newest() {
   local name
-  for name in python3.14 python3.13 python3.12 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[432]*/bin/python; do
+  for name in python3.14 python3.13 python3.12 $(ls -d "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[234].*/bin/python 2>/dev/null | sort -rV); do
     if "$name" -c 'import sys; sys.exit(not (3, 12) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; then
       command -v "$name"
       return

@@ -11,7 +11,8 @@ import pytest
 from goalax.agents import AGENTS
 from goalax.agents.actor_critic import actor_goals, entropy_actor_loss
 from goalax.agents.base import ActorConfig, NetworkConfig
-from goalax.core.types import Batch, Spec
+from goalax.core.relabel.geometric import geometric
+from goalax.core.types import Batch, Path, Spec, Visit
 
 SPEC = Spec(state_size=5, goal_size=2, action_size=3, goal_indices=(1, 3), discounting=0.9, goal_reach_thresh=1)
 COMMON = {
@@ -20,9 +21,10 @@ COMMON = {
 SMALL = {"h_dim": 8, "n_hidden": 2, "repr_dim": 8}  # repr_dim: the quasimetric energies take multiples of 8
 
 
-def small_batch(size=6):
+def small_batch(needs, size=6):
+    """A made-up batch with all that an agent asks for."""
     normal = lambda i, *shape: jax.random.normal(jax.random.PRNGKey(i), shape)  # noqa: E731
-    return Batch(
+    batch = Batch(
         state=normal(0, size, 5),
         action=jnp.tanh(normal(1, size, 3)),
         next_state=normal(2, size, 5),
@@ -33,6 +35,19 @@ def small_batch(size=6):
         future_reward=jnp.arange(size) % 2.0,
         discount=jnp.full(size, 0.9),
     )
+    if needs.horizon > 1:
+        steps = size, needs.horizon
+        actions = jnp.tanh(normal(6, *steps, 3))
+        path = Path(normal(7, size, needs.horizon + 1, 5), actions, jnp.zeros(steps), jnp.full(steps, 0.9))
+        batch = batch._replace(path=path)
+    if needs.within:
+        bins = size, max(0, len(needs.bins) - 1)
+        steps, left = jnp.array([0, 3, 7, needs.within, 40, needs.within]), jnp.array([9, 8, 7, 6, 50, 4])
+        reached, ends = (steps < needs.within).astype(jnp.float32), jnp.arange(size) % 2.0
+        occupancy = jax.random.uniform(jax.random.PRNGKey(8), bins)
+        visit = Visit(3 * normal(9, size, 2), steps, reached, left, ends, occupancy, jnp.ones(bins))
+        batch = batch._replace(visit=visit)
+    return batch
 
 
 def make(name, **flags):
@@ -45,7 +60,7 @@ def after_updates(agent, count=2):
     """State and last metrics after updates, not compiled: that would take longer than to run them."""
     state = agent.init(jax.random.PRNGKey(7))
     for i in range(count):
-        state, metrics = agent.update(state, small_batch(), jax.random.PRNGKey(i))
+        state, metrics = agent.update(state, small_batch(agent.needs), jax.random.PRNGKey(i))
     return state, metrics
 
 
@@ -91,6 +106,9 @@ CHANGES = {
     "tau": 0.5,
     "noise_clip": 1e-3,
     "her_ratio": 0.2,
+    "window": 10,
+    "value_discounting": 0.9,
+    "goal_discounting": 0.9,
 }
 NEEDS = {"her_ratio": {"use_her": True}, "her_strategy": {"use_her": True}}  # flags without which one has no effect
 
@@ -128,7 +146,8 @@ def outcome(agent):
     state, metrics = after_updates(agent)
     action = agent.act(state, jnp.ones((1, 5)), jnp.ones((1, 2)), jax.random.PRNGKey(0))
     targets = getattr(state, "target", None)
-    law = SPEC.discounting if agent.goal_discounting is None else agent.goal_discounting
+    law = (agent.needs.law or geometric(SPEC.discounting))(jnp.linspace(0, 1, 50, endpoint=False), jnp.full(50, 100))
+    law = law, agent.needs.goals
     return [np.asarray(leaf) for leaf in jax.tree.leaves((state.params, targets, metrics, action, law))]
 
 
@@ -174,7 +193,7 @@ def test_loss_falls_on_a_fixed_batch(name):
     update, state = jax.jit(agent.update), agent.init(jax.random.PRNGKey(7))
     losses = []
     for i in range(60):
-        state, metrics = update(state, small_batch(), jax.random.PRNGKey(i))
+        state, metrics = update(state, small_batch(agent.needs), jax.random.PRNGKey(i))
         # Of those that an agent has, the one that chases no other.
         names = ("contrastive_loss", "critic_loss", "actor_loss")
         losses.append(next(metrics[name] for name in names if name in metrics))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from goalax.agents import AGENTS
-from goalax.agents.q_learning import bellman_target
+from goalax.agents.q_learning import TwinCritic, bellman_target
 from goalax.core.types import Batch, Spec
 from goalax.envs import create_env
 from goalax.flags import FlagError
@@ -166,7 +166,7 @@ def test_values_of_a_chain_are_known(name, terminal):
     one_hot = {"A": np.eye(2)[0], "B": np.eye(2)[1]}
     observed, goal = (np.stack([one_hot[case[i]] for case in expected]) for i in (0, 1))
     action = np.array([[0.7 * case[2]] for case in expected])
-    score = agent.score(state, observed, action, goal, action)
+    score = TwinCritic(AGENTS[name].config(), spec).lower(state.params["critic"], observed, goal, action)
     np.testing.assert_allclose(score, list(expected.values()), atol=0.15, err_msg=str(list(expected)))
     assert agent.mode(state, one_hot["A"], one_hot["B"]) > 0 > agent.mode(state, one_hot["A"], one_hot["A"])
 
@@ -224,7 +224,10 @@ def test_her_and_repeated_actions_exclude_each_other(name):
 @pytest.mark.parametrize("name", [*Q_AGENTS, "gcbc"])
 def test_strategy_is_the_law_of_goals(name, strategy, law):
     flags = {} if name == "gcbc" else {"use_her": True}
-    assert make(name, her_strategy=strategy, **flags).goal_discounting == law
+    found = make(name, her_strategy=strategy, **flags).needs.law
+    assert (found is None) == (law is None)
+    if law is not None:  # uniform: as likely near as far
+        np.testing.assert_array_equal(found(jnp.array([0.0, 0.45, 0.99]), jnp.full(3, 10)), [1, 5, 10])
 
 
 # ---- TD3, GCBC, seeds ----

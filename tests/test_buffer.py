@@ -10,7 +10,8 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 from scipy import stats
 
-from goalax.core import buffer, goals
+from goalax.core import buffer
+from goalax.core.relabel.geometric import truncated_geometric
 from goalax.core.types import Spec, Transition
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "goal_law.npz")
@@ -39,7 +40,7 @@ def law(gamma, left):
 def test_goal_law_inverts_the_distribution(gamma, left):
     n = 1 << 16
     uniform = (np.arange(n) + 0.5) / n  # one in the middle of each of n cells: the counts can hardly deviate
-    ahead = jax.jit(goals.truncated_geometric, static_argnums=2)(uniform.astype(np.float32), jnp.full(n, left), gamma)
+    ahead = jax.jit(truncated_geometric, static_argnums=2)(uniform.astype(np.float32), jnp.full(n, left), gamma)
     assert ahead.dtype == jnp.int32
     assert ahead.min() >= 1 and ahead.max() <= left
     counts = np.bincount(np.asarray(ahead), minlength=left + 1)[1:]
@@ -50,7 +51,7 @@ def test_goal_law_equals_golden_values():
     gamma, left, expected = float(GOLDEN["discounting"]), int(GOLDEN["steps_left"]), GOLDEN["probability"]
     np.testing.assert_allclose(law(gamma, left), expected, rtol=1e-9)
     n = 1 << 17
-    ahead = goals.truncated_geometric(jax.random.uniform(jax.random.key(0), (n,)), jnp.full(n, left), gamma)
+    ahead = truncated_geometric(jax.random.uniform(jax.random.key(0), (n,)), jnp.full(n, left), gamma)
     counts = np.bincount(np.asarray(ahead), minlength=left + 1)[1:]
     assert stats.chisquare(counts, n * expected).pvalue > 1e-3
 
@@ -59,8 +60,8 @@ def test_goal_law_equals_golden_values():
 def test_goal_law_at_the_ends_of_the_unit_interval(gamma):
     left = np.array([1, 2, 3, 10, 1000])
     least, most = np.float32(0), np.nextafter(np.float32(1), np.float32(0))
-    np.testing.assert_array_equal(goals.truncated_geometric(jnp.full(5, least), left, gamma), 1)
-    ahead = np.asarray(goals.truncated_geometric(jnp.full(5, most), left, gamma))
+    np.testing.assert_array_equal(truncated_geometric(jnp.full(5, least), left, gamma), 1)
+    ahead = np.asarray(truncated_geometric(jnp.full(5, most), left, gamma))
     assert (ahead <= left).all()
     reachable = np.log1p(-float(most) * (1 - gamma ** left.astype(float))) / np.log(gamma)
     assert (ahead >= np.minimum(left, np.ceil(reachable - 0.1))).all()

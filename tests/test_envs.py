@@ -117,7 +117,7 @@ def test_backend_is_supported(name, backend, record_property):
 
     def run(key):
         start, lengths = rollout.init(env, key, 64), {"length": 1000, "episode_length": 1001, "action_repeat": 1}
-        _, rows = rollout.unroll(env, policy, start, jnp.int32(0), key, **lengths)
+        _, rows = rollout.unroll(env, rollout.memoryless(policy), start, jnp.int32(0), key, **lengths)
         return jnp.isfinite(rows.state).all(axis=(1, 2)) & jnp.isfinite(rows.reward).all(axis=1)
 
     steps = int(np.cumprod(jax.jit(run)(jax.random.key(0))).sum())

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from goalax import __version__
 from goalax.commands import evaluate
 from goalax.host import loading
 
@@ -54,7 +55,10 @@ def test_another_environment_and_an_older_checkpoint(toy_runs, capsys):
             lambda run: edit(run, "flags", "env_name", "moon"),
             "The run {run} cannot be made again: --env_name is 'moon'",
         ),
-        (lambda run: edit(run, "flags", "shoe", 43), "The run {run} was written by a version with other flags."),
+        (
+            lambda run: edit(run, "flags", "shoe", 43),
+            f"The run {{run}} was written by goalax {__version__}, which has other flags.",
+        ),
         (
             lambda run: edit(run, "agent_flags", "h_dim", 16),
             "The checkpoint {run}/checkpoints/120 does not fit the run",

@@ -88,11 +88,11 @@ def test_a_repeated_seed_counts_once_and_a_short_run_cuts_its_group(tmp_path):
         ),
         (
             lambda run: (run / "config.json").write_text('{"flags": {"seed": 1}, "agent_flags": {}}'),
-            "The run {run} was written by a version with other flags.",
+            "The run {run} was written by a version before goalax 0.2, which has other flags.",
         ),
         (
             lambda run: (run / "config.json").write_text((run / "config.json").read_text().replace('"toy"', "[1]")),
-            "The run {run} was written by a version with other flags.",
+            "The run {run} was written by a version before goalax 0.2, which has other flags.",
         ),
         (
             lambda run: (run / "metrics.csv").write_text((run / "metrics.csv").read_text().replace("120,", "nan,")),

@@ -155,8 +155,7 @@ def chain_distances(name, flags):
 
     state = train(agent.init(jax.random.PRNGKey(0)), jax.random.PRNGKey(1))
     here, there = (axis.ravel() for axis in np.meshgrid(np.arange(LENGTH), np.arange(LENGTH), indexing="ij"))
-    action = jnp.zeros((len(here), 1))
-    return -np.asarray(agent.score(state, np.eye(LENGTH)[here], action, np.eye(LENGTH)[there], action)), there - here
+    return -np.asarray(agent.score(state, np.eye(LENGTH)[here], np.eye(LENGTH)[there])), there - here
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,9 @@ def policy(state, goal, key):
     return 0.1 * state[:, 1:2] + goal
 
 
+POLICY = rollout.memoryless(policy)
+
+
 CASES = {  # environments, rows per unroll, steps of an episode, action repeat, steps until a true end (0: never)
     "time limits": (3, 20, 5, 1, (0,)),
     "early ends": (4, 16, 6, 1, (0, 1, 2, 5, 6)),
@@ -68,7 +71,7 @@ class Collected:
         env = Counter(ends_after)
         unroll = jax.jit(
             lambda envs, row, key: rollout.unroll(
-                env, policy, envs, row, key, length=length, episode_length=episode_length, action_repeat=action_repeat
+                env, POLICY, envs, row, key, length=length, episode_length=episode_length, action_repeat=action_repeat
             )
         )
         envs = jax.jit(lambda key: rollout.init(env, key, num_envs))(jax.random.key(7))
@@ -181,7 +184,11 @@ def test_every_row_has_its_own_key():
 
     env = Counter()
     envs = jax.jit(lambda key: rollout.init(env, key, 4))(jax.random.key(0))
-    unroll = jax.jit(functools.partial(rollout.unroll, env, random_policy, length=8, episode_length=5, action_repeat=1))
+    unroll = jax.jit(
+        functools.partial(
+            rollout.unroll, env, rollout.memoryless(random_policy), length=8, episode_length=5, action_repeat=1
+        )
+    )
     rows = [unroll(envs, jnp.int32(0), jax.random.key(seed))[1].action for seed in (0, 1)]
     assert len(np.unique(np.stack(rows))) == 2 * 8 * 4
 
@@ -204,7 +211,7 @@ def test_evaluation_equals_a_loop(episode_length, action_repeat):
     env, num_envs = Counter((0, 1, 2, 3, 7)), 16
     env.started = []
     sizes = {"num_envs": num_envs, "episode_length": episode_length, "action_repeat": action_repeat}
-    metrics, _ = jax.jit(lambda key: rollout.evaluate(env, policy, key, **sizes))(jax.random.key(0))
+    metrics, _ = jax.jit(lambda key: rollout.evaluate(env, POLICY, key, **sizes))(jax.random.key(0))
     jax.effects_barrier()
     assert len(env.started) == num_envs
     episodes = []
@@ -231,7 +238,7 @@ def test_evaluation_equals_a_loop(episode_length, action_repeat):
 
 def test_evaluation_draws_fresh_episodes_for_every_key():
     sizes = {"num_envs": 4, "episode_length": 4, "action_repeat": 1}
-    evaluate = jax.jit(lambda key: rollout.evaluate(Counter(), policy, key, **sizes)[0]["final_dist"])
+    evaluate = jax.jit(lambda key: rollout.evaluate(Counter(), POLICY, key, **sizes)[0]["final_dist"])
     first, again, other = (evaluate(jax.random.key(seed)) for seed in (0, 0, 1))
     assert first == again != other
 
@@ -241,7 +248,7 @@ def test_recording_is_what_the_evaluation_saw(action_repeat):
     env, sizes = Counter((0, 1, 2, 3, 7)), {"num_envs": 16, "episode_length": 12, "action_repeat": action_repeat}
 
     def record(episodes):
-        return jax.jit(lambda key: rollout.evaluate(env, policy, key, **sizes, recorded=episodes))(jax.random.key(0))
+        return jax.jit(lambda key: rollout.evaluate(env, POLICY, key, **sizes, recorded=episodes))(jax.random.key(0))
 
     metrics, seen = record(16)
     assert seen.alive.shape == (12, 16) and seen.q.shape == (12, 16, 2) and seen.goal.shape == (12, 16, 1)
@@ -258,3 +265,39 @@ def test_recording_is_what_the_evaluation_saw(action_repeat):
     jax.tree.map(np.testing.assert_array_equal, fewer, jax.tree.map(lambda leaf: leaf[:, :3], seen))
     jax.tree.map(np.testing.assert_array_equal, fewer_metrics, metrics)
     assert record(0)[1].q.shape == (12, 0, 2)
+
+
+# ---- Memory ----------------------------------------------------------------------------------------------------------
+
+
+def counting(num_envs):
+    """A policy whose actions are how many it has taken since the episode began."""
+
+    def act(memory, state, goal, key):
+        return memory[:, None].astype(jnp.float32), memory + 1
+
+    return rollout.Policy(act, lambda num: jnp.zeros(num, jnp.int32))
+
+
+def test_memory_begins_anew_with_every_episode_and_goes_on_across_unrolls():
+    env, num_envs, length = Counter((0, 1, 2, 5)), 6, 7
+    remembering = counting(num_envs)
+    sizes = {"length": length, "episode_length": 9, "action_repeat": 1}
+    unroll = jax.jit(lambda envs, row, key: rollout.unroll(env, remembering, envs, row, key, **sizes))
+    envs = rollout.init(env, jax.random.key(0), num_envs, remembering.start(num_envs))
+    rows = []
+    for i in range(5):
+        envs, new = unroll(envs, jnp.int32(i * length), jax.random.key(i))
+        rows.append(new)
+    rows = jax.tree.map(lambda *leaves: np.concatenate(leaves), *rows)
+    # Row t of an episode holds its action number t; the last row holds the one that would have come next.
+    since = np.arange(5 * length)[:, None] - rows.episode_start
+    np.testing.assert_array_equal(rows.action[..., 0], since)
+
+
+def test_evaluation_begins_with_a_fresh_memory():
+    env = Counter((0,))
+    sizes = {"num_envs": 3, "episode_length": 4, "action_repeat": 1}
+    metrics, _ = rollout.evaluate(env, counting(3), jax.random.key(0), **sizes)
+    # reward: steps made + action, that is 1 + 0, 2 + 1, 3 + 2, 4 + 3
+    assert metrics["episode_reward"] == 16

@@ -1,6 +1,5 @@
 """Tests of runs on several devices: equal to one device, nothing large moves, resume, and what does not divide."""
 
-import dataclasses
 import os
 import re
 import subprocess
@@ -126,8 +125,6 @@ def test_the_default_takes_all_accelerators_that_divide_the_sizes(monkeypatch):
     assert config.num_devices == 1
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "device_count", lambda: 8)
-    chosen = {
-        (seeds, envs): devices.choose(dataclasses.replace(config, num_devices=None, num_seeds=seeds, num_envs=envs))
-        for seeds, envs in ((1, 4), (2, 4), (8, 5), (6, 5), (1, 5))
-    }
-    assert [found.num_devices for found in chosen.values()] == [4, 8, 8, 6, 1]
+    sizes = {name: getattr(config, name) for name in ("num_eval_envs", "batch_size")}
+    asked = ((1, 4), (2, 4), (8, 5), (6, 5), (1, 5))
+    assert [devices.choose(None, seeds, {**sizes, "num_envs": envs}) for seeds, envs in asked] == [4, 8, 8, 6, 1]

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from goalax.agents.base import ActorConfig, EntropyConfig
-from goalax.core.types import Agent, Array, Batch, Metrics, Spec
+from goalax.agents.chunks import chunked, of_decisions
+from goalax.core.types import Agent, Array, Batch, Metrics, Needs, Spec
 from goalax.learning.networks import Network, gaussian_actor, sample_action
 
 
@@ -27,12 +28,19 @@ class ActorCriticState(NamedTuple):
     optimizer: optax.OptState
 
 
-def actor_critic(config: ActorConfig, spec: Spec, critic: Critic) -> Agent:
+def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs | None = None) -> Agent:
     """A tanh-Gaussian actor and a critic that learn side by side from the same batch, one gradient per update.
 
-    The actor is trained on goals achieved later in the same episode (`random_goals` of them from another sample).
+    The actor is trained on goals achieved later in the same episode (`random_goals` of them from another sample). With
+    --action_chunk it chooses several actions at once, and the critic values them together: they are one long action
+    of `config.decision(spec)`, whose next state is the one after all of them.
+
+    Args:
+      spec: that of the environment.
+      critic: for actions of `config.decision(spec)`.
+      needs: what the critic asks of the buffer; None: what the flags ask for.
     """
-    actor = gaussian_actor(config.mlp, spec.action_size)
+    actor = gaussian_actor(config.mlp, config.decision(spec).action_size)
     optimizer = entropy_optimizer(config.policy_lr, config.critic_lr, config.alpha_lr)
     pick = partial(actor_goals, random_goals=config.random_goals)
 
@@ -46,6 +54,7 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic) -> Agent:
         return ActorCriticState(params, optimizer.init(params))
 
     def losses(params, batch: Batch, key):
+        batch = of_decisions(batch)
         critic_loss, goals, critic_metrics = critic.loss(params["critic"], batch)
         fixed, wanted = jax.lax.stop_gradient((params["critic"], jax.tree.map(pick, goals)))
         actor_loss, metrics = entropy_actor_loss(
@@ -62,11 +71,17 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic) -> Agent:
         steps, optimizer_state = optimizer.update(gradients, agent.optimizer, agent.params)
         return ActorCriticState(optax.apply_updates(agent.params, steps), optimizer_state), metrics
 
-    def score(agent, state, action, future_state, future_action):
-        params = agent.params["critic"]
+    act, mode = gaussian_policy(actor)
+
+    def score(agent, state, future_state):
+        goal, params = spec.goal_of(future_state), agent.params["critic"]
+        action, future_action = mode(agent, state, goal), mode(agent, future_state, goal)
         return critic.value(params, state, action, critic.goals(params, future_state, future_action))
 
-    return Agent(init, *gaussian_policy(actor), update, score)
+    needs = needs or config.needs(spec)
+    if config.action_chunk == 1:
+        return Agent(init, act, mode, update, score, needs)
+    return chunked(Agent(init, act, mode, update, score, needs), config.action_chunk, spec.action_size)
 
 
 def gaussian_policy(actor: Network[tuple[Array, Array]]) -> tuple[Callable, Callable]:

@@ -7,9 +7,10 @@ from typing import Any, Protocol, cast
 import jax
 import jax.numpy as jnp
 
+from goalax.core.relabel import RELABEL
 from goalax.core.sizes import Sizes
 from goalax.core.train import Train
-from goalax.core.types import Agent, Array, Env, Spec
+from goalax.core.types import Agent, Array, Env, Needs, Spec
 from goalax.flags import FlagError, Scope, flag
 from goalax.learning.losses import CONTRASTIVE_LOSSES
 from goalax.learning.networks import MLP, Network
@@ -56,10 +57,10 @@ class NetworkConfig:
     use_relu: bool = flag(False, "ReLU in place of swish")
     skip_connections: int = flag(4, "a residual connection every so many hidden layers; 0: none", low=0)
 
-    def mlp(self, outputs: int, h_dim: int | None = None) -> Network[Array]:
-        """A network of these flags, [..., F] -> [..., outputs]; h_dim: another width."""
+    def mlp(self, outputs: int, **others: Any) -> Network[Array]:
+        """A network of these flags, [..., F] -> [..., outputs]; others: flags with other values."""
         flags = {field.name: getattr(self, field.name) for field in dataclasses.fields(NetworkConfig)}
-        return cast(Network[Array], MLP(outputs, **{**flags, "h_dim": h_dim or self.h_dim}))
+        return cast(Network[Array], MLP(outputs, **{**flags, **others}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +89,29 @@ class ActorConfig(EntropyConfig):
     random_goals: float = flag(0.0, "share of actor goals taken from another sample of the batch", low=0, high=1)
     critic_lr: float = flag(3e-4, "learning rate of the critic", above=0)
     repr_dim: int = flag(64, "size of the representations", low=1)
+    # Chosen together and taken blindly: AC-CRL, arXiv 2608.30640, takes 3.
+    action_chunk: int = flag(1, "actions that are chosen at once, and taken one after the other", low=1, high=64)
+    relabel: str = flag("geometric", "law of the steps ahead at which relabelled goals lie", valid=RELABEL)
+    current_goals: float = flag(0.0, "share of relabelled goals that are the state itself", low=0, high=1)
+    any_goals: float = flag(0.0, "share of relabelled goals that are any stored state", low=0, high=1)
+
+    def decision(self, spec: Spec) -> Spec:
+        """The spec of what the actor chooses at once: a chunk is one long action, and discounts as many steps."""
+        if self.action_chunk == 1:
+            return spec
+        size, discounting = self.action_chunk * spec.action_size, spec.discounting**self.action_chunk
+        return spec._replace(action_size=size, discounting=discounting)
+
+    def needs(self, spec: Spec) -> Needs:
+        """What these flags ask of the buffer. FlagError if the shares of goals are more than all."""
+        later = 1 - self.current_goals - self.any_goals
+        if later < 0:
+            raise FlagError(
+                f"--current_goals is {self.current_goals:g} and --any_goals {self.any_goals:g}; together they must be"
+                " at most 1."
+            )
+        law = None if self.relabel == "geometric" else RELABEL[self.relabel](spec.discounting)
+        return Needs((later, self.current_goals, self.any_goals), law, horizon=self.action_chunk)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +129,7 @@ class ContrastiveConfig(ActorConfig):
         return {name: getattr(self, name) for name in ("logsumexp_penalty", "l2_penalty", "resubs")}
 
 
-STRATEGIES = {"uniform": 1.0, "goal_law": None}  # -> Agent.goal_discounting
+STRATEGIES = {"uniform": RELABEL["uniform"](1.0), "goal_law": None}  # -> Needs.law
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,9 +140,9 @@ class HindsightConfig:
     )
 
     @property
-    def goal_discounting(self) -> float | None:
+    def needs(self) -> Needs:
         """That of the Agent."""
-        return STRATEGIES[self.her_strategy]
+        return Needs(law=STRATEGIES[self.her_strategy])
 
 
 @dataclasses.dataclass(frozen=True)

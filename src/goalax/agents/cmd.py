@@ -56,12 +56,12 @@ def critic_of(config: QuasimetricConfig, encoder: Network[Array], init: Callable
 
 def make(config: CMDConfig, spec: Spec) -> Agent:
     """Logits c(g) - d(x(s, a), x(g)): with the free potential c, d is the distance of arXiv 2406.17098, Eq. 11."""
-    encoder, potential = config.mlp(config.repr_dim), config.mlp(1)
+    decision, encoder, potential = config.decision(spec), config.mlp(config.repr_dim), config.mlp(1)
     loss_fn = CONTRASTIVE_LOSSES[config.contrastive_loss_fn]
     require_repr_dim(config.repr_dim, config.metric(config.init_metric()).pairwise)
 
     def init(keys):
-        pair = jnp.zeros(spec.state_size + spec.action_size)
+        pair = jnp.zeros(spec.state_size + decision.action_size)
         return {
             "encoder": encoder.init(next(keys), pair),
             "potential": potential.init(next(keys), pair),
@@ -82,13 +82,13 @@ def make(config: CMDConfig, spec: Spec) -> Agent:
 
 def make_two_step(config: CMD2Config, spec: Spec) -> Agent:
     """A contrastive critic f, and a quasimetric that learns the distance f(g, a_g, g) - f(s, a, g) from it."""
-    encoder = config.mlp(config.repr_dim)
+    decision, encoder = config.decision(spec), config.mlp(config.repr_dim)
     energy, loss_fn = ENERGIES[config.energy_fn], CONTRASTIVE_LOSSES[config.contrastive_loss_fn]
     require_repr_dim(config.repr_dim, lambda x, y: energy.pairwise(x, y, energy.init_param()))
     require_repr_dim(config.repr_dim, config.metric(config.init_metric()).pairwise)
 
     def init(keys):
-        pair = jnp.zeros(spec.state_size + spec.action_size)
+        pair = jnp.zeros(spec.state_size + decision.action_size)
         return {
             "phi": encoder.init(next(keys), pair),
             "psi": encoder.init(next(keys), jnp.zeros(spec.goal_size)),

@@ -19,7 +19,7 @@ class CRLConfig(ContrastiveConfig):
 
 
 def make(config: CRLConfig, spec: Spec) -> Agent:
-    encoder = config.mlp(config.repr_dim)
+    decision, encoder = config.decision(spec), config.mlp(config.repr_dim)
     energy, loss_fn = ENERGIES[config.energy_fn], CONTRASTIVE_LOSSES[config.contrastive_loss_fn]
 
     require_repr_dim(config.repr_dim, lambda x, y: energy.pairwise(x, y, energy.init_param()))
@@ -29,7 +29,7 @@ def make(config: CRLConfig, spec: Spec) -> Agent:
 
     def init(keys):
         return {
-            "phi": encoder.init(next(keys), jnp.zeros(spec.state_size + spec.action_size)),
+            "phi": encoder.init(next(keys), jnp.zeros(spec.state_size + decision.action_size)),
             "psi": encoder.init(next(keys), jnp.zeros(spec.goal_size)),
             "energy": energy.init_param(),
         }

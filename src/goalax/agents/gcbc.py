@@ -42,7 +42,7 @@ def make(config: GCBCConfig, spec: Spec) -> Agent:
         return GCBCState(optax.apply_updates(agent.params, steps), optimizer_state), {"actor_loss": actor_loss}
 
     act, mode = noisy_policy(actor, config.exploration_noise)
-    return Agent(init, act, mode, update, goal_discounting=config.goal_discounting)
+    return Agent(init, act, mode, update, needs=config.needs)
 
 
 AGENTS.add("gcbc", Algorithm(GCBCConfig, make))

@@ -1,6 +1,7 @@
 """What SAC and TD3 share: flags, twin critics and their regression, hindsight goals."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -76,9 +77,14 @@ class TwinCritic(NamedTuple):
         loss = first + second
         return loss, {"critic_loss": loss, "q": jnp.mean(values[0]), "q_target": jnp.mean(target)}
 
-    def score(self, agent, state: Array, action: Array, future_state: Array, future_action: Array) -> Array:
-        """`score` of an Agent whose state holds the parameters as params["critic"]."""
-        return self.lower(agent.params["critic"], state, self.spec.goal_of(future_state), action)
+    def score(self, mode: Callable) -> Callable:
+        """`score` of an Agent with that `mode`, whose state holds the parameters as params["critic"]."""
+
+        def score(agent, state, future_state):
+            goal = self.spec.goal_of(future_state)
+            return self.lower(agent.params["critic"], state, goal, mode(agent, state, goal))
+
+        return score
 
 
 def bellman_target(batch: Batch, next_value: Array, reward_scaling: float) -> Array:

@@ -33,7 +33,7 @@ def step_excess(distance: Array) -> Array:
 
 
 def make(config: QRLConfig, spec: Spec) -> Agent:
-    encoder = config.mlp(config.repr_dim)
+    decision, encoder = config.decision(spec), config.mlp(config.repr_dim)
     require_repr_dim(config.repr_dim, config.metric(config.init_metric()).pairwise)
     stop = jax.lax.stop_gradient
 
@@ -48,7 +48,7 @@ def make(config: QRLConfig, spec: Spec) -> Agent:
         raw = jnp.log(jnp.expm1(config.multiplier_init)) / config.multiplier_speed
         return {
             "encoder": encoder.init(next(keys), jnp.zeros(spec.state_size)),
-            "dynamics": encoder.init(next(keys), jnp.zeros(config.repr_dim + spec.action_size)),
+            "dynamics": encoder.init(next(keys), jnp.zeros(config.repr_dim + decision.action_size)),
             "metric": config.init_metric(),
             "multiplier": jnp.float32(raw),
         }

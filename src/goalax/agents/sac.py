@@ -69,7 +69,8 @@ def make(config: SACConfig, spec: Spec) -> Agent:
         slow = optax.incremental_update(params["critic"], agent.target, config.tau)
         return SACState(params, slow, optimizer_state), metrics
 
-    return Agent(init, *gaussian_policy(actor), update, critic.score, config.goal_discounting)
+    act, mode = gaussian_policy(actor)
+    return Agent(init, act, mode, update, critic.score(mode), config.needs)
 
 
 AGENTS.add("sac", Algorithm(SACConfig, make))

@@ -96,7 +96,7 @@ def make(config: TD3Config, spec: Spec) -> Agent:
         return agent, {**metrics, "actor_loss": agent.actor_loss}
 
     act, mode = noisy_policy(actor, config.exploration_noise)
-    return Agent(init, act, mode, update, critic.score, config.goal_discounting)
+    return Agent(init, act, mode, update, critic.score(mode), config.needs)
 
 
 AGENTS.add("td3", Algorithm(TD3Config, make))

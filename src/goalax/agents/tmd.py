@@ -84,8 +84,8 @@ def consistency(
 
 
 def make(config: TMDConfig, spec: Spec) -> Agent:
-    encoder = config.mlp(config.repr_dim)
-    potential = config.mlp(1, math.ceil(config.h_dim / 4))  # of goals alone: it learns as much at 1/4 the width
+    decision, encoder = config.decision(spec), config.mlp(config.repr_dim)
+    potential = config.mlp(1, h_dim=math.ceil(config.h_dim / 4))  # of goals alone: it learns as much at 1/4 the width
     loss_fn = CONTRASTIVE_LOSSES[config.contrastive_loss_fn]
     require_repr_dim(config.repr_dim, config.metric(config.init_metric()).pairwise)
 
@@ -94,7 +94,7 @@ def make(config: TMDConfig, spec: Spec) -> Agent:
 
     def init_one(keys: Iterator[Array]) -> dict:
         params = {
-            "phi": encoder.init(next(keys), jnp.zeros(spec.state_size + spec.action_size)),
+            "phi": encoder.init(next(keys), jnp.zeros(spec.state_size + decision.action_size)),
             "psi_s": encoder.init(next(keys), jnp.zeros(spec.state_size)),
             "metric": config.init_metric(),
         }
@@ -125,7 +125,7 @@ def make(config: TMDConfig, spec: Spec) -> Agent:
         if config.potential:
             logits += potential.apply(params["potential"], goal_of(batch.future_state)).T
         contrastive, metrics = contrastive_loss(loss_fn, logits, x, y, **config.penalties)
-        tied, tied_metrics = consistency(config, spec.discounting, metric, d, x, s, s_next, y)
+        tied, tied_metrics = consistency(config, decision.discounting, metric, d, x, s, s_next, y)
         metrics |= {"contrastive_loss": contrastive, "temperature": jnp.asarray(temperature), **tied_metrics}
         itself = s[:SELF_SAMPLES], goals_one(params, batch.state[:SELF_SAMPLES])
         metrics |= distance_metrics(metric.between, x, y, s, itself)

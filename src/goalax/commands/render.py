@@ -71,7 +71,7 @@ def random_policy(config: RenderConfig) -> tuple[GoalEnv, rollout.Recording, str
 
     def record(key):
         sizes = {"num_envs": episodes, "episode_length": min(length, config.vis_length), "action_repeat": 1}
-        return rollout.evaluate(env, policy, key, **sizes, recorded=episodes)[1]
+        return rollout.evaluate(env, rollout.memoryless(policy), key, **sizes, recorded=episodes)[1]
 
     key = jax.random.PRNGKey(config.seed or 0)
     record = jax.jit(record, compiler_options=RUN_ONCE | env.compiler_options)

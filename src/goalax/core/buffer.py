@@ -1,13 +1,15 @@
 """The device-resident trajectory ring: init / add / sample (choose, then gather)."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from goalax.core.goals import truncated_geometric
+from goalax.core import visits
+from goalax.core.relabel.geometric import geometric
 from goalax.core.sharding import look_up
-from goalax.core.types import Array, Batch, BufferState, Spec, Transition
+from goalax.core.types import Array, Batch, BufferState, Needs, Path, Spec, Transition, Visit, Waypoint
 
 CANDIDATES = 4  # rows drawn per sample, of which the first that has a future is taken
 
@@ -54,66 +56,126 @@ def steps_left(buffer: BufferState, row: Array, column: Array, max_episode_steps
     return look_up(search, buffer.rows.episode_start, column, row, buffer.count)
 
 
-def draw(buffer: BufferState, key: Array, batch_size: int) -> tuple[Array, Array]:
-    """Rows and columns, both [B] int32, uniform over the stored rows whose next state is stored too."""
+def draw(buffer: BufferState, key: Array, batch_size: int, horizon: int = 1) -> tuple[Array, Array]:
+    """Rows and columns, both [B] int32, uniform over the stored rows that `horizon` more of their episode follow."""
     capacity, num_envs = buffer.rows.episode_start.shape
     oldest = jnp.maximum(buffer.count - capacity, 0)
     row_key, column_key = jax.random.split(key)
     shape = (CANDIDATES, batch_size)
-    row = jax.random.randint(row_key, shape, oldest, buffer.count - 1)
+    row = jax.random.randint(row_key, shape, oldest, buffer.count - horizon)
     column = jax.random.randint(column_key, shape, 0, num_envs)
 
     def same_episode(starts, column, row):
-        return starts[row % capacity, column] == starts[(row + 1) % capacity, column]
+        return starts[row % capacity, column] == starts[(row + horizon) % capacity, column]
 
     has_next = look_up(same_episode, buffer.rows.episode_start, column, row)
     first = jnp.argmax(has_next, axis=0)[None]
     row, column, found = (jnp.take_along_axis(x, first, axis=0)[0] for x in (row, column, has_next))
-    # All candidates were ends of episodes (probability 4e-9 for episodes of 125 steps): the row before such an end
-    # belongs to the same episode, except where it was overwritten; there the row after it begins an episode.
-    return jnp.where(found, row, jnp.where(row > oldest, row - 1, row + 1)), column
+    if horizon == 1:
+        # All candidates were ends of episodes (probability 4e-9 for episodes of 125 steps): the row before such an end
+        # belongs to the same episode, except where it was overwritten; there the row after it begins an episode.
+        return jnp.where(found, row, jnp.where(row > oldest, row - 1, row + 1)), column
+    # All candidates were among the last rows of episodes (8e-9 for a horizon of 3 in episodes of 300 steps): the last
+    # row that the horizon fits behind, or the first of the next episode where this one is too short or overwritten.
+    starts = look_up(way_starts(horizon), buffer.rows.episode_start, column, row)
+    left = jnp.sum(starts[:, 1:] == starts[:, :1], axis=1)
+    back = row - horizon + left
+    fits = back >= jnp.maximum(starts[:, 0], oldest)
+    return jnp.where(found, row, jnp.where(fits, back, row + left + 1)), column
+
+
+def way_starts(horizon: int) -> Callable[[Array, Array, Array], Array]:
+    """Episode starts of a row and of so many after it, [B, horizon + 1], for `look_up`."""
+
+    def find(starts: Array, column: Array, row: Array) -> Array:
+        return starts[(row[:, None] + jnp.arange(horizon + 1)[None]) % starts.shape[0], column[:, None]]
+
+    return find
 
 
 class Choice(NamedTuple):
-    """Where samples lie in the ring, each [B] int32."""
+    """Where samples lie in the ring, each [B] int32; None where nobody asks for it."""
 
     slot: Array
     next_slot: Array
     future_slot: Array
     column: Array
+    future_column: Array | None = None  # None: that of the sample
+    actor_slot: Array | None = None
+    actor_column: Array | None = None
+    way_steps: Array | None = None
+    left: Array | None = None
 
 
-def choose(buffer: BufferState, key: Array, num: int, discounting: float, max_episode_steps: int) -> Choice:
-    """Rows drawn uniformly, each with a future of its own episode drawn by the goal law; cost O(num).
+def choose(
+    buffer: BufferState, key: Array, num: int, needs: Needs, discounting: float, max_episode_steps: int
+) -> Choice:
+    """Rows drawn uniformly, each with a goal of the mix that is asked for; cost O(num).
 
     Args:
-      buffer: at least 2 rows stored.
+      buffer: at least 2 rows stored, and `needs.horizon` more.
       key: consumed.
       num: B.
-      discounting: gamma of the goal law.
+      needs: of the agent.
+      discounting: gamma of the goal law, where the agent has none of its own.
       max_episode_steps: no episode has more steps (rows: one more).
     """
     draw_key, law_key = jax.random.split(key)
-    row, column = draw(buffer, draw_key, num)
+    row, column = draw(buffer, draw_key, num, needs.horizon)
     left = steps_left(buffer, row, column, max_episode_steps)
-    ahead = truncated_geometric(jax.random.uniform(law_key, (num,)), left, discounting)
+    law = needs.law or geometric(discounting)
+    ahead = law(jax.random.uniform(law_key, (num,)), left)
     capacity = buffer.rows.reward.shape[0]
-    return Choice(row % capacity, (row + 1) % capacity, (row + ahead) % capacity, column)
+    choice = Choice(row % capacity, (row + 1) % capacity, (row + ahead) % capacity, column)
+
+    def mixed(number: int, shares: tuple[float, float, float]) -> tuple[Array, Array]:
+        """Slots and columns of goals by their shares."""
+        kind_key, row_key, column_key = jax.random.split(jax.random.fold_in(key, number), 3)
+        kind = jax.random.uniform(kind_key, (num,))
+        later, now = kind < shares[0], kind < shares[0] + shares[1]
+        oldest = jnp.maximum(buffer.count - capacity, 0)
+        any_row = jax.random.randint(row_key, (num,), oldest, buffer.count)
+        any_column = jax.random.randint(column_key, (num,), 0, buffer.rows.reward.shape[1])
+        goal_row = jnp.where(later, row + ahead, jnp.where(now, row, any_row))
+        return goal_row % capacity, jnp.where(now, column, any_column)
+
+    if needs.goals != Needs().goals:
+        future_slot, future_column = mixed(1, needs.goals)
+        choice = choice._replace(future_slot=future_slot, future_column=future_column)
+    if needs.actor_goals is not None:
+        actor_slot, actor_column = mixed(2, needs.actor_goals)
+        choice = choice._replace(actor_slot=actor_slot, actor_column=actor_column)
+    if needs.waypoint is not None:
+        way_key = jax.random.fold_in(key, 3)
+        choice = choice._replace(way_steps=needs.waypoint(jax.random.uniform(way_key, (num,)), ahead))
+    if needs.within:
+        choice = choice._replace(left=left)
+    return choice
 
 
-def gather(buffer: BufferState, choice: Choice, spec: Spec) -> Batch:
+def gather(buffer: BufferState, choice: Choice, spec: Spec, needs: Needs = Needs()) -> Batch:  # noqa: B008 (immutable)
     """The transitions at a choice; discount is that of spec, or 0 at a true termination."""
+    capacity = buffer.rows.reward.shape[0]
+
+    def take(ring: Array, slot: Array, column: Array) -> Array:
+        return ring.at[slot, column].get(mode="promise_in_bounds")
 
     def at(rows: Transition, column: Array, slot: Array, next_slot: Array, future_slot: Array) -> tuple:
-        def take(ring, slot):
-            return ring.at[slot, column].get(mode="promise_in_bounds")
+        future = take(rows.state, future_slot, column), take(rows.action, future_slot, column)
+        return jax.tree.map(lambda ring: take(ring, slot, column), rows), take(rows.state, next_slot, column), *future
 
-        future = take(rows.state, future_slot), take(rows.action, future_slot)
-        return jax.tree.map(lambda ring: take(ring, slot), rows), take(rows.state, next_slot), *future
+    def state_at(column: Array, slot: Array) -> Array:
+        return look_up(lambda state, column, slot: take(state, slot, column), buffer.rows.state, column, slot)
 
     slots = choice.slot, choice.next_slot, choice.future_slot
     row, next_state, future_state, future_action = look_up(at, buffer.rows, choice.column, *slots)
-    return Batch(
+    if choice.future_column is not None:  # the futures above are of the wrong columns, and XLA leaves them out
+
+        def elsewhere(rows: Transition, column: Array, slot: Array) -> tuple[Array, Array]:
+            return take(rows.state, slot, column), take(rows.action, slot, column)
+
+        future_state, future_action = look_up(elsewhere, buffer.rows, choice.future_column, choice.future_slot)
+    batch = Batch(
         state=row.state,
         action=row.action,
         next_state=next_state,
@@ -124,8 +186,46 @@ def gather(buffer: BufferState, choice: Choice, spec: Spec) -> Batch:
         future_reward=spec.reached(next_state, spec.goal_of(future_state)),
         discount=spec.discounting * (1 - row.terminal),
     )
+    if choice.actor_slot is not None and choice.actor_column is not None:
+        batch = batch._replace(actor_state=state_at(choice.actor_column, choice.actor_slot))
+    if needs.horizon > 1:
+        batch = batch._replace(path=path_of(buffer, choice, spec, needs.horizon))
+    if choice.way_steps is not None:
+        way = state_at(choice.column, (choice.slot + choice.way_steps) % capacity)
+        batch = batch._replace(waypoint=Waypoint(way, choice.way_steps))
+    if choice.left is not None:
+
+        def visit(rows: Transition, column: Array, slot: Array, left: Array, goal: Array) -> Visit:
+            return visits.find(rows, column, slot, left, goal, spec, needs.within, needs.bins)
+
+        goal = spec.goal_of(future_state)
+        batch = batch._replace(visit=look_up(visit, buffer.rows, choice.column, choice.slot, choice.left, goal))
+    return batch
 
 
-def sample(buffer: BufferState, key: Array, batch_size: int, spec: Spec, max_episode_steps: int) -> Batch:
-    """`gather` of what `choose` draws by the goal law of spec."""
-    return gather(buffer, choose(buffer, key, batch_size, spec.discounting, max_episode_steps), spec)
+def path_of(buffer: BufferState, choice: Choice, spec: Spec, horizon: int) -> Path:
+    """The next rows of samples."""
+    capacity = buffer.rows.reward.shape[0]
+
+    def at(rows: Transition, column: Array, slot: Array) -> Path:
+        slots = (slot[:, None] + jnp.arange(horizon + 1)[None]) % capacity
+        states = rows.state.at[slots, column[:, None]].get(mode="promise_in_bounds")
+        actions, reward, terminal = (
+            ring.at[slots[:, :-1], column[:, None]].get(mode="promise_in_bounds")
+            for ring in (rows.action, rows.reward, rows.terminal)
+        )
+        return Path(states, actions, reward, spec.discounting * (1 - terminal))
+
+    return look_up(at, buffer.rows, choice.column, choice.slot)
+
+
+def sample(
+    buffer: BufferState,
+    key: Array,
+    batch_size: int,
+    spec: Spec,
+    max_episode_steps: int,
+    needs: Needs = Needs(),  # noqa: B008
+) -> Batch:
+    """`gather` of what `choose` draws."""
+    return gather(buffer, choose(buffer, key, batch_size, needs, spec.discounting, max_episode_steps), spec, needs)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from goalax.core.types import Agent, AgentState, Array, Spec, Transition
+from goalax.core.types import Agent, AgentState, Array, Memory, Spec, Transition
 
 SMALLEST_SPREAD = 1e-3  # a coordinate that varies less than this is constant and keeps its unit
 
@@ -59,17 +59,44 @@ def normalized(agent: Agent, spec: Spec) -> Agent:
 
     def update(state: NormalizedState, batch, key):
         assert agent.update is not None  # `Loop` alone calls it
+        of_state = state.state_map
         batch = batch._replace(
-            state=state.state_map(batch.state),
-            next_state=state.state_map(batch.next_state),
-            future_state=state.state_map(batch.future_state),
+            state=of_state(batch.state),
+            next_state=of_state(batch.next_state),
+            future_state=of_state(batch.future_state),
             goal=state.goal_map(batch.goal),
         )
+        # What the agent asks for beside; visits are numbers of steps, found in the units of the environment.
+        if batch.actor_state is not None:
+            batch = batch._replace(actor_state=of_state(batch.actor_state))
+        if batch.path is not None:
+            batch = batch._replace(path=batch.path._replace(state=of_state(batch.path.state)))
+        if batch.waypoint is not None:
+            batch = batch._replace(waypoint=batch.waypoint._replace(state=of_state(batch.waypoint.state)))
         inner, metrics = agent.update(state.agent, batch, key)
         return state._replace(agent=inner), metrics
 
-    def score(state: NormalizedState, observed, action, future_state, future_action):
+    def score(state: NormalizedState, observed, future_state):
         assert agent.score is not None
-        return agent.score(state.agent, state.state_map(observed), action, state.state_map(future_state), future_action)
+        return agent.score(state.agent, state.state_map(observed), state.state_map(future_state))
 
-    return agent._replace(init=init, act=act, mode=mode, update=update, score=score if agent.score else None)
+    def remember(memory: Memory) -> Memory:
+        def start(state: NormalizedState, num_envs):
+            return memory.start(state.agent, num_envs)
+
+        def act(state: NormalizedState, held, observed, goal, key):
+            return memory.act(state.agent, held, state.state_map(observed), state.goal_map(goal), key)
+
+        def mode(state: NormalizedState, held, observed, goal):
+            return memory.mode(state.agent, held, state.state_map(observed), state.goal_map(goal))
+
+        return Memory(start, act, mode)
+
+    return agent._replace(
+        init=init,
+        act=act,
+        mode=mode,
+        update=update,
+        score=score if agent.score else None,
+        memory=remember(agent.memory) if agent.memory else None,
+    )

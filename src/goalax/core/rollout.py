@@ -10,7 +10,17 @@ import jax.numpy as jnp
 from goalax.core.sharding import DIVIDED, WHOLE, local, num_shards, shard_index
 from goalax.core.types import Array, Env, EnvState, Metrics, Transition
 
-Policy = Callable[[Array, Array, Array], Array]  # (state [N, S], goal [N, G], key) -> action [N, A]
+
+class Policy(NamedTuple):
+    """What acts in N environments at once, and what it remembers from action to action."""
+
+    act: Callable[[Any, Array, Array, Array], tuple[Array, Any]]  # (memory, state [N, S], goal [N, G], key) -> [N, A]
+    start: Callable[[int], Any]  # (N) -> memory of N fresh episodes, leaves [N, ...]
+
+
+def memoryless(act: Callable[[Array, Array, Array], Array]) -> Policy:
+    """The policy of a function (state [N, S], goal [N, G], key) -> action [N, A]."""
+    return Policy(lambda memory, state, goal, key: (act(state, goal, key), memory), lambda num_envs: ())
 
 
 def where(condition: Array, yes: Any, no: Any) -> Any:
@@ -51,10 +61,11 @@ def hold(env: Env, env_state: Any, action: Array, action_repeat: int) -> Any:
     return after.replace(reward=jnp.sum(rewards, axis=0))
 
 
-def init(env: Env, key: Array, num_envs: int) -> EnvState:
+def init(env: Env, key: Array, num_envs: int, memory: Any = ()) -> EnvState:
+    """N fresh environments; memory: of the policy that will act in them."""
     zeros = jnp.zeros(num_envs, jnp.int32)
     fresh = reset_all(env, jax.random.split(key, num_envs))
-    return EnvState(fresh, episode_step=zeros, episode_start=zeros, over=zeros > 0)
+    return EnvState(fresh, episode_step=zeros, episode_start=zeros, over=zeros > 0, memory=memory)
 
 
 def unroll(
@@ -96,11 +107,12 @@ def unroll(
         return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, t, own), pool)
 
     pool = local(draw, WHOLE, DIVIDED)(jax.random.split(reset_key, pool_size))
+    blank = policy.start(num_envs)
 
     def step(envs: EnvState, inputs):
         t, key = inputs
         state, goal = split_observation(env, envs.env)
-        action = policy(state, goal, key)
+        action, memory = policy.act(envs.memory, state, goal, key)
         stepped = hold(env, envs.env, action, action_repeat)
         fresh = local(starts_at, (DIVIDED, WHOLE), DIVIDED)(pool, t)
         episode_step = jnp.where(envs.over, 0, envs.episode_step + action_repeat)
@@ -109,6 +121,7 @@ def unroll(
             episode_step=episode_step,
             episode_start=jnp.where(envs.over, row + t + 1, envs.episode_start),
             over=~envs.over & ((stepped.done > 0) | (episode_step >= episode_length)),
+            memory=where(envs.over, blank, memory),
         )
         return after, Transition(state, goal, action, stepped.reward, stepped.done, envs.episode_start)
 
@@ -149,15 +162,15 @@ def evaluate(
         return (after, action, alive & (after.done == 0), totals, final_dist), seen
 
     def decision(carry, key):
-        env_state, alive, totals, final_dist = carry
-        action = policy(*split_observation(env, env_state), key)
+        env_state, alive, totals, final_dist, memory = carry
+        action, memory = policy.act(memory, *split_observation(env, env_state), key)
         carry, seen = jax.lax.scan(env_step, (env_state, action, alive, totals, final_dist), length=action_repeat)
         env_state, _, *rest = carry
-        return (env_state, *rest), seen
+        return (env_state, *rest, memory), seen
 
     keys = jax.random.split(action_key, episode_length // action_repeat)
-    carry = (start, zeros == 0, totals, start.metrics["dist"])
-    (_, _, totals, final_dist), seen = jax.lax.scan(decision, carry, keys)
+    carry = (start, zeros == 0, totals, start.metrics["dist"], policy.start(num_envs))
+    (_, _, totals, final_dist, _), seen = jax.lax.scan(decision, carry, keys)
     length = totals.pop("length")
     metrics = {f"episode_{name}": jnp.mean(total) for name, total in totals.items()}
     metrics |= {

@@ -64,9 +64,10 @@ class Loop:
         first = jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[0], self._choices(ring, key)))
         _, metrics = jax.eval_shape(self.update, agent_state, ring, first, key)
         require_scalars(metrics)
+        num_envs = self.sizes.num_envs
         return RunState(
             agent=agent_state,
-            env=rollout.init(self.env, env_key, self.sizes.num_envs),
+            env=rollout.init(self.env, env_key, num_envs, self._explore(agent_state).start(num_envs)),
             buffer=ring,
             key=key,
             env_steps=zero,
@@ -89,7 +90,7 @@ class Loop:
     def evaluate(self, state: RunState) -> tuple[Metrics, rollout.Recording]:
         episodes, recording = rollout.evaluate(
             self.eval_env,
-            lambda observed, goal, key: self.agent.mode(state.agent, observed, goal),
+            self._exploit(state.agent),
             jax.random.fold_in(state.key, 1),
             num_envs=self.sizes.num_eval_envs,
             episode_length=self.sizes.episode_length,
@@ -103,16 +104,32 @@ class Loop:
 
     def score(self, state: RunState, observed: Array, future: Array) -> Array:
         assert self.agent.score is not None  # `make_train` leaves this function out for others
-        goal = self.spec.goal_of(future)
-        action, future_action = (self.agent.mode(state.agent, where, goal) for where in (observed, future))
-        return self.agent.score(state.agent, observed, action, future, future_action)
+        return self.agent.score(state.agent, observed, future)
+
+    def _explore(self, agent_state: AgentState) -> rollout.Policy:
+        """What collects."""
+        if (memory := self.agent.memory) is None:
+            return rollout.memoryless(lambda observed, goal, key: self.agent.act(agent_state, observed, goal, key))
+        start, act = memory.start, memory.act
+        return rollout.Policy(functools.partial(act, agent_state), functools.partial(start, agent_state))
+
+    def _exploit(self, agent_state: AgentState) -> rollout.Policy:
+        """What is evaluated."""
+        if (memory := self.agent.memory) is None:
+            return rollout.memoryless(lambda observed, goal, key: self.agent.mode(agent_state, observed, goal))
+        start, mode = memory.start, memory.mode
+        return rollout.Policy(
+            lambda held, observed, goal, key: mode(agent_state, held, observed, goal),
+            functools.partial(start, agent_state),
+        )
 
     # Jitted, so that `init`, which needs the shapes of its metrics, and `advance` trace it only once.
     @functools.partial(jax.jit, static_argnums=0)
     def update(self, agent_state: AgentState, ring: BufferState, choice: buffer.Choice, key: Array):
         """(state of the agent, metrics) after one update; consumes key."""
         assert self.agent.update is not None  # those without are trained by another loop
-        return self.agent.update(agent_state, sharding.divide(buffer.gather(ring, choice, self.spec)), key)
+        batch = buffer.gather(ring, choice, self.spec, self.agent.needs)
+        return self.agent.update(agent_state, sharding.divide(batch), key)
 
     def _train_step(self, state: RunState, updates: Array) -> RunState:
         key, unroll_key, choice_key, update_key = jax.random.split(state.key, 4)
@@ -133,7 +150,7 @@ class Loop:
         sizes = self.sizes
         envs, rows = rollout.unroll(
             self.env,
-            lambda observed, goal, key: self.agent.act(state.agent, observed, goal, key),
+            self._explore(state.agent),
             state.env,
             state.buffer.count,
             key,
@@ -148,8 +165,8 @@ class Loop:
     def _choices(self, ring: BufferState, key: Array) -> buffer.Choice:
         """Samples of all updates of a phase, [updates, B]: one big draw costs far less than many small ones."""
         shape = self.sizes.updates_per_unroll, self.sizes.batch_size
-        gamma = self.spec.discounting if self.agent.goal_discounting is None else self.agent.goal_discounting
-        drawn = buffer.choose(ring, key, math.prod(shape), gamma, self.sizes.max_episode_decisions)
+        law = self.agent.needs, self.spec.discounting, self.sizes.max_episode_decisions
+        drawn = buffer.choose(ring, key, math.prod(shape), *law)
         return jax.tree.map(lambda leaf: leaf.reshape(shape), drawn)
 
 

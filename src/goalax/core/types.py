@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 from goalax.core import goals
+from goalax.core.relabel.base import Law
 
 Array = jax.Array
 Metrics = dict[str, Array]  # name -> scalar
@@ -54,11 +55,21 @@ class Spec(NamedTuple):
     goal_reach_thresh: float  # at the goal when nearer than this, in the units of the environment
     dense_reward: bool = False  # rewards are shaped, not 1 at the goal and 0 elsewhere
     action_repeat: int = 1  # environment steps per action, whose rewards are summed
+    max_decisions: int = 1000  # actions of the longest episode
 
     @classmethod
-    def of(cls, env: Env, discounting: float, action_repeat: int = 1) -> "Spec":
-        sizes = env.state_dim, env.goal_dim, env.action_size
-        return cls(*sizes, tuple(env.goal_indices), discounting, env.goal_reach_thresh, env.dense_reward, action_repeat)
+    def of(cls, env: Env, discounting: float, action_repeat: int = 1, episode_length: int = 1000) -> "Spec":
+        return cls(
+            state_size=env.state_dim,
+            goal_size=env.goal_dim,
+            action_size=env.action_size,
+            goal_indices=tuple(env.goal_indices),
+            discounting=discounting,
+            goal_reach_thresh=env.goal_reach_thresh,
+            dense_reward=env.dense_reward,
+            action_repeat=action_repeat,
+            max_decisions=episode_length // action_repeat,
+        )
 
     def goal_of(self, state: Array) -> Array:
         """The goal [..., G] that a state [..., S] achieves."""
@@ -85,18 +96,79 @@ class Transition(NamedTuple):
     episode_start: Array  # [] int32, absolute row at which this episode began
 
 
+class Path(NamedTuple):
+    """The H rows from a sample on, all of one episode, and the state after them."""
+
+    state: Array  # [B, H + 1, S]
+    action: Array  # [B, H, A]
+    reward: Array  # [B, H] for the commanded goal
+    discount: Array  # [B, H] gamma, 0 after a true termination
+
+
+class Visit(NamedTuple):
+    """When the way that a sample really took first came to its goal, the one that future_state achieves.
+
+    Times are rows (actions), looked for over `Needs.within` of them; the radius is that of the environment.
+    """
+
+    goal: Array  # [B, G] in the units of the environment
+    steps: Array  # [B] int32 to the first visit, 0 where it is there already; `within` where there is none
+    reached: Array  # [B] 1 where there is one, else 0
+    left: Array  # [B] int32 rows to the last stored one of the episode
+    terminates: Array  # [B] 1 where the episode is known to end for good, else 0
+    # Of each bin of steps ahead (`Needs.bins`), without the present: in how many of the nested regions of 1, 1/2 and
+    # 1/4 of the radius the way is, on average over the steps of the bin that were observed; and whether any was. After
+    # a true termination the way is nowhere; after a time limit, or where the buffer ends, nothing is observed.
+    occupancy: Array  # [B, K]
+    observed: Array  # [B, K]
+
+
+class Waypoint(NamedTuple):
+    """A state between a sample and its future_state."""
+
+    state: Array  # [B, S]
+    steps: Array  # [B] int32 rows from the sample, 1 or more
+
+
 class Batch(NamedTuple):
-    """What every agent's update sees."""
+    """What every agent's update sees; what `Needs` does not ask for is None, and costs nothing."""
 
     state: Array  # [B, S]
     action: Array  # [B, A]
     next_state: Array  # [B, S]
     goal: Array  # [B, G] commanded goal
-    future_state: Array  # [B, S] later state of the same episode, drawn by the goal law
+    future_state: Array  # [B, S] the state whose goal is asked for: of the mix `Needs.goals`
     future_action: Array  # [B, A] action of the policy in future_state
     reward: Array  # [B] for the commanded goal
     future_reward: Array  # [B] for the goal that future_state achieves: 1 where next_state is at it, else 0
     discount: Array  # [B] gamma, 0 after a true termination
+    actor_state: Array | None = None  # [B, S] the same for the actor, of the mix `Needs.actor_goals`
+    path: Path | None = None  # where `Needs.horizon` is more than 1
+    waypoint: Waypoint | None = None
+    visit: Visit | None = None
+
+
+class Needs(NamedTuple):
+    """What an agent asks of the buffer; one that asks for nothing gets the goals of contrastive RL."""
+
+    # Shares of future_state: later in the episode by `law`, the state itself, any stored state. They sum to 1.
+    goals: tuple[float, float, float] = (1.0, 0.0, 0.0)
+    law: Law | None = None  # None: geometric with Spec.discounting
+    actor_goals: tuple[float, float, float] | None = None  # None: the actor has the rows of the critic
+    horizon: int = 1  # rows of Batch.path; all of them lie in one episode
+    waypoint: Law | None = None  # (uniform [B], steps to future_state [B]) -> steps to Batch.waypoint
+    within: int = 0  # rows in which Batch.visit looks for the first visit of the goal; 0: not at all
+    bins: tuple[int, ...] = ()  # edges of the steps ahead that Batch.visit.occupancy averages over
+
+
+class Memory(NamedTuple):
+    """What an agent remembers between actions, leaves [N, ...]; forgotten where an episode starts."""
+
+    start: Callable[[AgentState, int], Any]  # (agent, N) -> memory of N fresh episodes
+    # (agent, memory, state, goal, key) -> action [N, A], memory; for exploration
+    act: Callable[[AgentState, Any, Array, Array, Array], tuple[Array, Any]]
+    # (agent, memory, state, goal) -> action [N, A], memory; for evaluation
+    mode: Callable[[AgentState, Any, Array, Array], tuple[Array, Any]]
 
 
 class Agent(NamedTuple):
@@ -110,10 +182,11 @@ class Agent(NamedTuple):
     mode: Callable[[AgentState, Array, Array], Array]  # (agent, state, goal) -> action, for evaluation and rendering
     # (agent, batch, key); None for an agent that is trained by another loop than the common one
     update: Callable[[AgentState, Batch, Array], tuple[AgentState, Metrics]] | None
-    # (agent, state, action, future_state, future_action), leading axis B each -> [B], how near the critic thinks the
-    # future is, larger = nearer; None for an agent without a critic of goals
-    score: Callable[[AgentState, Array, Array, Array, Array], Array] | None = None
-    goal_discounting: float | None = None  # gamma of its goal law, 1: uniform; None: Spec.discounting
+    # (agent, state [B, S], future_state [B, S]) -> [B], how near the critic thinks the future is to an agent that acts
+    # for it, larger = nearer; None for an agent without a critic of goals
+    score: Callable[[AgentState, Array, Array], Array] | None = None
+    needs: Needs = Needs()  # what its batches hold
+    memory: Memory | None = None  # in place of act and mode, for an agent that remembers between actions
 
 
 class EnvState(NamedTuple):
@@ -123,6 +196,7 @@ class EnvState(NamedTuple):
     episode_step: Array  # int32, environment steps since the start of the episode
     episode_start: Array  # int32, absolute row of the buffer at which the episode began
     over: Array  # bool, the episode has ended: the next step starts a new one
+    memory: Any = ()  # of the agent, leaves [N, ...]
 
 
 class BufferState(NamedTuple):

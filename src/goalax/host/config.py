@@ -87,8 +87,8 @@ class Flags:
     project_name: str = flag(
         "goalax", "project of the run in Weights & Biases", aliases=["wandb_project_name"], scope="host"
     )
-    group_name: str | None = flag(None, "group of the run; a folder in runs/", aliases=["wandb_group"], scope="name")
     exp_name: str | None = flag(None, "name of the run (default: ENV_AGENT)", scope="name")
+    group_name: str | None = flag(None, "group of the run; a folder in runs/", aliases=["wandb_group"], scope="name")
     log_wandb: bool = flag(False, "log to Weights & Biases", scope="host")
     wandb_mode: str = flag(
         "online",

@@ -101,7 +101,7 @@ def make_run(flags: Flags, agent_config: Flagged) -> Run:
     config, env, eval_env = resolve(flags)
     agent_config = check(agent_config)
     algorithm, sizes = algorithm_of(config), sizes_of(config)
-    spec = Spec.of(env, config.discounting, config.action_repeat)
+    spec = Spec.of(env, config.discounting, config.action_repeat, config.episode_length)
     mesh, normalize, num_seeds = None, config.normalize_observations, config.num_seeds
     if algorithm.make is not None:
         agent = algorithm.make(agent_config, spec)

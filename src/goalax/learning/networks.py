@@ -84,6 +84,39 @@ def deterministic_actor(mlp: Callable[..., Any], action_size: int) -> Network[Ar
     return cast(Network[Array], DeterministicActor(mlp, action_size))
 
 
+class TimeHead(nn.Module):
+    """(representations of state and action [B, D], of goals [B, D]) -> logits: of being there [B], of hazards [B, K],
+    and of occupancy [B, O].
+
+    The goal modulates the state (FiLM), a residual MLP reads both, their difference and their product, and the hazards
+    are `rank` numbers times a learned basis over time. Architecture of arXiv 2605.31273.
+    """
+
+    mlp: Callable[..., Any]  # outputs -> MLP
+    num_bins: int
+    num_occupancy: int = 0
+    rank: int = 64
+
+    @nn.compact
+    def __call__(self, x: Array, y: Array) -> tuple[Array, Array, Array]:
+        scale, shift = jnp.split(nn.Dense(2 * x.shape[-1], kernel_init=KERNEL_INIT)(y), 2, axis=-1)
+        outputs = self.mlp(1 + self.rank + self.num_occupancy)(fuse(x, y, scale, shift))
+        now, factors, occupancy = jnp.split(outputs, [1, 1 + self.rank], axis=-1)
+        basis = self.param("time_basis", nn.initializers.normal(0.02), (self.num_bins, self.rank))
+        bias = self.param("time_bias", nn.initializers.zeros, (self.num_bins,))
+        return now[..., 0], factors @ basis.T + bias[None], occupancy
+
+
+def fuse(x: Array, y: Array, scale: Array, shift: Array) -> Array:
+    """[z, y, z - y, z * y] of z = (1 + scale / 10) x + shift / 10; [B, D] each -> [B, 4 D]."""
+    z = (1 + 0.1 * scale) * x + 0.1 * shift
+    return jnp.concatenate([z, y, z - y, z * y], axis=-1)
+
+
+def time_head(mlp: Callable[..., Any], num_bins: int, num_occupancy: int) -> Network[tuple[Array, Array, Array]]:
+    return cast(Network[tuple[Array, Array, Array]], TimeHead(mlp, num_bins, num_occupancy))
+
+
 def sample_action(mean: Array, log_std: Array, key: Array) -> tuple[Array, Array]:
     """A reparameterised sample of the tanh-Gaussian: action [..., A] and its log-density [...]. Consumes key.
 

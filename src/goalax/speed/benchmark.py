@@ -135,7 +135,7 @@ def env_only(run: Run, key: jax.Array) -> Part:
         return jax.random.uniform(key, (sizes.num_envs, run.env.action_size), minval=-1.0)
 
     def unroll(envs, key):
-        return rollout.unroll(run.env, policy, envs, jnp.int32(0), key, **lengths)
+        return rollout.unroll(run.env, rollout.memoryless(policy), envs, jnp.int32(0), key, **lengths)
 
     init = per_seed(run, lambda key: rollout.init(run.env, key, sizes.num_envs))
     envs = jax.jit(init, compiler_options=RUN_ONCE | run.env.compiler_options)(key)
@@ -171,7 +171,7 @@ def one_update(run: Run, key: jax.Array, trained: RunState) -> tuple[Step, Any]:
     agent = normalization.normalized(agent, spec) if run.config.normalize_observations else agent
     learn = agent.update
     assert learn is not None  # as every agent of the common loop has
-    law = (sizes.batch_size, spec, sizes.max_episode_decisions)
+    law = (sizes.batch_size, spec, sizes.max_episode_decisions, agent.needs)
 
     def update(carry, key):
         state, rows = carry

@@ -86,7 +86,7 @@ def read_one(directory: Path) -> Trained:
     except (KeyError, TypeError):
         readable = False
     if not readable:
-        raise FlagError(f"The run {directory} was written by a version with other flags.")
+        raise FlagError(f"The run {directory} was written by {runs.version_of(directory)}, which has other flags.")
     rows = []
     with contextlib.suppress(OSError, ValueError, csv.Error):
         rows = [row for row in runs.read_metrics(directory / "metrics.csv") if row.keys() >= NEEDED]

@@ -1,0 +1,180 @@
+"""Trains the rows of a file one after the other, for days if it must, and writes their tables: `scripts/results.py`."""
+
+import contextlib
+import ctypes
+import dataclasses
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from goalax.flags import FlagError, flag, parse
+from goalax.host import checkpoint
+from goalax.host.runs import ROOT
+from goalax.study import results
+from goalax.study.results import Row
+
+STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # exit codes of a training that was asked to stop
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultsConfig:
+    """Which rows, and where what they leave is kept."""
+
+    rows: str = flag("benchmarks/results/rows.yml", "file with the rows, in order of their value")
+    keep: str = flag("benchmarks/results", "folder for metrics.csv and config.json of finished rows")
+    out: str = flag("docs/results.md", "Markdown file whose tables are replaced after every row")
+    core: int | None = flag(None, "processor core that everything runs on (default: any)", low=0, high=4095)
+    list: bool = flag(False, "print what is finished and what is left, and run nothing")
+    tables: bool = flag(False, "write the tables, and run nothing")
+
+
+@contextlib.contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Refuses a second queue that would train into the same folder; a dead one's lock is gone with it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "queue.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            other = lock.read().strip() or "another process"
+            raise FlagError(f"A queue trains into {folder} already ({other}); let it end, or end it.") from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {os.uname().nodename}")
+        lock.flush()
+        yield
+
+
+class Queue:
+    """The rows of a file and what is known of them."""
+
+    command: ClassVar = (sys.executable, "-m", "goalax", "train")
+
+    def __init__(self, config: ResultsConfig, prog: str):
+        self.config, self.prog = config, prog
+        self.keep = Path(config.keep)
+        self.failed: dict[str, str] = {}  # name of a row -> the last line that its training said
+        self.child: subprocess.Popen[Any] | None = None
+        self.stopping = False
+
+    def rows(self) -> list[Row]:
+        """Read anew for every row, so that people may edit the file meanwhile."""
+        return results.read_rows(Path(self.config.rows))
+
+    def is_finished(self, row: Row) -> bool:
+        return results.finished(row, results.kept(row, self.keep))
+
+    def state(self, row: Row) -> str:
+        """What to say of a row, in a few words."""
+        if self.is_finished(row):
+            return "finished"
+        if row.name in self.failed:
+            return f"failed: {self.failed[row.name]}"
+        tables = [results.runs.read_metrics(path / "metrics.csv") for path in results.newest_directories(row)]
+        if tables and all(tables):
+            return f"stopped at {min(table[-1]['training/envsteps'] for table in tables):,} steps"
+        return "not run"
+
+    def next(self) -> Row | None:
+        """The first row that is neither finished nor has failed."""
+        return next((row for row in self.rows() if row.name not in self.failed and not self.is_finished(row)), None)
+
+    def run(self, row: Row) -> None:
+        """Trains a row from where it was, and keeps it if it gets to its end."""
+        before = results.newest_directories(row)
+        argv = [*row.argv, "--exp_name", row.name, "--group_name", results.GROUP]
+        if before and all(checkpoint.steps(directory / "checkpoints") for directory in before):
+            argv.append("--resume")
+        log = ROOT / results.GROUP / f"{row.name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.say(f"{row.command}; its output goes to {log}")
+        with log.open("a") as output:
+            command = [*self.command, *argv]
+            self.child = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=end_with_parent
+            )
+            code = self.child.wait()
+        self.child = None
+        if code == 0:
+            results.keep(row, results.newest_directories(row), self.keep)
+            if not self.is_finished(row):
+                self.failed[row.name] = f"it ended before its budget, see {log}"
+        elif code not in STOPPED:
+            lines = log.read_text(errors="replace").strip().splitlines()
+            self.failed[row.name] = lines[-1] if lines else f"exit code {code}"
+        self.say(f"{row.name}: {self.state(row)}")
+
+    def write(self) -> None:
+        rows = self.rows()
+        notes = {row.name: state for row in rows if (state := self.state(row)) != "finished"}
+        results.write_document(Path(self.config.out), rows, self.keep, notes, "results.py")
+
+    def stop(self, *_: Any) -> None:
+        """Asks the training that runs to save and end, and lets nothing start after it."""
+        self.stopping = True
+        if self.child is not None:
+            self.child.terminate()
+
+    def say(self, text: str) -> None:
+        print(f"{self.prog}: {text}", flush=True)
+
+
+def main(argv: Sequence[str], prog: str = "results.py") -> int:
+    """Runs a command line; returns the exit code."""
+    try:
+        description = "Trains the rows that are left, in order, and writes their tables; call it again after any stop."
+        (config,) = parse(argv, ResultsConfig(), others={}, prog=prog, description=description)
+        queue = Queue(config, prog)
+        if config.list:
+            for row in queue.rows():
+                print(f"{queue.state(row):<28}{row.command}")
+            return 0
+        if config.tables:
+            queue.write()
+            return 0
+        if config.core is not None:
+            pin(config.core)
+        with only_one(ROOT / results.GROUP):
+            return work(queue)
+    except FlagError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2
+
+
+def pin(core: int) -> None:
+    """Everything from here on runs on one core; FlagError if there is none of this number."""
+    try:
+        os.sched_setaffinity(0, {core})
+    except OSError:
+        there = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
+        raise FlagError(f"--core is {core}; choose from: {there}.") from None
+
+
+def end_with_parent() -> None:
+    """On Linux, asks for SIGTERM when the queue dies: a training that goes on alone would meet its successor."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def work(queue: Queue) -> int:
+    """Runs row after row; returns the exit code: 1 if rows failed."""
+    handlers = {number: signal.signal(number, queue.stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        queue.write()  # before the first hour of work: the document must have places for all sections
+        while not queue.stopping and (row := queue.next()) is not None:
+            queue.run(row)
+            queue.write()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if queue.stopping:
+        queue.say("stopped; the same call goes on from here.")
+        return 130
+    for name, reason in queue.failed.items():
+        print(f"{queue.prog}: {name} failed: {reason}", file=sys.stderr)
+    return 1 if queue.failed else 0
