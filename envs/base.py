@@ -211,7 +211,12 @@ class GoalEnv(PipelineEnv):
         state = self.state_of(pipeline_state)
         zero = jnp.zeros(())
         return State(
-            pipeline_state, jnp.concatenate([state, goal]), zero, zero, self.measures(state, goal), {"goal": goal}
+            pipeline_state,
+            jnp.concatenate([state, goal]),
+            zero,
+            zero,
+            self.told(state, goal),
+            {"goal": goal},
         )
 
     def step(self, state: State, action: Array) -> State:
@@ -220,7 +225,10 @@ class GoalEnv(PipelineEnv):
         action = jnp.clip(action, -1, 1)
         pipeline_state = self.pipeline_step(state.pipeline_state, action)
         now = self.state_after(pipeline_state, action)
-        metrics = self.measures(now, goal)
+        # A body that explodes would end the whole run: its episode ends here, in the last state that was one.
+        broken = ~jnp.all(jnp.isfinite(now))
+        now = jnp.where(broken, state.obs[: self.state_dim], now)
+        metrics = self.told(now, goal, broken)
         reward = metrics["success"]
         if self.dense_reward:
             assert self.shaped_reward is not None  # as `__init__` requires
@@ -229,9 +237,13 @@ class GoalEnv(PipelineEnv):
             pipeline_state=pipeline_state,
             obs=jnp.concatenate([now, goal]),
             reward=reward,
-            done=self.is_terminal(pipeline_state).astype(jnp.float32),
+            done=(self.is_terminal(pipeline_state) | broken).astype(jnp.float32),
             metrics=metrics,
         )
+
+    def told(self, state: Array, goal: Array, broken: Array | bool = False) -> dict[str, Array]:
+        """The metrics of a step: `measures`, and 1 where the physics gave no numbers any more."""
+        return {**self.measures(state, goal), "broken": jnp.asarray(broken, jnp.float32)}
 
     # Brax's engines add vectors to matrices in a few places, which strict rank promotion would refuse.
     def pipeline_init(self, *args, **kwargs):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draws pictures of all environments and writes docs/environments.md and the speeds in README.md."""
+"""Draws pictures of all environments and writes their tables into docs/environments.md and docs/performance.md."""
 
 import sys
 from pathlib import Path

@@ -95,7 +95,7 @@ for part in "${parts[@]}"; do
     speed) for env in "${bodies[@]}"; do measure "speed_$env" --env_name "$env" "${sizes[@]}"; done ;;
     profile) for env in "${bodies[@]}"; do measure "profile_$env" --profile --env_name "$env" "${sizes[@]}"; done ;;
     envs)
-      [ -n "${TOY:-}" ] && names=$body || names=$(cd "$root" && "$python" -c 'from envs import ENVS; print(*ENVS)')
+      [ -n "${TOY:-}" ] && names=$body || names=$(cd "$root" && PYTHONPATH="$root/src:${PYTHONPATH:-}" "$python" -c 'from goalax.envs import ENVS; print(*ENVS)')
       for env in $names; do measure "envs/$env" --all_envs --env_match "^$env$" "${sizes[@]}"; done
       ;;
     curves)

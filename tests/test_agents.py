@@ -18,7 +18,7 @@ SPEC = Spec(state_size=5, goal_size=2, action_size=3, goal_indices=(1, 3), disco
 COMMON = {
     name: entry for name, entry in AGENTS.items() if entry.make
 }  # the others have a loop, and tests, of their own
-SMALL = {"h_dim": 8, "n_hidden": 2, "repr_dim": 8}  # repr_dim: the quasimetric energies take multiples of 8
+SMALL = {"h_dim": 8, "n_hidden": 2, "repr_dim": 8, "window": 41}  # the quasimetric energies take multiples of 8
 
 
 def small_batch(needs, size=6):

@@ -47,7 +47,7 @@ def launch(env, ant, ball, velocity):
     qd = jnp.zeros(env.sys.qd_size()).at[jnp.array([0, 1, 14, 15])].set(velocity)
     physics = env.pipeline_init(q, qd)
     state, goal, zero = env.state_of(physics), jnp.zeros(2), jnp.zeros(())
-    return State(physics, jnp.concatenate([state, goal]), zero, zero, env.measures(state, goal), {"goal": goal})
+    return State(physics, jnp.concatenate([state, goal]), zero, zero, env.told(state, goal), {"goal": goal})
 
 
 def directions(number):

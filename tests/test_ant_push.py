@@ -39,7 +39,7 @@ def test_block_moves_and_walls_hold(env_functions):
         q = env.sys.init_q.at[:2].set(position).at[2].set(0.75)
         physics = env.pipeline_init(q, jnp.zeros(env.sys.qd_size()).at[:2].set(velocity))
         state, goal, zero = env.state_of(physics), jnp.zeros(2), jnp.zeros(())
-        return State(physics, jnp.concatenate([state, goal]), zero, zero, env.measures(state, goal), {"goal": goal})
+        return State(physics, jnp.concatenate([state, goal]), zero, zero, env.told(state, goal), {"goal": goal})
 
     # Towards the block, whose sides are at 4.4, and towards the walls with their sides at -4, each along both axes.
     position = np.array([[3.2, 8], [8, 3.2], [-1.5, 6], [6, -1.5]] * 2, np.float32)
@@ -63,7 +63,7 @@ def test_walls_hold_the_block(env_functions):
     def slide(velocity):
         physics = env.pipeline_init(env.sys.init_q, jnp.zeros(env.sys.qd_size()).at[14:16].set(velocity))
         state, goal, zero = env.state_of(physics), jnp.zeros(2), jnp.zeros(())
-        return State(physics, jnp.concatenate([state, goal]), zero, zero, env.measures(state, goal), {"goal": goal})
+        return State(physics, jnp.concatenate([state, goal]), zero, zero, env.told(state, goal), {"goal": goal})
 
     way = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]] * 2, np.float32)
     start = jax.jit(jax.vmap(slide))(way * np.repeat([10, 14], 4)[:, None])

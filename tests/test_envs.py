@@ -149,7 +149,7 @@ def test_thresholds(env_functions, name):
     for limit in thresholds.values():
         for dist in (0.99 * limit, 1.01 * limit):
             after = step(state.replace(info={"goal": achieved.at[0].add(dist)}), jnp.zeros(env.action_size))
-            assert set(after.metrics) == {"dist", *thresholds}
+            assert set(after.metrics) == {"dist", "broken", *thresholds}
             np.testing.assert_allclose(after.metrics["dist"], dist, rtol=1e-4)
             for metric, other in thresholds.items():
                 assert after.metrics[metric] == (dist < other), metric

@@ -97,7 +97,7 @@ def test_walls_hold_the_humanoid(env_functions):
         q = env.sys.init_q.at[:2].set(env.maze.starts[0])
         physics = env.pipeline_init(q, jnp.zeros(env.sys.qd_size()).at[:2].set(velocity))
         state, goal, zero = env.state_of(physics), jnp.zeros(3), jnp.zeros(())
-        return State(physics, jnp.concatenate([state, goal]), zero, zero, env.measures(state, goal), {"goal": goal})
+        return State(physics, jnp.concatenate([state, goal]), zero, zero, env.told(state, goal), {"goal": goal})
 
     directions = np.array([[1, 0], [0, -1], [-1, 0], [0, 1]] * 2, np.float32)  # a wall in each but the last
     start = jax.jit(jax.vmap(launch))(directions * np.repeat([3, 5], 4)[:, None])

@@ -90,7 +90,7 @@ def test_pusher_arm_pushes_the_object(env_functions):
         q = jnp.zeros(9).at[jnp.array([0, 1])].set(jnp.array([0.3, 0.32])).at[7:].set(slides)  # the tip 4 cm above
         physics = env.pipeline_init(q, jnp.zeros(9))
         state, goal, zero = env.state_of(physics), jnp.zeros(3), jnp.zeros(())
-        return State(physics, jnp.concatenate([state, goal]), zero, zero, env.measures(state, goal), {"goal": goal})
+        return State(physics, jnp.concatenate([state, goal]), zero, zero, env.told(state, goal), {"goal": goal})
 
     tip = np.asarray(jax.jit(place)(jnp.zeros(2)).obs[7:10])
     near = np.array([0.12 * np.cos(np.pi / 2), 0.12])  # beside the arm, on the side to which it turns

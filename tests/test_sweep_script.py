@@ -156,13 +156,18 @@ def test_only_consecutive_seeds_share_a_program():
             "`critic_lr` needs a `value`, `values`, or whole numbers",
         ),
         ("bayes", {"critic_lr": {"distribution": "beta", "min": 0, "max": 1}}, ["--count", "1"], "`critic_lr` needs"),
-        ("random", {"critic_lr": {"min": 0.2, "max": 0.1}}, ["--count", "1"], "`critic_lr` has no such distribution"),
+        (
+            "random",
+            {"critic_lr": {"min": 0.2, "max": 0.1}},
+            ["--count", "1"],
+            "`critic_lr` has a `min` of 0.2 above its `max` of 0.1.",
+        ),
         ("random", {"critic_lr": {"mu": 1, "min": 0.1}}, ["--count", "1"], "`critic_lr` has `mu`; only"),
         ("random", {}, [], "--count must say how many runs"),
         ("grid", {}, ["--out", "train.py"], "train.py cannot be written: File exists."),
         ("grid", {"batchsize": {"value": 4}}, [], "Unknown flag --batchsize; did you mean --batch_size"),
         ("grid", {"energy_fn": {"values": ["l2", "l9"]}}, [], "--energy_fn is 'l9'; choose from"),
-        ("grid", {}, ["--workers", "0"], "--workers is 0; it must be at least 1."),
+        ("grid", {}, ["--workers", "0"], "--workers is 0; it must be at least 1"),
     ],
 )
 def test_errors_are_one_sentence(folder, capsys, method, parameters, argv, sentence):

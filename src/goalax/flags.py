@@ -48,6 +48,7 @@ def flag(
     below: float | None = None,
     valid: Collection[str] | None = None,
     aliases: Sequence[str] = (),
+    most: float | None = None,
     positional: bool = False,
     scope: Scope = "training",
     divided: bool = False,
@@ -55,13 +56,15 @@ def flag(
     """A field of a config: its default, meaning, range (low and high included, above and below not) and choices.
 
     Args:
+      most: no number may be larger, although nothing forbids it, because memory would not do, or the run would never
+        end; None: a billion, for a whole number without `high`.
       positional: of type `tuple[str, ...]`, it takes all arguments that belong to no flag.
       scope: what it is about, see `Scope`.
       divided: a size that the devices which share a seed must divide.
     """
     metadata: dict[str, Any] = {"help": help, "low": low, "high": high, "above": above, "below": below}
     metadata |= {"valid": valid, "aliases": tuple(aliases), "positional": positional}
-    metadata |= {"scope": scope, "divided": divided}
+    metadata |= {"scope": scope, "divided": divided, "most": most}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -128,6 +131,11 @@ def check(config: C) -> C:
         if not all(holds(value, limit) for _, limit, holds in given):
             valid = " and ".join(f"{words} {limit:g}" for words, limit, _ in given)
             raise FlagError(f"--{field.name} is {value}; it must be {valid}.")
+        most = meta["most"]
+        if most is None and meta["high"] is None and value_type(field) is int:
+            most = 1e9
+        if most is not None and value > most:
+            raise FlagError(f"--{field.name} is {value:g}; it must be at most {most:,.0f}.")
     return dataclasses.replace(config, **resolved)
 
 

@@ -30,7 +30,7 @@ def count(picture, colour, within=40):
 
 
 def rgb(colour):
-    """0-255, of a colour of src/scene.py."""
+    """0-255, of a colour of goalax.films.scene."""
     return [round(255 * part) for part in colour[:3]]
 
 

@@ -51,8 +51,8 @@ AGENTS: Registry[Algorithm] = Registry("agent")
 
 @dataclasses.dataclass(frozen=True)
 class NetworkConfig:
-    h_dim: int = flag(256, "width of hidden layers", low=1)
-    n_hidden: int = flag(2, "hidden layers", low=1)
+    h_dim: int = flag(256, "width of hidden layers", low=1, most=1_000_000)
+    n_hidden: int = flag(2, "hidden layers", low=1, most=10_000)
     use_ln: bool = flag(True, "LayerNorm before every activation")
     use_relu: bool = flag(False, "ReLU in place of swish")
     skip_connections: int = flag(4, "a residual connection every so many hidden layers; 0: none", low=0)
@@ -88,7 +88,7 @@ class EntropyConfig(PolicyConfig):
 class ActorConfig(EntropyConfig):
     random_goals: float = flag(0.0, "share of actor goals taken from another sample of the batch", low=0, high=1)
     critic_lr: float = flag(3e-4, "learning rate of the critic", above=0)
-    repr_dim: int = flag(64, "size of the representations", low=1)
+    repr_dim: int = flag(64, "size of the representations", low=1, most=1_000_000)
     # Chosen together and taken blindly: AC-CRL, arXiv 2608.30640, takes 3.
     action_chunk: int = flag(1, "actions that are chosen at once, and taken one after the other", low=1, high=64)
     relabel: str = flag("geometric", "law of the steps ahead at which relabelled goals lie", valid=RELABEL)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from goalax.core.types import RunState
 from goalax.envs import ENVS
@@ -79,6 +80,6 @@ def main(argv: Sequence[str], prog: str = "evaluate.py") -> int:
         return 2
     console = Console(highlight=False)
     words = f"{run.config.agent} in {run.config.eval_env}, {int(state.env_steps):,} steps, {config.episodes} episodes"
-    console.print(f"{config.run[0]}: {words}", soft_wrap=True)
+    console.print(Text(f"{config.run[0]}: {words}"), soft_wrap=True)  # as Text: a name may have brackets
     show(metrics, console)
     return 0

@@ -16,7 +16,7 @@ from goalax.envs import ENVS, GoalEnv, create_env
 from goalax.films import render, scene
 from goalax.study import markdown
 
-ROOT = Path.cwd()  # the checkout whose pictures and documents are made
+ROOT = Path(__file__).resolve().parents[3]  # the checkout whose pictures and documents are made
 DOCUMENTS = {"environments": "docs/environments.md", "speeds": "docs/performance.md"}  # which table is where
 DRAWS = 16
 TILE, GAP, TEXT = (240, 180), 8, 30  # pixels of the grid: a picture, between two, for the name below

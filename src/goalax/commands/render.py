@@ -47,7 +47,8 @@ def check(config: RenderConfig) -> list[Path]:
             raise FlagError(f"--{name} {'comes from the run with' if config.run else 'means nothing without'} --run.")
     if config.height % 6:
         raise FlagError(f"--height is {config.height}; it must be a multiple of 6, so that the width is even too.")
-    paths = [Path(name) for name in (config.out or f"{Path(shown).name}.html").split(",")]
+    names = config.out.split(",") if config.out else [f"{Path(shown).name}.html"]
+    paths = [Path(name) for name in names]
     for path in paths:
         if path.suffix not in SAVE or not path.absolute().parent.is_dir():
             raise FlagError(
@@ -105,7 +106,10 @@ def main(argv: Sequence[str], prog: str = "render.py") -> int:
         film = scene.film(env, jax.device_get(recording), config.vis_length, caption)
         for path in paths:
             options = {} if path.suffix == ".html" else {"size": (config.height, config.height * 4 // 3)}
-            SAVE[path.suffix](env, film, path, **options)
+            try:
+                SAVE[path.suffix](env, film, path, **options)
+            except OSError as error:
+                raise FlagError(f"--out names {path}, which cannot be written: {error.strerror or error}") from None
             print(path)
     except (FlagError, NoCheckpointError, scene.RenderError) as error:
         print(f"{prog}: {str(error).rstrip('.')}.", file=sys.stderr)

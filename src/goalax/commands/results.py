@@ -1,19 +1,17 @@
 """Trains the rows of a file one after the other, for days if it must, and writes their tables: `scripts/results.py`."""
 
-import contextlib
-import ctypes
 import dataclasses
-import fcntl
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from goalax.flags import FlagError, flag, parse
 from goalax.host import checkpoint
+from goalax.host.lock import end_with_parent, only_one
 from goalax.host.runs import ROOT
 from goalax.study import results
 from goalax.study.results import Row
@@ -31,23 +29,6 @@ class ResultsConfig:
     core: int | None = flag(None, "processor core that everything runs on (default: any)", low=0, high=4095)
     list: bool = flag(False, "print what is finished and what is left, and run nothing")
     tables: bool = flag(False, "write the tables, and run nothing")
-
-
-@contextlib.contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Refuses a second queue that would train into the same folder; a dead one's lock is gone with it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "queue.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            other = lock.read().strip() or "another process"
-            raise FlagError(f"A queue trains into {folder} already ({other}); let it end, or end it.") from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {os.uname().nodename}")
-        lock.flush()
-        yield
 
 
 class Queue:
@@ -96,7 +77,7 @@ class Queue:
         with log.open("a") as output:
             command = [*self.command, *argv]
             self.child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=end_with_parent
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=end_with_parent()
             )
             code = self.child.wait()
         self.child = None
@@ -153,12 +134,6 @@ def pin(core: int) -> None:
     except OSError:
         there = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
         raise FlagError(f"--core is {core}; choose from: {there}.") from None
-
-
-def end_with_parent() -> None:
-    """On Linux, asks for SIGTERM when the queue dies: a training that goes on alone would meet its successor."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def work(queue: Queue) -> int:

@@ -3,12 +3,13 @@
 import csv
 import dataclasses
 import functools
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from rich.live import Live
 from rich.table import Table
 
 from goalax.flags import FlagError, flag, parse
-from goalax.host import checkpoint, runs
-from goalax.host.config import Flags, read_flags
-from goalax.study import sweeps
+from goalax.host import checkpoint, lock, runs
+from goalax.host.config import Flags
+from goalax.study import sweep_file, sweeps
 from goalax.study.sweeps import Job, SweepError
 
 LEFT_OUT = ("log_wandb", "seed")  # this script takes the place of the one, and numbers the other
@@ -30,8 +31,13 @@ class SweepConfig:
     """Which sweep, and how."""
 
     file: str | None = flag(None, "the sweep file, which may also be given without --file")
-    count: int | None = flag(None, "runs in all, those of an interrupted call included (default: all of a grid)", low=1)
-    workers: int = flag(1, "programs at once", low=1)
+    count: int | None = flag(
+        None,
+        "runs in all, those of an interrupted call included (default: run_cap, or all of a grid)",
+        low=1,
+        high=100_000,
+    )
+    workers: int = flag(1, "programs at once", low=1, high=1000)
     out: str | None = flag(None, "directory for sweep.csv and the logs (default: sweeps/ and the name of the file)")
 
 
@@ -40,30 +46,50 @@ class Sweep:
 
     def __init__(self, path: Path, out: Path, count: int | None):
         self.sweep, self.out = sweeps.read(path), out
-        self.count = count or 0  # a grid has its own number
-        self.metric, self.program = self.sweep["metric"]["name"], Path(self.sweep.get("program", "training.py"))
-        if not self.program.is_file():
-            raise SweepError(f"{path}: there is no program {self.program} here.")
-        if self.sweep["method"] != "grid" and count is None:
-            raise SweepError(f"--count must say how many runs the method {self.sweep['method']} of {path} may take.")
+        self.metric, self.program = self.sweep["metric"]["name"], self.sweep.get("program") or "training.py"
+        self.command = [sys.executable, self.program]
+        if not os.path.isfile(self.program):
+            if os.path.basename(self.program) != "training.py":
+                raise SweepError(f"{path}: there is no program {self.program} here.")
+            self.command = [sys.executable, "-m", "goalax", "train"]  # the same, outside of a checkout
+        try:
+            self.count = sweeps.runs_of(self.sweep, count)
+        except SweepError as error:
+            raise SweepError(f"{path}: {error}") from None
         self.known: dict[int, tuple[list[str], Flags]] = {}
-        self.jobs = sweeps.load(out / "sweep.json", self.sweep)
+        for parameters in self.corners():
+            self.read(Job(0, parameters, [parameters.pop("seed", 0)]))  # what is no flag ends it before it starts
+        self.jobs = sweeps.grid(self.sweep, self.count) if self.sweep["method"] == "grid" else []
+
+    def load(self) -> None:
+        """Goes on with the jobs of an earlier call, if there was one."""
+        jobs = sweeps.load(self.out / "sweep.json", self.sweep)
         if self.sweep["method"] == "grid":
-            known = {(str(job.parameters), str(job.seeds)): job for job in self.jobs}
-            planned = sweeps.grid(self.sweep, count)
-            self.jobs = [known.get((str(job.parameters), str(job.seeds)), job) for job in planned]
-        for job in self.jobs or [sweeps.suggest(self.sweep, [])]:
-            self.flags(job)  # what is no flag ends the sweep before it starts
-        out.mkdir(parents=True, exist_ok=True)
+            known = {(str(job.parameters), str(job.seeds)): job for job in jobs}
+            jobs = [known.get((str(job.parameters), str(job.seeds)), job) for job in self.jobs]
+        self.jobs = jobs
+
+    def corners(self) -> Iterator[dict[str, Any]]:
+        """Few sets of parameters that have every value of each, and the ends of its range, with every agent."""
+        specs, method = self.sweep["parameters"], self.sweep["method"]
+        columns = {name: sweep_file.extremes(name, spec, method) for name, spec in specs.items()}
+        agents = columns.pop("agent", [None])
+        for agent in agents:
+            for index in range(max(map(len, columns.values()), default=1)):
+                yield {"agent": agent} | {name: values[index % len(values)] for name, values in columns.items()}
+
+    def read(self, job: Job) -> tuple[list[str], Flags]:
+        """The command line of a job, and what it says; FlagError if it is none."""
+        name = job.parameters.get("exp_name") or self.out.name
+        given = {key: value for key, value in job.parameters.items() if key not in LEFT_OUT and value is not None}
+        given |= {"exp_name": f"{name}_{job.number:03}", "seed": job.seeds[0], "num_seeds": len(job.seeds)}
+        argv = [*sweep_file.arguments(self.sweep), *(f"--{key}={value}" for key, value in given.items())]
+        return argv, sweep_file.read_flags(argv)
 
     def flags(self, job: Job) -> tuple[list[str], Flags]:
-        """The command line of a job, and what it says; FlagError if it is none."""
+        """`read`, once for every job."""
         if job.number not in self.known:
-            name = job.parameters.get("exp_name") or self.out.name
-            given = {key: value for key, value in job.parameters.items() if key not in LEFT_OUT and value is not None}
-            given |= {"exp_name": f"{name}_{job.number:03}", "seed": job.seeds[0], "num_seeds": len(job.seeds)}
-            argv = [*sweeps.arguments(self.sweep), *(f"--{key}={value}" for key, value in given.items())]
-            self.known[job.number] = argv, read_flags(argv)[0]
+            self.known[job.number] = self.read(job)
         argv, config = self.known[job.number]
         return [*argv], config
 
@@ -77,23 +103,34 @@ class Sweep:
         self.jobs.append(sweeps.suggest(self.sweep, self.jobs))
         return self.jobs[-1]
 
-    def start(self, job: Job, workers: int) -> subprocess.Popen:
+    def start(self, job: Job, workers: int, note: Callable[[str], None]) -> subprocess.Popen:
         """Starts the program of a job, from its checkpoint if it was stopped."""
-        argv, config = self.flags(job)
-        directories = self.directories(config)
-        if (
-            job.state == "stopped"
-            and directories
-            and all(checkpoint.steps(path / "checkpoints") for path in directories)
-        ):
-            argv.append("--resume")
-        job.state = "running"
         environment = dict(os.environ)
         if workers > 1:  # JAX would give 75% of a GPU's memory to the first program
             environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 / workers:.2f}")
         with self.log(job).open("a") as log:
-            command = [sys.executable, str(self.program), *argv]
-            return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            if not lock.take(log):  # the program of a killed call has it, and saves its state first
+                note(f"run {job.number} of an earlier call still ends; this one waits for it")
+                while not lock.take(log):
+                    time.sleep(0.2)
+            argv, config = self.flags(job)
+            directories = self.directories(config)
+            own = directories and not {str(path) for path in directories} & {*job.older}
+            if job.state == "stopped" and own and all(checkpoint.steps(path / "checkpoints") for path in directories):
+                argv.append("--resume")
+            else:
+                job.older = [str(path) for path in directories]
+            job.state = "running"
+            self.save()  # before it starts: what is killed now must not be begun twice
+            command = [*self.command, *argv]
+            return subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=lock.end_with_parent(),
+            )
 
     def log(self, job: Job) -> Path:
         return self.out / f"{job.number:03}.log"
@@ -108,9 +145,10 @@ class Sweep:
         """Takes note of how a program ended."""
         if status == 0:
             tables = [runs.read_metrics(path / "metrics.csv") for path in self.directories(self.flags(job)[1])]
-            job.values = [table[-1][self.metric] for table in tables if table and self.metric in table[-1]]
+            values = [table[-1].get(self.metric, math.nan) for table in tables if table]
+            job.values = [value for value in values if math.isfinite(value)]
             job.state = "finished" if len(job.values) == len(job.seeds) else "failed"
-            job.reason = "" if job.state == "finished" else f"it logged no {self.metric}"
+            job.reason = "" if job.state == "finished" else f"it logged no number as {self.metric}"
         else:
             lines = self.log(job).read_text(errors="replace").strip().splitlines()
             job.state, job.reason = "failed", lines[-1] if lines else f"exit code {status}"
@@ -123,7 +161,8 @@ class Sweep:
             writer = csv.writer(file)
             writer.writerow(["run", "state", self.metric, "seed", *names, "run_dir"])
             for job in self.jobs:
-                directories: Sequence[Path | str] = self.directories(self.flags(job)[1]) or [""] * len(job.seeds)
+                found = [] if job.state == "waiting" else self.directories(self.flags(job)[1])
+                directories: Sequence[Path | str] = found or [""] * len(job.seeds)
                 for index, (seed, directory) in enumerate(zip(job.seeds, directories, strict=True)):
                     value = job.values[index] if job.state == "finished" else ""
                     parameters = [job.parameters[name] for name in names]
@@ -153,7 +192,7 @@ class Sweep:
             rows = [row for path in directories[:1] for row in runs.read_metrics(path / "metrics.csv")]
             last = rows[-1] if rows and not job.reason else {}
             value = mean(job.values) if job.values else last.get(self.metric)
-            steps = f"{last['training/envsteps']:,}" if last else ""
+            steps = f"{last[runs.STEPS]:,}" if runs.STEPS in last else ""
             seeds = f"{job.seeds[0]} to {job.seeds[-1]}" if len(job.seeds) > 1 else job.seeds[0]
             flags = ", ".join(f"{name} {short(job.parameters[name])}" for name in varied)
             cells = map(str, (job.number, job.state, steps, short(value), seeds, flags))
@@ -172,7 +211,7 @@ def short(value: Any) -> str:
 def run(sweep: Sweep, workers: int, console: Console) -> bool:
     """Runs what is left, `workers` programs at once; returns whether it was not interrupted."""
     running: dict[int, tuple[Job, subprocess.Popen]] = {}
-    note = functools.partial(console.print, soft_wrap=True, highlight=False, markup=False)
+    note = functools.partial(console.print, soft_wrap=True)
 
     def table() -> Table:
         return sweep.table(max(2, console.height // 3 - 2))  # lines of a terminal; a job takes two or three
@@ -181,8 +220,7 @@ def run(sweep: Sweep, workers: int, console: Console) -> bool:
         try:
             while True:
                 while len(running) < workers and (job := sweep.next()) is not None:
-                    running[job.number] = job, sweep.start(job, workers)
-                    sweep.save()
+                    running[job.number] = job, sweep.start(job, workers, note)
                     note(f"run {job.number} started, its output goes to {sweep.log(job)}")
                 if not running:
                     return True
@@ -209,7 +247,7 @@ def run(sweep: Sweep, workers: int, console: Console) -> bool:
 def main(argv: Sequence[str], prog: str = "sweep.py") -> int:
     """Runs a command line; returns the exit code."""
     argv = ["--file", *argv] if argv and not argv[0].startswith("-") else list(argv)
-    console = Console()
+    console = Console(markup=False, emoji=False, highlight=False)  # names have brackets and colons
     try:
         description = "Runs a sweep file of wandb without wandb; the same call resumes an interrupted sweep."
         (config,) = parse(argv, SweepConfig(), others={}, prog=prog, description=description)
@@ -219,7 +257,9 @@ def main(argv: Sequence[str], prog: str = "sweep.py") -> int:
         sweep = Sweep(path, Path(config.out or f"sweeps/{path.stem}"), config.count)
         for name in sweeps.ignored(sweep.sweep):
             print(f"{prog}: `{name}` of {path} is for wandb's server only.", file=sys.stderr)
-        complete = run(sweep, config.workers, console)
+        with lock.only_one(sweep.out, "A sweep runs in"):
+            sweep.load()
+            complete = run(sweep, config.workers, console)
     except (FlagError, SweepError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2
@@ -227,7 +267,7 @@ def main(argv: Sequence[str], prog: str = "sweep.py") -> int:
         print(f"{prog}: {error.filename} cannot be written: {error.strerror}.", file=sys.stderr)
         return 2
     console.print(sweep.table())
-    console.print(f"{sweep.out / 'sweep.csv'}", soft_wrap=True, highlight=False)
+    console.print(f"{sweep.out / 'sweep.csv'}", soft_wrap=True)
     if not complete:
         console.print("Interrupted; the same command goes on from here.")
         return 130

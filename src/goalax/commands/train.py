@@ -6,7 +6,8 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -14,38 +15,58 @@ from rich.console import Console
 from goalax.core.rollout import Recording
 from goalax.flags import FlagError
 from goalax.host import checkpoint, devices, memory, runs
-from goalax.host.checkpoint import NoCheckpointError
+from goalax.host.checkpoint import NoCheckpointError, SaveError
 from goalax.host.config import Config, read_flags, read_resumed_flags
 from goalax.host.display import Display, duration
 from goalax.host.loggers import Loggers
 from goalax.host.make import Run, enable_compilation_cache, make_run
 from goalax.host.session import Interrupt, NonFiniteError, Session
+from goalax.host.writer import only_writer
 
 FINAL_FILMS = ("policy.html", "policy.gif")
+MAX_TITLE = 80  # characters
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "training.py") -> int:
     """Runs a command line; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
+        return start_or_resume(argv, prog)
+    except (FlagError, NoCheckpointError) as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2
+    except (NonFiniteError, UnwrittenError) as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 1
+
+
+class UnwrittenError(Exception):
+    """Training stopped because something could not be written; its text says what, what is safe, and how to go on."""
+
+
+def start_or_resume(argv: list[str], prog: str) -> int:
+    """Trains the run that a command line describes or resumes, as its only writer; returns the exit code."""
+    with contextlib.ExitStack() as locks:
         flags, agent_config = read_flags(argv, prog=prog)
         devices.start(flags)
         directories: list[Path] = []
         if flags.resume:
             directories = runs.find_all(flags)
+            if devices.leads():
+                locks.enter_context(only_writer(directories))
             flags, agent_config = read_resumed_flags(argv, flags, directories[0])
         run = make_run(flags, agent_config)
         memory.check(run)
         seeds = range(run.config.seed, run.config.seed + run.config.num_seeds)
-        if devices.leads():
-            directories = directories or [runs.create(run.config, seed) for seed in seeds]
-        return train(run, list(seeds), directories, prog)
-    except (FlagError, NoCheckpointError) as error:
-        print(f"{prog}: {error}", file=sys.stderr)
-        return 2
-    except NonFiniteError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
-        return 1
+        if devices.leads() and not directories:
+            directories = [runs.create(run.config, seed) for seed in seeds]
+            locks.enter_context(only_writer(directories))
+        try:
+            return train(run, list(seeds), directories, prog)
+        except NoCheckpointError:  # is an OSError too
+            raise
+        except (SaveError, OSError) as error:
+            raise UnwrittenError(unwritten(error, run.config, directories, prog)) from None
 
 
 def train(run: Run, seeds: list[int], directories: list[Path], prog: str = "training.py") -> int:
@@ -62,6 +83,7 @@ def train(run: Run, seeds: list[int], directories: list[Path], prog: str = "trai
         interrupt = stack.enter_context(Interrupt())
         console = None if written else Console(quiet=True)
         display = stack.enter_context(Display(session.total_steps, console))
+        session.note = display.note
         display.say(f"{describe(run)}; writes to {', '.join(map(str, written[:1]))}")
         phases = len(session.boundaries)
         if config.num_evals > phases:
@@ -134,15 +156,23 @@ def film(run: Run, recording: Recording, steps: int, directory: Path, display: D
 
 def finish(session: Session, loggers: Loggers) -> None:
     """Draws the curves of every run, and hands its newest checkpoint to the loggers."""
-    from goalax.study import curves  # here, because matplotlib would make every start slower
+    from goalax.study import curves, experiments  # here, because matplotlib would make every start slower
 
     for index, directory in enumerate(session.written):
         rows = runs.read_metrics(directory / "metrics.csv")
-        if rows:
-            curves.draw(rows, directory.name, directory / "curves.png")
-        steps = checkpoint.steps(directory / "checkpoints")[0]
-        newest = directory / "checkpoints" / str(steps)
-        loggers.artifact(index, "checkpoint", [newest, directory / "config.json"], steps, session.stopped_by is None)
+        if rows := [row for row in rows if row.keys() >= experiments.NEEDED]:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Glyph")  # a letter of the name that Matplotlib's font lacks
+                curves.draw(rows, title_of(directory), directory / "curves.png")
+        for steps in checkpoint.steps(directory / "checkpoints")[:1]:
+            newest, last = directory / "checkpoints" / str(steps), session.stopped_by is None
+            loggers.artifact(index, "checkpoint", [newest, directory / "config.json"], steps, last)
+
+
+def title_of(directory: Path) -> str:
+    """The name of a run above its curves: short enough, and no formula, which Matplotlib sees between two `$`."""
+    name = directory.name
+    return (name if len(name) <= MAX_TITLE else f"{name[: MAX_TITLE - 1]}…").replace("$", r"\$")
 
 
 def describe(run: Run) -> str:
@@ -159,15 +189,16 @@ def numbers(directory: Path) -> dict[str, str]:
     rows = runs.read_metrics(directory / "metrics.csv")
     if not rows:
         return {}
-    row = rows[-1]
-    return {
-        "environment steps": f"{row['training/envsteps']:,}",
-        "episodes that reach the goal": f"{row['eval/episode_success_any']:.3f}",
-        "share of time at the goal": f"{row['eval/time_at_goal']:.3f}",
-        "distance at the end": f"{row['eval/final_dist']:.3f}",
-        "training speed": f"{row['training/sps']:,.0f} steps/s",
-        "wall clock": duration(row["training/walltime"]),
+    shown: dict[str, tuple[str, Callable[[float], str]]] = {
+        "environment steps": ("training/envsteps", "{:,}".format),
+        "episodes that reach the goal": ("eval/episode_success_any", "{:.3f}".format),
+        "share of time at the goal": ("eval/time_at_goal", "{:.3f}".format),
+        "distance at the end": ("eval/final_dist", "{:.3f}".format),
+        "training speed": ("training/sps", "{:,.0f} steps/s".format),
+        "wall clock": ("training/walltime", duration),
     }
+    # Somebody may have taken a column away.
+    return {words: form(rows[-1][name]) for words, (name, form) in shown.items() if name in rows[-1]}
 
 
 def files_of(directory: Path) -> list[Path]:
@@ -186,6 +217,20 @@ def resume_flags(config: Config, directories: list[Path]) -> list[str]:
     group = ["--group_name", config.group_name] if config.group_name else []
     names = ["--exp_name", config.exp_name, *group]
     return ["--resume", *names, "--seed", str(config.seed), "--num_seeds", str(config.num_seeds)]
+
+
+def unwritten(error: Exception, config: Config, directories: list[Path], prog: str) -> str:
+    """What to say where something could not be written."""
+    if isinstance(error, OSError):
+        what = f"{error.filename} cannot be written ({error.strerror})" if error.filename else str(error)
+    else:
+        what = str(error)
+    common = set.intersection(*(set(checkpoint.steps(directory / "checkpoints")) for directory in directories))
+    if not common:
+        return f"Training stopped: {what}; there is no checkpoint yet, so start it anew once that is mended."
+    command = f"{invocation(prog)} {shlex.join(resume_flags(config, directories))}"
+    safe = f"everything up to the checkpoint at {max(common):,} steps is safe"
+    return f"Training stopped: {what}; {safe}, and once that is mended, this continues from there: {command}"
 
 
 def start() -> None:

@@ -128,9 +128,13 @@ def choose(
     capacity = buffer.rows.reward.shape[0]
     choice = Choice(row % capacity, (row + 1) % capacity, (row + ahead) % capacity, column)
 
+    def more_keys() -> Array:
+        """Keys for what few agents ask for, [3]: `split` gives the same first ones, however many it is asked for."""
+        return jax.random.split(key, 5)[2:]
+
     def mixed(number: int, shares: tuple[float, float, float]) -> tuple[Array, Array]:
         """Slots and columns of goals by their shares."""
-        kind_key, row_key, column_key = jax.random.split(jax.random.fold_in(key, number), 3)
+        kind_key, row_key, column_key = jax.random.split(more_keys()[number], 3)
         kind = jax.random.uniform(kind_key, (num,))
         later, now = kind < shares[0], kind < shares[0] + shares[1]
         oldest = jnp.maximum(buffer.count - capacity, 0)
@@ -140,14 +144,13 @@ def choose(
         return goal_row % capacity, jnp.where(now, column, any_column)
 
     if needs.goals != Needs().goals:
-        future_slot, future_column = mixed(1, needs.goals)
+        future_slot, future_column = mixed(0, needs.goals)
         choice = choice._replace(future_slot=future_slot, future_column=future_column)
     if needs.actor_goals is not None:
-        actor_slot, actor_column = mixed(2, needs.actor_goals)
+        actor_slot, actor_column = mixed(1, needs.actor_goals)
         choice = choice._replace(actor_slot=actor_slot, actor_column=actor_column)
     if needs.waypoint is not None:
-        way_key = jax.random.fold_in(key, 3)
-        choice = choice._replace(way_steps=needs.waypoint(jax.random.uniform(way_key, (num,)), ahead))
+        choice = choice._replace(way_steps=needs.waypoint(jax.random.uniform(more_keys()[2], (num,)), ahead))
     if needs.within:
         choice = choice._replace(left=left)
     return choice

@@ -91,7 +91,8 @@ class Loop:
         episodes, recording = rollout.evaluate(
             self.eval_env,
             self._exploit(state.agent),
-            jax.random.fold_in(state.key, 1),
+            # A stream of its own: train steps take the first four, and folding in 1 would give the second of them.
+            jax.random.split(state.key, 5)[4],
             num_envs=self.sizes.num_eval_envs,
             episode_length=self.sizes.episode_length,
             action_repeat=self.sizes.action_repeat,

@@ -3,8 +3,13 @@
 import contextlib
 import functools
 import gc
+import glob
+import json
 import logging
+import os
+import re
 import sys
+import tempfile
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -28,19 +33,114 @@ class NoCheckpointError(FileNotFoundError):
     """There is no checkpoint that can be read, or none of this run."""
 
 
-def manager(directory: Path) -> "ocp.CheckpointManager":
-    """Writes checkpoints of one run in the background; close it (or use it in a `with`) to wait for the last one.
+class ProblemError(Exception):
+    """Found here, not by Orbax; its text is the cause."""
+
+
+class SaveError(Exception):
+    """A checkpoint could not be written."""
+
+
+@contextlib.contextmanager
+def searchable(folder: Path) -> Iterator[Path]:
+    """An absolute path of the folder for Orbax, which looks for files by patterns and takes a `[` for one of them."""
+    absolute = folder.absolute()
+    if glob.escape(str(absolute)) == str(absolute):
+        yield absolute
+        return
+    places = [place for place in (tempfile.gettempdir(), "/tmp", "/dev/shm") if glob.escape(place) == place]
+    with tempfile.TemporaryDirectory(prefix="goalax-", dir=places[0]) as place:
+        link = Path(place).absolute() / "checkpoints"
+        link.symlink_to(absolute, target_is_directory=True)
+        yield link
+
+
+class Saver(contextlib.AbstractContextManager):
+    """Writes checkpoints of one run in the background; use it in a `with`, whose end waits for the last one.
 
     Of several processes each one has its own: none waits for another.
     """
-    import orbax.checkpoint as ocp
 
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    directory.mkdir(parents=True, exist_ok=True)
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=KEEP, cleanup_tmp_directories=leads(), create=False, multiprocessing_options=alone()
-    )
-    return ocp.CheckpointManager(directory.absolute(), options=options)
+    def __init__(self, directory: Path):
+        import orbax.checkpoint as ocp
+
+        quiet()
+        directory.mkdir(parents=True, exist_ok=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=KEEP, cleanup_tmp_directories=leads(), create=False, multiprocessing_options=alone()
+        )
+        self.directory = directory
+        self.last: int | None = None  # environment steps of the newest one that was begun
+        with contextlib.ExitStack() as stack:
+            self.manager = ocp.CheckpointManager(stack.enter_context(searchable(directory)), options=options)
+            self.stack = stack.pop_all()
+
+    def save(self, step: int, items: dict[str, Any]) -> None:
+        """Starts to write what is not there yet; SaveError if it, or the one before it, cannot be written."""
+        import orbax.checkpoint as ocp
+
+        with self._telling(self.last if self.last is not None else step):
+            self.manager.wait_until_finished()  # so that what goes wrong belongs to the one before
+        with self._telling(step):
+            if step not in steps(self.directory) and not self.manager.save(step, args=ocp.args.Composite(**items)):
+                raise ProblemError("there are newer ones")
+        self.last = step
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        with self.stack:
+            if kind is not None:  # that error is the one to tell
+                with contextlib.suppress(Exception):
+                    self.manager.close()
+                return
+            with self._telling(self.last):
+                self.manager.close()
+                if self.last is not None and self.last not in steps(self.directory):
+                    raise ProblemError("it is not there")
+
+    @contextlib.contextmanager
+    def _telling(self, step: int | None) -> Iterator[None]:
+        """Turns whatever goes wrong into a SaveError."""
+        try:
+            yield
+        except Exception as error:  # Orbax and TensorStore have errors of many kinds for a full disk
+            raise SaveError(
+                f"the checkpoint {self.directory / str(step)} cannot be written ({reason(error)})"
+            ) from None
+
+
+def manager(directory: Path) -> Saver:
+    """What `save` writes with; use it in a `with`."""
+    return Saver(directory)
+
+
+@functools.cache
+def quiet() -> None:
+    """Hides the pages that Orbax prints about what is told in a sentence here; once and for the whole process.
+
+    Where a file cannot be written, its threads go on after the event loop that they report to has been closed.
+    """
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    hook = sys.unraisablehook
+
+    def show(what: Any) -> None:
+        if not (isinstance(what.exc_value, RuntimeError) and str(what.exc_value) == "Event loop is closed"):
+            hook(what)
+
+    sys.unraisablehook = show
+
+
+def reason(error: Exception) -> str:
+    """The cause of an error in a few words."""
+    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, ProblemError):
+        return str(error)
+    if code := re.search(r"\[os_error_code='(\d+)'\]", str(error)):  # so TensorStore ends its page
+        return os.strerror(int(code[1]))
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
 
 
 def alone() -> "ocp.options.MultiprocessingOptions":
@@ -69,20 +169,34 @@ def complete(tree: Any, template: Any) -> Any:
     return jax.tree.map(lambda leaf, like: leaf if like.size else np.zeros(like.shape, like.dtype), tree, template)
 
 
-def save(saver: "ocp.CheckpointManager", state: RunState) -> None:
-    """Starts to write the state, arrays of the host that nobody changes, under its number of environment steps."""
+def save(saver: Saver, state: RunState) -> None:
+    """Starts to write the state, arrays of the host that nobody changes, under its number of environment steps.
+
+    Raises:
+      SaveError: it cannot be written, or the one before it was not; the end of the saver's `with` tells of the last.
+    """
     import orbax.checkpoint as ocp
 
-    step = int(state.env_steps)
-    if step not in saver.all_steps():
-        tree = storable(state._asdict())
-        items = {"state": ocp.args.StandardSave(tree), "checksum": ocp.args.JsonSave({"crc32": checksum(tree)})}
-        saver.save(step, args=ocp.args.Composite(**items))
+    tree = storable(state._asdict())
+    items = {"state": ocp.args.StandardSave(tree), "checksum": ocp.args.JsonSave({"crc32": checksum(tree)})}
+    saver.save(int(state.env_steps), items)
 
 
 def steps(directory: Path) -> list[int]:
-    """Environment steps of the finished checkpoints of a run, newest first."""
-    return sorted((int(path.name) for path in directory.glob("*") if path.name.isdigit()), reverse=True)
+    """Environment steps of the finished checkpoints of a run, newest first; Orbax renames a folder when it is whole."""
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return []
+    return sorted((int(name) for name in names if re.fullmatch("[0-9]+", name)), reverse=True)
+
+
+def put_aside(directory: Path, step: int, word: str) -> Path:
+    """Renames a checkpoint to STEP.WORD[-k] with the first free k, out of the way of those that are saved next."""
+    k = 1
+    while (aside := directory / f"{step}.{word}{'' if k == 1 else f'-{k}'}").exists():
+        k += 1
+    return (directory / str(step)).rename(aside)
 
 
 def shapes(tree: Any) -> list[tuple[int, ...]]:
@@ -101,43 +215,55 @@ def quiet_coroutines() -> Iterator[None]:
         sys.unraisablehook = hook
 
 
-def restore(directory: Path, template: RunState, at_most: int | None = None) -> RunState:
-    """The newest readable state, on the host; warns about newer ones that are damaged.
+def restore(
+    directory: Path, template: RunState, at_most: int | None = None, damaged: set[Path] | None = None
+) -> RunState:
+    """The newest readable state, on the host; warns about newer ones that are damaged. Writes nothing.
 
     Args:
-      directory: the checkpoints of one run.
+      directory: the checkpoints of one run; it may be one that is training.
       template: arrays or shapes (`jax.eval_shape`) of a state of equal structure.
       at_most: no newer than this many environment steps.
+      damaged: takes the folders of the damaged ones.
 
     Raises:
       NoCheckpointError: none can be read, or one has other sizes, which Orbax itself would not notice.
     """
-    import orbax.checkpoint as ocp
-
     # Orbax restores like for like: arrays of the host. These take no memory, whatever their shape.
     wanted = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), template._asdict())
     wanted = storable(wanted)
-    checkpointer = functools.partial(ocp.StandardCheckpointer, multiprocessing_options=alone())
-    items = ocp.args.Composite(state=ocp.args.StandardRestore(wanted), checksum=ocp.args.JsonRestore())
-    for step in steps(directory):
-        if at_most is not None and step > at_most:
-            continue
-        with quiet_coroutines(), manager(directory) as reader, checkpointer() as described:
-            try:
-                stored = described.metadata((directory / str(step) / "state").absolute()).item_metadata.tree
-                if shapes(stored) != shapes(wanted):
-                    raise NoCheckpointError(
-                        f"The checkpoint {directory / str(step)} does not fit the run: it has other sizes or agents."
-                    )
-                restored = reader.restore(step, args=items)
-                if checksum(restored["state"]) == restored["checksum"]["crc32"]:
-                    return complete(RunState(**restored["state"]), template)
-                reason = "its checksum does not match"
-            except NoCheckpointError:
-                raise
-            except Exception as error:  # whatever a damaged file makes Orbax raise
-                reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"
-        warnings.warn(
-            f"The checkpoint {directory / str(step)} is damaged ({reason}); trying the one before.", stacklevel=2
-        )
+    tried: set[int] = set()
+    # Listed anew each time: a run that trains saves new ones and deletes old ones.
+    while left := [step for step in steps(directory) if step not in tried and (at_most is None or step <= at_most)]:
+        step = left[0]
+        tried.add(step)
+        folder = directory / str(step)
+        try:
+            with quiet_coroutines(), searchable(directory) as place:
+                state = read(place / str(step), wanted)
+        except Exception as error:  # whatever a damaged file makes Orbax raise
+            why = reason(error)
+        else:
+            if state is None:
+                raise NoCheckpointError(f"The checkpoint {folder} does not fit the run: it has other sizes or agents.")
+            return complete(RunState(**state), template)
+        if folder.exists():  # else it was deleted as it was read
+            if damaged is not None:
+                damaged.add(folder)
+            warnings.warn(f"The checkpoint {folder} is damaged ({why}); trying the one before.", stacklevel=2)
     raise NoCheckpointError(f"There is no readable checkpoint in {directory}.")
+
+
+def read(folder: Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
+    """The state in a checkpoint; None if it has other shapes than wanted. Without a manager, which would clean up."""
+    import orbax.checkpoint as ocp
+
+    quiet()
+    with ocp.StandardCheckpointer(multiprocessing_options=alone()) as reader:
+        stored = reader.metadata(folder / "state").item_metadata.tree
+        if shapes(stored) != shapes(wanted):
+            return None
+        state = reader.restore(folder / "state", wanted)
+    if checksum(state) != json.loads((folder / "checksum" / "metadata").read_text())["crc32"]:
+        raise ProblemError("its checksum does not match")
+    return state

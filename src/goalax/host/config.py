@@ -32,14 +32,19 @@ class Flags:
         low=1,
         aliases=["total_env_steps"],
         scope="budget",
+        most=2**31 - 1,
     )
-    num_envs: int | None = flag(None, "parallel environments (default: 64 on CPU, else 512)", low=1, divided=True)
+    num_envs: int | None = flag(
+        None, "parallel environments (default: 64 on CPU, else 512)", low=1, divided=True, most=10_000_000
+    )
     num_eval_envs: int | None = flag(
-        None, "parallel episodes per evaluation (default: 64 on CPU, else 128)", low=1, divided=True
+        None, "parallel episodes per evaluation (default: 64 on CPU, else 128)", low=1, divided=True, most=10_000_000
     )
-    episode_length: int | None = flag(None, "time limit in environment steps (default: per environment)", low=2)
-    action_repeat: int = flag(1, "environment steps per action", low=1)
-    unroll_length: int = flag(62, "actions per environment between learning phases", low=1)
+    episode_length: int | None = flag(
+        None, "time limit in environment steps (default: per environment)", low=2, most=10_000_000
+    )
+    action_repeat: int = flag(1, "environment steps per action", low=1, most=1_000_000)
+    unroll_length: int = flag(62, "actions per environment between learning phases", low=1, most=1_000_000)
     min_replay_size: int | None = flag(
         None,
         "actions per environment before learning (default: 1000, or one episode if that is longer)",
@@ -47,29 +52,39 @@ class Flags:
         scope="replay",
     )
     max_replay_size: int = flag(10_000, "actions per environment that the buffer holds", low=2, scope="replay")
-    batch_size: int = flag(256, "samples per gradient update", low=2, scope="replay", divided=True)
+    batch_size: int = flag(256, "samples per gradient update", low=2, scope="replay", divided=True, most=10_000_000)
     multiplier_num_sgd_steps: float = flag(
-        1.0, "scales the updates per learning phase", above=0, aliases=["train_step_multiplier"], scope="replay"
+        1.0,
+        "scales the updates per learning phase",
+        above=0,
+        aliases=["train_step_multiplier"],
+        scope="replay",
+        most=1_000_000,
     )
     utd_ratio: float | None = flag(
-        None, "gradient updates per environment step (default: derived)", above=0, scope="replay"
+        None, "gradient updates per environment step (default: derived)", above=0, scope="replay", most=10_000
     )
     discounting: float = flag(0.99, "gamma of the goal law", above=0, below=1)
-    num_evals: int = flag(50, "evaluations, the last one at the end", low=1, scope="budget")
+    num_evals: int = flag(50, "evaluations, the last one at the end", low=1, scope="budget", most=1_000_000)
     seed: int = flag(0, "seed of everything random", low=0, high=2**31 - 1, scope="seed")
-    num_seeds: int = flag(1, "train seeds seed, seed+1, ... at once in one program", low=1, scope="host")
+    num_seeds: int = flag(1, "train seeds seed, seed+1, ... at once in one program", low=1, scope="host", most=10_000)
     num_devices: int | None = flag(
         None,
         "devices that share the run (default: all that divide it evenly; on CPU one per process)",
         low=1,
         scope="devices",
+        most=1_000_000,
     )
     coordinator_address: str | None = flag(
         None, "HOST:PORT of process 0, where several processes train together", scope="devices"
     )
-    num_processes: int | None = flag(None, "processes that train together", low=1, scope="devices")
+    num_processes: int | None = flag(None, "processes that train together", low=1, scope="devices", most=1_000_000)
     process_id: int | None = flag(
-        None, "which of them this is, from 0; process 0 writes the run directory", low=0, scope="devices"
+        None,
+        "which of them this is, from 0; process 0 writes the run directory",
+        low=0,
+        scope="devices",
+        most=1_000_000,
     )
     normalize_observations: bool | None = flag(
         None, "normalise states and goals with prefill statistics (default: per environment)"
@@ -81,7 +96,11 @@ class Flags:
         scope="host",
     )
     vis_length: int = flag(
-        1000, "environment steps to show, of the evaluation's first episodes; 0: none", low=0, scope="host"
+        1000,
+        "environment steps to show, of the evaluation's first episodes; 0: none",
+        low=0,
+        scope="host",
+        most=10_000_000,
     )
     dense_reward: bool = flag(False, "shaped reward, where the environment has one")
     project_name: str = flag(

@@ -10,6 +10,7 @@ from rich import progress
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 T = TypeVar("T")
 
@@ -34,7 +35,12 @@ class Display:
         self.total_steps = total_steps
         self.success = ""
         self.first: tuple[float, int] | None = None  # when and where the speed started to be measured
-        columns = [SpinnerColumn(), BarColumn(bar_width=30), TextColumn("{task.description}"), TimeElapsedColumn()]
+        columns = [
+            SpinnerColumn(),
+            BarColumn(bar_width=30),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+        ]
         self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
         self.task = self.bar.add_task("", total=total_steps)
 
@@ -47,7 +53,7 @@ class Display:
 
     def note(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(text, soft_wrap=True)
+        self.console.print(Text(text), soft_wrap=True)  # as Text: names of runs are no markup
         sys.stdout.flush()
 
     def say(self, text: str) -> None:
@@ -82,9 +88,10 @@ class Display:
 
     def summary(self, title: str, numbers: dict[str, str], paths: list[Path]) -> None:
         """The table at the end: what came out, and where everything is."""
-        table = Table(title=title, show_header=False, title_justify="left")
+        table = Table(show_header=False)
         for name, value in numbers.items():
             table.add_row(name, value)
+        self.console.print(Text(title), soft_wrap=True)
         self.console.print(table)
         for path in paths:
-            self.console.print(f"  {path}", soft_wrap=True)
+            self.console.print(Text(f"  {path}"), soft_wrap=True)

@@ -4,12 +4,15 @@ import contextlib
 import csv
 import dataclasses
 import importlib.metadata
+import io
 import json
 import os
 import platform
 import re
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from goalax.host.config import Flags  # which reads runs, with this module
 
 ROOT = Path("runs")
+STEPS = "training/envsteps"  # the column that orders the rows of metrics.csv
 PACKAGES = ("jax", "jaxlib", "brax", "mujoco", "mujoco-mjx", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -53,18 +57,26 @@ def find(config: "Flags", seed: int) -> Path:
     """The newest run of the config's name, or its --run_dir; FlagError if there is nothing to resume."""
     if config.run_dir is not None:
         directory = Path(config.run_dir)
-        if not (directory / "config.json").is_file():
+        if not _is_run(directory):
             raise FlagError(f"--run_dir is {config.run_dir!r}; there is no run to resume in it.")
         return directory
     base = _base(config, seed)
     runs = {}
-    for path in base.parent.glob(f"{base.name}*"):
-        suffix = re.fullmatch(r"(?:-(\d+))?", path.name.removeprefix(base.name))
-        if suffix and (path / "config.json").is_file():
-            runs[int(suffix[1] or 1)] = path
+    with contextlib.suppress(OSError):  # no such folder, or none that can be read
+        for path in base.parent.iterdir():
+            suffix = re.fullmatch(r"(?:-([0-9]+))?", path.name.removeprefix(base.name))
+            if suffix and path.name.startswith(base.name) and _is_run(path):
+                runs[int(suffix[1] or 1)] = path
     if not runs:
         raise FlagError(f"--resume found no run {base}; there is nothing to resume (--run_dir names one exactly).")
     return runs[max(runs)]
+
+
+def _is_run(directory: Path) -> bool:
+    try:
+        return (directory / "config.json").is_file()
+    except OSError:  # its name is too long for the file system, or it may not be read
+        return False
 
 
 def find_all(config: "Flags") -> list[Path]:
@@ -128,61 +140,142 @@ def _git_commit() -> str | None:
 def _write(path: Path, text: str) -> None:
     """Writes all of the file or nothing, whatever kills the process."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text)
+    with _naming(part):
+        part.write_text(text)
     os.replace(part, path)
 
 
 class MetricsFile:
-    """metrics.csv: one row per evaluation, on disk when `append` returns."""
+    """metrics.csv: one row per evaluation, on disk when `append` returns.
 
-    def __init__(self, directory: Path, keep_until: int):
-        """Opens the file of a run, without the rows past `keep_until` environment steps."""
-        self.path = directory / "metrics.csv"
-        self.rows = [row for row in read_metrics(self.path) if row["training/envsteps"] <= keep_until]
+    What it did not write itself is never lost: before it writes over such a file, it keeps it under another name.
+    """
+
+    def __init__(self, directory: Path, keep_until: int, note: Callable[[str], object] = warnings.warn):
+        """Opens the file of a run, without the rows past `keep_until` environment steps.
+
+        note: takes a sentence about a file that was not as it should be.
+        """
+        self.path, self.note = directory / "metrics.csv", note
+        self.columns: list[str] = []  # of the file
+        self.size: int | None = None  # of the file, as it was left here, in bytes
+        rows, strange = _parse(self.path)
+        usable = [row for row in rows if STEPS in row]
+        self.rows = [row for row in usable if row[STEPS] <= keep_until]
+        if strange or len(usable) < len(rows):
+            went_on = f"{len(self.rows)} rows of it could be read and go on" if self.rows else "a new one begins"
+            self.note(f"{self.path} holds what no run writes: it is kept as {self._keep()}; {went_on}.")
         if self.path.exists():
             self._rewrite()
 
     @property
     def walltime(self) -> float:
-        return self.rows[-1]["training/walltime"] if self.rows else 0.0
+        """Seconds of training up to the last row."""
+        return self.rows[-1].get("training/walltime", 0.0) if self.rows else 0.0
 
     def append(self, row: dict[str, float]) -> None:
-        known = list(self.rows[0]) if self.rows else None
         self.rows.append(row)
-        if known != list(row):
+        size = self._size()
+        if size != self.size:
+            became = "was deleted" if size is None else f"was changed by somebody else, and is kept as {self._keep()}"
+            self._rewrite()
+            self.note(f"{self.path} {became}: it is written anew, with all rows.")
+            return
+        if list(row) != self.columns:
             self._rewrite()
             return
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, known).writerow(row)
+        with _naming(self.path), self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self.columns).writerow(row)
             file.flush()
             os.fsync(file.fileno())
+        self.size = self._size()
+
+    def _size(self) -> int | None:
+        try:
+            return self.path.stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def _keep(self) -> str:
+        """Copies the file to metrics.csv.bak-K with the first free K; returns that name."""
+        k = 1
+        while True:
+            kept = self.path.with_name(f"{self.path.name}.bak-{k}")
+            with contextlib.suppress(FileExistsError), _naming(kept), kept.open("xb") as file:
+                file.write(self.path.read_bytes())
+                file.flush()
+                os.fsync(file.fileno())
+                return kept.name
+            k += 1
 
     def _rewrite(self) -> None:
-        columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        with self.path.with_name("metrics.csv.part").open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns, restval="")
+        self.columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        part = self.path.with_name("metrics.csv.part")
+        with _naming(part), part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(self.path.with_name("metrics.csv.part"), self.path)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, self.path)
+        self.size = self._size()
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Adds the path to errors of the system that do not say where they happened, such as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The rows of a metrics.csv; a last row that a crash cut short is left out.
+    """The rows of a metrics.csv, as far as they are numbers; a row that a crash cut short is left out.
 
     Versions before 0.2 wrote no share of time at the goal: it is added where the run's flags say how long it could be.
     """
-    if not path.exists():
-        return []
-    rows = []
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file, restval="cut short"):
-            with contextlib.suppress(TypeError, ValueError):
-                rows.append({name: _number(value) for name, value in row.items() if value != ""})
+    rows = _parse(path)[0]
     if any("eval/episode_success" in row and "eval/time_at_goal" not in row for row in rows):
         with contextlib.suppress(FlagError, KeyError, TypeError, ZeroDivisionError):
             length = read_config(path.parent)[0]["episode_length"]
             rows = [{"eval/time_at_goal": row["eval/episode_success"] / length, **row} for row in rows]
     return rows
+
+
+def _parse(path: Path) -> tuple[list[dict[str, float]], bool]:
+    """The numbers of every row, and whether there is anything that no run writes: words, other separators.
+
+    Spaces around a value and a byte order mark change nothing; rows with too few or too many values are left out.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig", errors="replace")
+    except FileNotFoundError:
+        return [], False
+    first = text.partition("\n")[0]
+    separator = next((mark for mark in ";\t" if mark in first and "," not in first), ",")
+    strange, rows, lines = separator != ",", list[dict[str, float]](), list[list[str]]()
+    try:
+        lines += [line for line in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if line]
+    except csv.Error:
+        strange = True
+    names = [name.strip() for name in lines[0]] if lines else []
+    for number, line in enumerate(lines[1:], start=2):
+        if len(line) != len(names):
+            strange |= number < len(lines)  # a crash may cut the last one short
+            continue
+        row = {}
+        for name, value in zip(names, map(str.strip, line), strict=True):
+            try:
+                if value:
+                    row[name] = _number(value.replace(",", ".") if separator != "," else value)
+            except ValueError:
+                strange = True
+        if row:
+            rows.append(row)
+    return rows, strange
 
 
 def _number(text: str) -> float:

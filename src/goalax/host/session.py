@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import time
+import warnings
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -84,6 +85,9 @@ class Session:
         self.written = directories if devices.leads() else []
         self.placement = sharding.placement(run.mesh, len(seeds))
         self.checkpoint_interval = run.config.checkpoint_interval
+        # Takes a sentence about a file that is not as it should be, and what became of it.
+        self.note: Callable[[str], object] = warnings.warn
+        self.damaged: set[Path] = set()  # checkpoints that could not be read
         self.stopped_by: int | None = None  # the signal that ended training early
         total = run.sizes.train_steps(run.config.num_timesteps)
         evaluations = min(run.config.num_evals, total)
@@ -123,7 +127,7 @@ class Session:
         at_most = None
         while True:
             folders = [directory / "checkpoints" for directory in self.directories]
-            states = [checkpoint.restore(folder, template, at_most) for folder in folders]
+            states = [checkpoint.restore(folder, template, at_most, self.damaged) for folder in folders]
             steps = {int(state.env_steps) for state in states}
             if len(steps) == 1:
                 state = states[0] if len(states) == 1 else jax.tree.map(lambda *leaves: np.stack(leaves), *states)
@@ -135,18 +139,20 @@ class Session:
     ) -> Generator[Evaluation, None, None]:
         """Trains to the end, or until it is interrupted, and yields every evaluation.
 
-        What was yielded is on disk, and so is its checkpoint if one was due. `stopped_by` tells afterwards whether a
-        signal ended training early; then the last state is saved.
+        What was yielded is on disk, and so is its checkpoint soon if one was due. `stopped_by` tells afterwards whether
+        a signal ended training early; then the last state is saved.
 
         Args:
           on_steps: called with the environment steps so far, every second or so.
 
         Raises:
           NonFiniteError: a metric or a parameter is not finite; nothing of it is saved.
+          SaveError, OSError: a checkpoint or a row cannot be written.
         """
+        self._put_aside(int(np.ravel(state.env_steps)[0]))
         with contextlib.ExitStack() as stack:
             savers = [stack.enter_context(checkpoint.manager(path / "checkpoints")) for path in self.written]
-            files = [MetricsFile(path, int(np.ravel(state.env_steps)[0])) for path in self.written]
+            files = [MetricsFile(path, int(np.ravel(state.env_steps)[0]), self.note) for path in self.written]
             done, chunk, stop = self.train_steps(state), 1, 0
             for number, boundary in enumerate(self.boundaries, start=1):
                 if boundary <= done:
@@ -180,6 +186,14 @@ class Session:
                 if stop:
                     return
 
+    def _put_aside(self, env_steps: int) -> None:
+        """Renames newer checkpoints than the one to go on from: they would keep others from being saved."""
+        for folder in [path / "checkpoints" for path in self.written]:
+            for step in [step for step in checkpoint.steps(folder) if step > env_steps]:
+                word = "damaged" if folder / str(step) in self.damaged else "later"
+                aside = checkpoint.put_aside(folder, step, word)
+                self.note(f"The checkpoint {folder / str(step)} is kept as {aside.name}; training goes on before it.")
+
     def recording(self) -> Recording:
         """What the last evaluation saw, once more: it depends on nothing but the newest checkpoint."""
         return jax.device_get(self.train.evaluate(self.restored())[1])
@@ -211,7 +225,7 @@ class Session:
             file.append(row)
         return rows, recording
 
-    def _save(self, state: RunState, savers: list) -> None:
+    def _save(self, state: RunState, savers: list[checkpoint.Saver]) -> None:
         for index in range(self.num_seeds):
             fetched = jax.tree.map(lambda leaf, index=index: devices.fetch(self.of_seed(leaf, index)), state)
             if savers:

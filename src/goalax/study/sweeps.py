@@ -1,26 +1,18 @@
 """The search that a sweep file asks for, in the format of `wandb sweep` but without its server, and the runs so far."""
 
 import dataclasses
-import itertools
 import json
+import math
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import yaml
+from goalax.study.sweep_file import KNOWN, METRIC, SEARCH, SweepError, distribution, grid_values, read
 
-if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
+__all__ = ["METRIC", "Job", "SweepError", "grid", "ignored", "load", "read", "runs_of", "save", "suggest"]
 
-METRIC = {"name": "eval/episode_success", "goal": "maximize"}  # where the file names none
-METHODS = ("grid", "random", "bayes")
-KNOWN = {"program", "method", "metric", "parameters", "command", "name", "description", "project", "entity"}
-SPECS = {"value", "values", "min", "max", "distribution", "q"}
-
-
-class SweepError(ValueError):
-    """What is wrong with a sweep file, in one sentence."""
+MAX_RUNS = 10_000  # of a grid that no count limits: more is a mistake in the file
+STATES = ("waiting", "running", "stopped", "finished", "failed")
 
 
 @dataclasses.dataclass
@@ -30,39 +22,10 @@ class Job:
     number: int
     parameters: dict[str, Any]  # without the seed
     seeds: list[int]
-    state: str = "waiting"  # waiting, running, stopped, finished, failed
+    state: str = "waiting"  # one of STATES
     values: list[float] = dataclasses.field(default_factory=list)  # of the metric, one per seed
     reason: str = ""  # of a failure
-
-
-def read(path: Path) -> dict[str, Any]:
-    """The content of a sweep file; SweepError if it cannot be used."""
-    try:
-        sweep = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise SweepError(f"{path} cannot be read: {error.strerror}.") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise SweepError(f"{path} is no YAML{f' in line {mark.line + 1}' if mark else ''}.") from None
-    if not isinstance(sweep, dict) or not isinstance(sweep.get("parameters"), dict) or not sweep["parameters"]:
-        raise SweepError(f"{path} must have `parameters`, a table of flags.")
-    if sweep.get("method") not in METHODS:
-        raise SweepError(f"{path}: `method` is {sweep.get('method')!r}; choose from: {', '.join(METHODS)}.")
-    metric = sweep.setdefault("metric", METRIC)
-    if not isinstance(metric, dict) or not metric.get("name"):
-        raise SweepError(f"{path}: `metric` must have a `name` (and a `goal`).")
-    if metric.setdefault("goal", "minimize") not in ("minimize", "maximize"):
-        raise SweepError(f"{path}: the metric's `goal` is {metric['goal']!r}; choose from: minimize, maximize.")
-    for name, spec in sweep["parameters"].items():
-        if not isinstance(spec, dict):
-            raise SweepError(f"{path}: `{name}` needs a `value`, `values`, or `min` and `max`.")
-        if unknown := sorted(spec.keys() - SPECS, key=str):
-            raise SweepError(f"{path}: `{name}` has `{unknown[0]}`; only {', '.join(sorted(SPECS))} are understood.")
-        if sweep["method"] == "grid":
-            grid_values(name, spec)
-        else:
-            distribution(name, spec)
-    return sweep
+    older: list[str] = dataclasses.field(default_factory=list)  # directories of its name from before it was started
 
 
 def ignored(sweep: dict[str, Any]) -> list[str]:
@@ -70,66 +33,38 @@ def ignored(sweep: dict[str, Any]) -> list[str]:
     return [str(name) for name in sweep if name not in KNOWN]
 
 
-def arguments(sweep: dict[str, Any]) -> list[str]:
-    """The arguments that `command` has beside its ${...} after the program."""
-    command = [str(part) for part in sweep.get("command") or ["${program}"]]
-    after = command[command.index("${program}") + 1 :] if "${program}" in command else []
-    return [part for part in after if not part.startswith("${")]
+def runs_of(sweep: dict[str, Any], count: int | None) -> int:
+    """How many runs a sweep may take, its `run_cap` and a `count` included; SweepError if nothing says so."""
+    limits = [limit for limit in (count, sweep.get("run_cap")) if limit is not None]
+    if sweep["method"] == "grid":
+        size = math.prod(length(grid_values(name, spec)) for name, spec in sweep["parameters"].items())
+        if size > MAX_RUNS and not limits:
+            words = f"{size:,}" if size < 10**30 else "more than 10^30"  # Python refuses to write very long numbers
+            raise SweepError(f"the grid has {words} runs; --count must say how many of them.")
+        limits.append(size)
+    if not limits:
+        raise SweepError(f"--count must say how many runs the method {sweep['method']} may take (or `run_cap`).")
+    return min(limits)
 
 
-def grid_values(name: str, spec: dict[str, Any]) -> list[Any]:
-    if "value" in spec:
-        return [spec["value"]]
-    if isinstance(spec.get("values"), list) and spec["values"]:
-        return spec["values"]
-    low, high = spec.get("min"), spec.get("max")
-    if (
-        type(low) is int
-        and type(high) is int
-        and low <= high
-        and spec.get("distribution", "int_uniform") == "int_uniform"
-    ):
-        return list(range(low, high + 1))
-    raise SweepError(f"`{name}` needs a `value`, `values`, or whole numbers `min` and `max` for the method grid.")
-
-
-def distribution(name: str, spec: dict[str, Any]) -> "BaseDistribution | None":
-    """The Optuna distribution of a parameter; None for a constant."""
-    from optuna import distributions as optuna  # here, because a grid needs none
-
-    if "value" in spec:
-        return None
-    if isinstance(spec.get("values"), list) and spec["values"]:
-        return optuna.CategoricalDistribution(spec["values"])
-    low: Any = spec.get("min")  # whatever is in the file
-    high: Any = spec.get("max")
-    numbers = all(type(limit) in (int, float) for limit in (low, high))
-    whole = type(low) is int and type(high) is int
-    kinds: dict[str, Callable[[], BaseDistribution]] = {
-        "int_uniform": lambda: optuna.IntDistribution(low, high),
-        "uniform": lambda: optuna.FloatDistribution(low, high),
-        "q_uniform": lambda: optuna.FloatDistribution(low, high, step=spec.get("q", 1)),
-        "log_uniform_values": lambda: optuna.FloatDistribution(low, high, log=True),
-    }
-    kind = spec.get("distribution", "int_uniform" if whole else "uniform")
-    if kind not in kinds or not numbers:
-        raise SweepError(
-            f"`{name}` needs `values`, or numbers `min` and `max` with a distribution of {', '.join(kinds)}."
-        )
-    try:
-        return kinds[kind]()
-    except ValueError as error:
-        raise SweepError(f"`{name}` has no such distribution: {str(error).rstrip('.')}.") from None
+def length(values: Any) -> int:
+    """`len`, of ranges of any length."""
+    return values.stop - values.start if isinstance(values, range) else len(values)
 
 
 def grid(sweep: dict[str, Any], count: int | None) -> list[Job]:
     """Jobs of all combinations, or of the first `count`; consecutive seeds of a combination share a job."""
     names = sorted(sweep["parameters"], key=lambda name: name == "seed")  # the seed varies fastest
     columns = [grid_values(name, sweep["parameters"][name]) for name in names]
+    size = math.prod(map(length, columns))
     jobs: list[Job] = []
-    for combination in itertools.islice(itertools.product(*columns), count):
-        parameters = dict(zip(names, combination, strict=True))
+    for number in range(size if count is None else min(size, count)):
+        parameters, rest = {}, number
+        for name, values in zip(reversed(names), reversed(columns), strict=True):  # the last varies fastest
+            rest, index = divmod(rest, length(values))
+            parameters[name] = values[index]
         seed = parameters.pop("seed", 0)
+        parameters = {name: parameters[name] for name in names if name != "seed"}
         if jobs and jobs[-1].parameters == parameters and jobs[-1].seeds[-1] + 1 == seed:
             jobs[-1].seeds.append(seed)
         else:
@@ -168,25 +103,50 @@ def suggest(sweep: dict[str, Any], jobs: list[Job]) -> Job:
         study.add_trial(trial)
     parameters = {name: spec["value"] for name, spec in specs.items() if "value" in spec} | study.ask(spaces).params
     seed = parameters.pop("seed", 0)
-    return Job(len(jobs), {name: parameters[name] for name in specs if name != "seed"}, [seed])
+    return Job(len(jobs), {name: parameters[name] for name in specs if name != "seed"}, [int(seed)])
+
+
+def search(sweep: dict[str, Any]) -> dict[str, Any]:
+    """What a sweep searches, without its names and how many runs it may take."""
+    return {name: value for name, value in sweep.items() if name in SEARCH}
 
 
 def save(path: Path, sweep: dict[str, Any], jobs: list[Job]) -> None:
     """All of the sweep in one JSON file, which is replaced as a whole."""
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps({"sweep": sweep, "jobs": [dataclasses.asdict(job) for job in jobs]}, indent=1) + "\n")
+    content = {"sweep": search(sweep), "jobs": [dataclasses.asdict(job) for job in jobs]}
+    part.write_text(json.dumps(content, indent=1) + "\n")
     part.replace(path)
 
 
 def load(path: Path, sweep: dict[str, Any]) -> list[Job]:
-    """The jobs of an earlier call, none if there was none; SweepError if it searched for something else."""
+    """The jobs of an earlier call, none if there was none; SweepError if it searched for something else.
+
+    A job that the file says is running was left by a call that was killed: it is stopped.
+    """
     if not path.exists():
         return []
     try:
         content = json.loads(path.read_text())
-        jobs = [Job(**job) for job in content["jobs"]]
-    except (ValueError, KeyError, TypeError):
+        earlier, jobs = search(content["sweep"]), [Job(**job) for job in content["jobs"]]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise SweepError(f"{path} cannot be read; choose another --out.") from None
-    if content["sweep"] != sweep:
+    if earlier != search(sweep):
         raise SweepError(f"{path.parent} holds a sweep over something else; choose another --out.")
+    if not all(sound(job, number, sweep["parameters"].keys() - {"seed"}) for number, job in enumerate(jobs)):
+        raise SweepError(f"{path} cannot be read; choose another --out.")
+    for job in jobs:
+        if job.state == "running":
+            job.state = "stopped"
     return jobs
+
+
+def sound(job: Job, number: int, names: set[str]) -> bool:
+    """Whether a job from a file is of the types that it must have."""
+    lists = all(isinstance(part, list) for part in (job.seeds, job.values, job.older))
+    if not lists or not isinstance(job.parameters, dict) or not isinstance(job.reason, str):
+        return False
+    seeds = bool(job.seeds) and all(type(seed) is int for seed in job.seeds)
+    values = all(type(value) in (int, float) for value in job.values)
+    complete = len(job.values) == len(job.seeds) if job.state == "finished" else job.state in STATES
+    return job.number == number and job.parameters.keys() == names and seeds and values and complete

@@ -14,11 +14,11 @@ class PPOConfig:
     clips at 0.3), num_minibatches is Brax's default.
     """
 
-    h_dim: int = flag(256, "width of hidden layers (swish)", low=1)
-    n_hidden: int = flag(2, "hidden layers", low=1)
+    h_dim: int = flag(256, "width of hidden layers (swish)", low=1, most=1_000_000)
+    n_hidden: int = flag(2, "hidden layers", low=1, most=10_000)
     learning_rate: float = flag(3e-4, "learning rate of policy and value", above=0)
     num_minibatches: int = flag(16, "gradient updates per pass over a learning phase; must divide num_envs", low=1)
-    num_updates_per_batch: int = flag(4, "passes over the data of a learning phase", low=1)
+    num_updates_per_batch: int = flag(4, "passes over the data of a learning phase", low=1, most=1_000_000)
     gae_lambda: float = flag(0.95, "lambda of generalized advantage estimation (arXiv 1506.02438)", low=0, high=1)
     clipping_epsilon: float = flag(0.2, "how far the ratio of new and old probability may pay, around 1", above=0)
     entropy_cost: float = flag(1e-2, "weight of the entropy bonus", low=0)

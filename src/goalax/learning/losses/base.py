@@ -88,8 +88,8 @@ def margins(logits: Array) -> Array:
 
 
 def logsumexp_terms(logits: Array, resubs: bool) -> Array:
-    """What the logsumexp runs over: the logits, without resubs with the positives pushed out of reach."""
-    return logits if resubs else logits - 100.0 * is_positive(logits)
+    """What the logsumexp runs over: the logits; without resubs all but the positives, if there are others."""
+    return logits if resubs or len(logits) == 1 else jnp.where(is_positive(logits), -jnp.inf, logits)
 
 
 def log_odds_against(logits: Array, axis: int, resubs: bool) -> Array:

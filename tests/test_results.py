@@ -1,0 +1,181 @@
+"""The results queue on toy rows: order, kills, a failing row, two queues at once, changed flags, and the document."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from goalax.commands import results as command
+from goalax.host.runs import read_metrics
+from goalax.study import markdown, results
+from tests.helpers import ROOT, toy
+
+toy.register()
+
+FLAGS = " ".join(toy.BASELINE)
+TRAIN = [sys.executable, "-c", f"{toy.START} sys.exit(train.main())"]
+QUEUE = (
+    f"{toy.START} from goalax.commands import results; results.Queue.command = {TRAIN!r}; sys.exit(results.main([]))"
+)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder in which trainings know the toy."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(command.Queue, "command", TRAIN)
+    for name in ("docs", "benchmarks/results"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "docs/results.md").write_text("a\n" + "old\n".join(markdown.marks("one", "results.py")) + "b\n")
+    return tmp_path
+
+
+def write(folder, *rows, flags=FLAGS):
+    lines = "".join(f"    - {row}\n" for row in rows)
+    text = f"- section: one\n  threshold: 0.1\n  flags: {flags}\n  rows:\n{lines}"
+    (folder / "benchmarks/results/rows.yml").write_text(text)
+
+
+def rows(folder):
+    return results.read_rows(folder / "benchmarks/results/rows.yml")
+
+
+def kept(folder):
+    return sorted(path.name for path in (folder / "benchmarks/results").iterdir() if path.is_dir())
+
+
+def document(folder):
+    return (folder / "docs/results.md").read_text()
+
+
+def test_rows_are_trained_in_order_and_once(folder, capsys):
+    write(folder, "--agent gcbc --num_seeds 2", "--agent qrl --components 2")
+    first, second = rows(folder)
+    assert command.main([]) == 0
+    said = capsys.readouterr().out
+    assert said.index(first.command) < said.index(second.command)
+    names = [f"{first.name}_s0", f"{first.name}_s1", f"{second.name}_s0"]
+    assert kept(folder) == sorted(names)
+    for name in names:
+        assert {path.name for path in (folder / "benchmarks/results" / name).iterdir()} == {
+            "config.json",
+            "metrics.csv",
+        }
+    text = document(folder)
+    assert text.startswith("a\n") and text.endswith("b\n") and "old" not in text and "not run" not in text
+    assert first.command in text and "| `--agent qrl" in text
+    assert command.main([]) == 0
+    assert "output goes to" not in capsys.readouterr().out
+
+
+def test_a_changed_flag_is_a_new_row(folder):
+    write(folder, "--agent gcbc")
+    assert command.main([]) == 0
+    (row,) = rows(folder)
+    write(folder, "--agent gcbc --policy_lr 0.01")
+    (other,) = rows(folder)
+    assert other.name != row.name and not results.kept(other, folder / "benchmarks/results")
+    write(folder, "--agent gcbc")
+    path = folder / "benchmarks/results" / f"{row.name}_s0" / "config.json"
+    content = json.loads(path.read_text())
+    assert results.fits(row, content)
+    content["agent_flags"]["policy_lr"] = 0.5  # a default that has changed since
+    path.write_text(json.dumps(content))
+    assert not results.kept(row, folder / "benchmarks/results")
+
+
+def test_a_row_that_fails_does_not_stop_the_others(folder, capsys):
+    write(folder, "--agent gcbc --policy_lr 1e38", "--agent gcbc")
+    bad, good = rows(folder)
+    assert command.main([]) == 1
+    assert kept(folder) == [f"{good.name}_s0"]
+    assert "Training stopped at" in capsys.readouterr().err and "failed: " in document(folder)
+    assert bad.name in {path.stem for path in (folder / "runs/results").glob("*.log")}
+
+
+def test_the_list(folder, capsys):
+    write(folder, "--agent gcbc", "--agent qrl --components 2")
+    assert command.main(["--list"]) == 0
+    assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()] == ["not run", "not run"]
+    assert not (folder / "runs").exists()
+    assert command.main(["--tables"]) == 0
+    assert document(folder).count("not run") == 2
+
+
+def start(folder):
+    return subprocess.Popen([sys.executable, "-c", QUEUE], cwd=folder, stdout=subprocess.DEVNULL)
+
+
+def wait_for(condition, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_queue_goes_on_where_it_was(number, folder):
+    long = FLAGS.replace("--num_timesteps 120 --num_evals 3", "--num_timesteps 40000 --num_evals 40")
+    write(folder, "--agent gcbc", flags=long)
+    (row,) = rows(folder)
+    metrics = folder / "runs/results" / f"{row.name}_s0" / "metrics.csv"
+    queue = start(folder)
+    wait_for(lambda: len(read_metrics(metrics)) >= 2)
+    os.kill(queue.pid, number)
+    queue.wait(60)
+    time.sleep(1)  # a training whose queue was killed is told to end, and saves first
+    wait_for(lambda: not running(row.name))
+    done = len(read_metrics(metrics))
+    assert done < 40 and not kept(folder)
+    assert command.main([]) == 0
+    assert kept(folder) == [f"{row.name}_s0"] and len(read_metrics(metrics)) == 40
+    assert len(list((folder / "runs/results").glob(f"{row.name}_s0*"))) == 1, "it was resumed, not begun again"
+
+
+def running(name):
+    return subprocess.run(["pgrep", "-f", f"exp_name {name}"], capture_output=True).returncode == 0
+
+
+def test_two_queues_do_not_train_into_one_folder(folder, capsys):
+    write(folder, "--agent gcbc")
+    with command.only_one(folder / "runs/results"):
+        assert command.main([]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"process {os.getpid()}" in error
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [", "is no YAML in line"),
+        ("a: 1", "must be a list of sections"),
+        ("- rows: []", "part 1 needs a `section`"),
+        ("- {section: one, rows: [], colour: red}", "has `colour`"),
+        ("- {section: one, rows: --agent crl}", "`rows` must be a list"),
+        ("- {section: one, rows: [--agent crll]}", "the row '--agent crll' is no command line: --agent is 'crll'"),
+        ("- {section: one, rows: ['--agent \"crl']}", "is no command line: No closing quotation"),
+        ("- {section: one, threshold: 2, rows: []}", "`threshold` is 2"),
+        ("- {section: one, rows: [--agent crl, --agent crl]}", "is there twice"),
+        ("- {section: two, rows: [--agent crl]}", "The document is without a place for two"),
+    ],
+)
+def test_one_sentence_for_a_wrong_file(text, words, folder, capsys):
+    (folder / "benchmarks/results/rows.yml").write_text(text)
+    assert command.main([]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1 and error.startswith("results.py: ")
+
+
+def test_the_rows_of_this_project_are_command_lines_and_have_their_places():
+    listed = results.read_rows(ROOT / "benchmarks/results/rows.yml")
+    text = (ROOT / "docs/results.md").read_text()
+    for section in {row.section for row in listed}:
+        start, end = markdown.marks(section, "results.py")
+        assert start in text and end in text
+    names = {f"{row.name}_s{seed}" for row in listed for seed in row.seeds}
+    assert {path.parent.name for path in (ROOT / "benchmarks/results").glob("*/config.json")} <= names
