@@ -110,7 +110,12 @@ CHANGES = {
     "value_discounting": 0.9,
     "goal_discounting": 0.9,
 }
-NEEDS = {"her_ratio": {"use_her": True}, "her_strategy": {"use_her": True}}  # flags without which one has no effect
+# Flags without which one has no effect; with a small gamma the window is far away.
+NEEDS = {
+    "her_ratio": {"use_her": True},
+    "her_strategy": {"use_her": True},
+    "separation_weight": {"value_discounting": 0.5},
+}
 
 
 def shared(config):

@@ -244,6 +244,7 @@ def test_the_lock_is_let_go_on_errors_and_when_its_process_dies(run, capsys):
         ("", False),
         ("words", False),
     ],
+    ids=["alive", "dead", "no process", "elsewhere", "empty", "words"],  # the same in every process that collects
 )
 @pytest.mark.parametrize("flock", [True, False])
 def test_locks_of_before(content, refused, flock, tmp_path, monkeypatch):

@@ -19,7 +19,10 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from goalax import __version__
 from goalax.core.types import RunState
+from goalax.flags import FlagError
+from goalax.host import runs
 from goalax.host.devices import leads
 
 if TYPE_CHECKING:
@@ -215,6 +218,16 @@ def quiet_coroutines() -> Iterator[None]:
         sys.unraisablehook = hook
 
 
+def misfit(run: Path) -> str:
+    """Why a checkpoint may not fit the run that lies in a directory, in words."""
+    version, here = "", f"goalax {__version__}"
+    with contextlib.suppress(FlagError):
+        version = runs.version_of(run)
+    if version in ("", here):
+        return "it has other sizes or agents"
+    return f"it was written by {version}, whose states are other ones than those of {here}"
+
+
 def restore(
     directory: Path, template: RunState, at_most: int | None = None, damaged: set[Path] | None = None
 ) -> RunState:
@@ -245,7 +258,7 @@ def restore(
             why = reason(error)
         else:
             if state is None:
-                raise NoCheckpointError(f"The checkpoint {folder} does not fit the run: it has other sizes or agents.")
+                raise NoCheckpointError(f"The checkpoint {folder} does not fit the run: {misfit(directory.parent)}.")
             return complete(RunState(**state), template)
         if folder.exists():  # else it was deleted as it was read
             if damaged is not None:
