@@ -165,7 +165,7 @@ def test_walls_stop_a_flying_ant(env_functions):
         q = env.sys.init_q.at[:2].set(env.maze.starts[0]).at[2].set(0.75)
         physics = env.pipeline_init(q, jnp.zeros(env.sys.qd_size()).at[:3].set(velocity))
         state, goal, zero = env.state_of(physics), jnp.zeros(2), jnp.zeros(())
-        metrics = env.measures(state, goal)
+        metrics = env.told(state, goal)
         return State(physics, jnp.concatenate([state, goal]), zero, zero, metrics, {"goal": goal})
 
     directions = np.array([[1, 0], [0, -1], [-1, 0], [0, 1]])  # a wall in each but the last
