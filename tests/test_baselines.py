@@ -166,7 +166,7 @@ def test_values_of_a_chain_are_known(name, terminal):
     one_hot = {"A": np.eye(2)[0], "B": np.eye(2)[1]}
     observed, goal = (np.stack([one_hot[case[i]] for case in expected]) for i in (0, 1))
     action = np.array([[0.7 * case[2]] for case in expected])
-    score = TwinCritic(AGENTS[name].config(), spec).lower(state.params["critic"], observed, goal, action)
+    score = TwinCritic(AGENTS[name].config(h_dim=64), spec).lower(state.params["critic"], observed, goal, action)
     np.testing.assert_allclose(score, list(expected.values()), atol=0.15, err_msg=str(list(expected)))
     assert agent.mode(state, one_hot["A"], one_hot["B"]) > 0 > agent.mode(state, one_hot["A"], one_hot["A"])
 
