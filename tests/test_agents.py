@@ -108,7 +108,6 @@ CHANGES = {
     "her_ratio": 0.2,
     "window": 10,
     "value_discounting": 0.9,
-    "goal_discounting": 0.9,
 }
 # Flags without which one has no effect; with a small gamma the window is far away.
 NEEDS = {

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from goalax.agents.actor_critic import Critic, actor_critic
 from goalax.agents.base import AGENTS, ActorConfig, Algorithm
-from goalax.core.relabel.geometric import geometric
 from goalax.core.types import Agent, Array, Batch, Metrics, Spec, Visit
 from goalax.flags import flag
 from goalax.learning import survival
@@ -23,15 +22,12 @@ PAIR_EPS = 1e-6  # under the root of distances between all pairs, whose squares 
 
 @dataclasses.dataclass(frozen=True)
 class SRLConfig(ActorConfig):
-    """Shares of goals, window, bins and discounts as published. There "any" goals are of the same 1,000 rows of the
-    same environment, here of the whole buffer."""
+    """Shares of goals, window, bins and the discount of the value as published. There "any" goals are of the same 1,000
+    rows of the same environment, here of the whole buffer; and SRL's goal law has --discounting 0.999."""
 
     current_goals: float = flag(0.05, "share of relabelled goals that are the state itself", low=0, high=1)
     any_goals: float = flag(0.10, "share of relabelled goals that are any stored state", low=0, high=1)
     repr_dim: int = flag(128, "size of the representations", low=1)
-    goal_discounting: float = flag(
-        0.999, "gamma of the geometric goal law, in place of --discounting", above=0, below=1
-    )
     value_discounting: float = flag(0.999, "gamma of the time that the actor minimises", above=0, below=1)
     window: int = flag(1000, "rows in which a first visit is looked for (at most an episode)", low=2, high=100_000)
     time_bins: int = flag(
@@ -45,7 +41,6 @@ class SRLConfig(ActorConfig):
 class ChronoConfig(SRLConfig):
     action_chunk: int = flag(2, "actions that are chosen at once, and taken one after the other", low=1, high=64)
     repr_dim: int = flag(64, "size of the representations", low=1)
-    goal_discounting: float = flag(0.99, "gamma of the geometric goal law, in place of --discounting", above=0, below=1)
     time_weight: float = flag(1.0, "weight of the distance being the time that the way took", low=0)
     separation_weight: float = flag(1.0, "weight of goals being as far as the window, unless reached", low=0)
     occupancy_weight: float = flag(1.0, "weight of the share of later times at the goal; 0: none", low=0)
@@ -161,8 +156,7 @@ class SurvivalCritic(NamedTuple):
 
 def make(config: SRLConfig, spec: Spec) -> Agent:
     critic, needs = SurvivalCritic.of(config, spec), config.needs(spec)
-    law = needs.law or geometric(config.goal_discounting)
-    needs = needs._replace(law=law, within=critic.window, bins=critic.occupancy_edges)
+    needs = needs._replace(within=critic.window, bins=critic.occupancy_edges)
     return actor_critic(config, spec, Critic(critic.init, critic.loss, critic.goals, critic.value), needs)
 
 
