@@ -106,6 +106,18 @@ def toy_runs(tmp_path_factory) -> Path:
     return folder / "runs"
 
 
+@pytest.fixture
+def resumed_toy(toy_runs, tmp_path, monkeypatch) -> Callable[..., int]:
+    """Resumes a copy of a finished run of `toy` with the steps 60, 100 and 120: (flags) -> exit code."""
+    from goalax.commands import train as training
+    from tests.helpers import toy
+    from tests.helpers.runs import RUN
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(toy_runs / "l2_s0", RUN)
+    return lambda *argv: training.main([*toy.TINY, "--energy_fn", "l2", *argv])
+
+
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess]:
     """(address, *options) -> the finished Chromium, which had no network; skips where there is none."""

@@ -1,17 +1,10 @@
-"""Run directories and checkpoints when something is wrong: odd names, damage, two writers, readers, full disks."""
+"""Run directories and checkpoints when something is wrong: odd names, damage, readers beside a writer."""
 
-import csv
-import errno
 import hashlib
 import io
 import os
-import re
-import resource
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,28 +14,21 @@ from rich.console import Console
 from goalax.commands import evaluate, render
 from goalax.commands import train as training
 from goalax.flags import FlagError
-from goalax.host import checkpoint, display, runs, writer
+from goalax.host import checkpoint, display, runs
 from goalax.host.config import read_flags
 from tests.helpers import toy
-from tests.helpers.runs import rows
+from tests.helpers.runs import LONGER, RUN, envsteps
 
 toy.register()
 
-RUN = Path("runs/toy_crl_s0")
-LONGER = ("--resume", "--num_timesteps", "160", "--num_evals", "5")
-ODD = "a [v2] 'q' \"p\" $x$ *?{é}%#;& 目:x:"
-
 
 @pytest.fixture
-def run(toy_runs, tmp_path, monkeypatch):
-    """Resumes a copy of a finished run with the steps 60, 100 and 120: (flags) -> exit code."""
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(toy_runs / "l2_s0", RUN)
-    return lambda *argv: training.main([*toy.TINY, "--energy_fn", "l2", *argv])
+def run(resumed_toy):
+    """(flags) -> exit code."""
+    return resumed_toy
 
 
-def envsteps(directory=RUN):
-    return [row["training/envsteps"] for row in runs.read_metrics(directory / "metrics.csv")]
+ODD = "a [v2] 'q' \"p\" $x$ *?{é}%#;& 目:x:"
 
 
 def damage(folder):
@@ -201,243 +187,3 @@ def template():
 
     train = make_run(*read_flags([*toy.TINY, "--energy_fn", "l2"])).train
     return jax.eval_shape(train.init, np.zeros(2, np.uint32))
-
-
-def test_one_writer(run, capsys):
-    with writer.only_writer([RUN]):
-        assert run(*LONGER) == 2
-        words = f"The run directory {RUN} is being written by process {os.getpid()} on {socket.gethostname()}: wait"
-        error = capsys.readouterr().err
-        assert words in error and error.count("\n") == 1
-        assert evaluate.main([str(RUN), "--episodes", "2"]) == 0  # readers need no lock
-    assert not (RUN / "lock").exists()
-    assert run(*LONGER) == 0
-    assert not (RUN / "lock").exists()
-
-
-def test_the_lock_is_let_go_on_errors_and_when_its_process_dies(run, capsys):
-    with pytest.raises(RuntimeError), writer.only_writer([RUN]):
-        raise RuntimeError
-    code = (
-        "import sys, pathlib; from goalax.host import writer; lock = writer.only_writer([pathlib.Path(sys.argv[1])]);"
-    )
-    code += "lock.__enter__(); print('held', flush=True); sys.stdin.read()"
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([sys.executable, "-c", code, str(RUN)], **pipes)
-    assert process.stdout.readline() == "held\n"
-    with pytest.raises(FlagError, match=f"written by process {process.pid} on "), writer.only_writer([RUN]):
-        pass
-    process.kill()
-    process.communicate()
-    assert (RUN / "lock").exists()
-    with writer.only_writer([RUN]):
-        assert (RUN / "lock").read_text() == f"{socket.gethostname()} {os.getpid()}\n"
-
-
-@pytest.mark.parametrize(
-    ("content", "refused"),
-    [
-        (f"{socket.gethostname()} {os.getpid()}\n", True),
-        (f"{socket.gethostname()} {2**22 + 1}\n", False),  # more than the largest number of a process
-        (f"{socket.gethostname()} {'9' * 30}\n", False),
-        ("elsewhere 1\n", True),
-        ("", False),
-        ("words", False),
-    ],
-    ids=["alive", "dead", "no process", "elsewhere", "empty", "words"],  # the same in every process that collects
-)
-@pytest.mark.parametrize("flock", [True, False])
-def test_locks_of_before(content, refused, flock, tmp_path, monkeypatch):
-    def unsupported(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    (tmp_path / "lock").write_text(content)
-    if not flock:
-        monkeypatch.setattr(writer.fcntl, "flock", unsupported)
-    if refused and not flock:
-        with pytest.raises(FlagError, match=r"if it is gone, delete .*lock"), writer.only_writer([tmp_path]):
-            pass
-    else:
-        with writer.only_writer([tmp_path]):
-            pass
-        assert not list(tmp_path.iterdir())
-
-
-def test_a_directory_that_cannot_be_locked(tmp_path):
-    for folder in (tmp_path / "gone", tmp_path / ("n" * 300)):
-        with pytest.raises(FlagError, match="cannot be written"), writer.only_writer([folder]):
-            pass
-
-
-def test_a_column_of_words_is_kept(run, capsys):
-    path = RUN / "metrics.csv"
-    first, *lines = path.read_text().splitlines()
-    path.write_text("\n".join([first + ",notes", *(line + ",a good one" for line in lines)]) + "\n")
-    content = path.read_text()
-    (RUN / "metrics.csv.bak-1").write_text("mine")
-    before = rows()
-    assert run(*LONGER) == 0
-    assert (RUN / "metrics.csv.bak-1").read_text() == "mine"
-    assert (RUN / "metrics.csv.bak-2").read_text() == content
-    assert "it is kept as metrics.csv.bak-2; 3 rows of it could be read and go on" in capsys.readouterr().out
-    del before[0]["notes"], before[1]["notes"], before[2]["notes"]
-    assert rows()[:3] == before and envsteps() == [60, 100, 120, 140, 160]
-
-
-def saved_by_a_spreadsheet(text):
-    return text.replace(".", ",!").replace(",!", "!").replace(",", ";").replace("!", ",")
-
-
-@pytest.mark.parametrize(
-    ("change", "kept", "steps"),
-    [
-        (lambda text: "\ufeff" + text.replace(",", " , ").replace("\n", "  \r\n"), False, [60, 100, 120]),
-        (saved_by_a_spreadsheet, True, [60, 100, 120]),
-        (lambda text: text.replace(",", "\t"), True, [60, 100, 120]),
-        (lambda text: text + "130,1,0", False, [60, 100, 120]),  # torn by a crash
-        (lambda text: text.replace("\n60,", "\nsixty,"), True, [100, 120]),
-        (lambda text: text.replace("\n60,", "\n60,1,1,1,"), True, [100, 120]),
-        (lambda text: text.replace("envsteps", "steps"), True, []),
-        (lambda text: "nothing of this\nis a table\n", True, []),
-        (lambda text: "\0" * 5 + '"' + "x" * 200_000, True, []),
-        (lambda text: "", False, []),
-    ],
-)
-def test_tables_that_something_else_wrote(change, kept, steps, run):
-    path = RUN / "metrics.csv"
-    text = change(path.read_bytes().decode().replace("\r", ""))
-    path.write_bytes(text.encode())
-    said = []
-    file = runs.MetricsFile(RUN, 120, said.append)
-    assert [row["training/envsteps"] for row in file.rows] == steps
-    assert len(said) == kept and (RUN / "metrics.csv.bak-1").exists() == kept
-    if kept:
-        assert (RUN / "metrics.csv.bak-1").read_bytes() == text.encode()
-    file.append({"training/envsteps": 140, "eval/x": 0.5})
-    assert envsteps() == [*steps, 140] and len(said) == kept
-
-
-def test_bytes_that_are_no_text_are_kept(run):
-    (RUN / "metrics.csv").write_bytes(bytes(range(256)))
-    assert runs.MetricsFile(RUN, 120, [].append).rows == []
-    assert (RUN / "metrics.csv.bak-1").read_bytes() == bytes(range(256))
-
-
-@pytest.mark.parametrize("torn", [True, False])
-def test_a_table_that_goes_while_training(torn, run, monkeypatch, capsys):
-    evaluated, path = display.Display.evaluated, RUN / "metrics.csv"
-
-    def spoil(display, env_steps, metrics):
-        if env_steps == 140:
-            path.write_bytes(path.read_bytes()[:-30]) if torn else path.unlink()
-        return evaluated(display, env_steps, metrics)
-
-    monkeypatch.setattr(display.Display, "evaluated", spoil)
-    assert run(*LONGER) == 0
-    assert envsteps() == [60, 100, 120, 140, 160]
-    out = capsys.readouterr().out
-    assert out.count("it is written anew, with all rows") == 1
-    assert ("is kept as metrics.csv.bak-1" if torn else "metrics.csv was deleted") in out
-
-
-def test_a_summary_of_a_table_without_some_columns(run):
-    (RUN / "metrics.csv").write_text("training/envsteps,notes\n5,x\n")
-    assert training.numbers(RUN) == {"environment steps": "5"}
-
-
-def stopped(error, *words):
-    """The one line that a run says when it cannot write."""
-    lines = [line for line in error.splitlines() if "Training stopped" in line]
-    assert len(lines) == 1 and "Traceback" not in error, error
-    for word in words:
-        assert word in lines[0], lines[0]
-
-
-GO_ON = "once that is mended, this continues from there: python training.py --resume --run_dir runs/toy_crl_s0"
-
-
-def test_a_full_disk_under_the_table(run, monkeypatch, capsys):
-    fsync = os.fsync
-
-    def full(file):
-        if (RUN / "metrics.csv").exists() and len(envsteps()) == 4:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return fsync(file)
-
-    monkeypatch.setattr(os, "fsync", full)
-    assert run(*LONGER) == 1
-    what = "runs/toy_crl_s0/metrics.csv cannot be written (No space left on device)"
-    stopped(capsys.readouterr().err, what, "everything up to the checkpoint at 120 steps is safe", GO_ON)
-    monkeypatch.setattr(os, "fsync", fsync)
-    assert run(*LONGER) == 0
-    assert envsteps() == [60, 100, 120, 140, 160]
-
-
-def test_a_full_disk_under_a_checkpoint(run, monkeypatch, capfd):
-    """The kernel refuses files past a size, as a full disk would: Orbax meets a real error in its own threads."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    save = checkpoint.Saver.save
-
-    def full(saver, step, items):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
-        save(saver, step, items)
-
-    monkeypatch.setattr(checkpoint.Saver, "save", full)
-    try:
-        code = run(*LONGER, "--checkpoint_interval", "0")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert code == 1
-    error = capfd.readouterr().err
-    stopped(
-        error,
-        "the checkpoint runs/toy_crl_s0/checkpoints/160 cannot be written (File too large)",
-        "at 120 steps is safe",
-        GO_ON,
-    )
-    assert error.count("\n") == 1, error
-    assert checkpoint.steps(RUN / "checkpoints") == [120, 100]
-    monkeypatch.setattr(checkpoint.Saver, "save", save)
-    assert run(*LONGER) == 0
-    assert envsteps() == [60, 100, 120, 140, 160] and checkpoint.steps(RUN / "checkpoints") == [160, 120]
-
-
-def test_a_directory_that_vanishes(run, monkeypatch, capfd):
-    evaluated = display.Display.evaluated
-
-    def vanish(display, env_steps, metrics):
-        if env_steps == 140:
-            RUN.rename("elsewhere")
-        return evaluated(display, env_steps, metrics)
-
-    monkeypatch.setattr(display.Display, "evaluated", vanish)
-    assert run(*LONGER, "--checkpoint_interval", "0") == 1
-    error = capfd.readouterr().err
-    stopped(error, "runs/toy_crl_s0/metrics", "(No such file or directory)", "there is no checkpoint")
-    Path("elsewhere").rename(RUN)
-    monkeypatch.setattr(display.Display, "evaluated", evaluated)
-    assert run(*LONGER) == 0
-
-
-def test_a_directory_that_becomes_read_only(run, monkeypatch, capsys):
-    opened = Path.open
-
-    def refuse(path, mode="r", *args, **kwargs):
-        if path.parent == RUN and mode == "a":
-            raise PermissionError(errno.EROFS, "Read-only file system", str(path))
-        return opened(path, mode, *args, **kwargs)
-
-    monkeypatch.setattr(Path, "open", refuse)
-    assert run(*LONGER) == 1
-    stopped(capsys.readouterr().err, "metrics.csv cannot be written (Read-only file system)", GO_ON)
-
-
-def test_columns_that_come_later_do_not_shift_the_others(tmp_path):
-    file = runs.MetricsFile(tmp_path, 0)
-    table = [{runs.STEPS: 1, "a": 1.0}, {runs.STEPS: 2, "a": 2.0, "b": 3.0}, {runs.STEPS: 3, "a": 4.0}]
-    for row in table:
-        file.append(row)
-    assert runs.read_metrics(tmp_path / "metrics.csv") == table
-    with (tmp_path / "metrics.csv").open(newline="") as lines:
-        assert {len(line) for line in csv.reader(lines)} == {3}
-    assert not re.search("part|bak", " ".join(os.listdir(tmp_path)))

@@ -1,11 +1,14 @@
 """What tests of whole runs share: the metrics of a run without its times."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 
 from goalax.host.runs import read_metrics
 
+RUN = Path("runs/toy_crl_s0")  # where the fixture `resumed_toy` has its run
+LONGER = ("--resume", "--num_timesteps", "160", "--num_evals", "5")
 TIMES = {"training/walltime", "training/sps", "eval/sps", "eval/epoch_eval_time"}
 
 
@@ -30,3 +33,8 @@ def assert_equal_runs(directory, other, evaluations=slice(0, 3)):
         for name, value in expected.items():
             if name not in TIMES:
                 np.testing.assert_allclose(row[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def envsteps(directory=RUN):
+    """Environment steps of the rows of a run's metrics.csv."""
+    return [row["training/envsteps"] for row in read_metrics(directory / "metrics.csv")]
