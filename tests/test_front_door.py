@@ -62,6 +62,8 @@ def test_a_state_is_saved_and_restored(run, tmp_path):
     state = run.advance(run.start(), 1)
     folder = run.save(state, tmp_path / "saved")
     again = run.restore(folder)
+    with pytest.raises(goalax.FlagError, match="There is another run in .*saved: save into a directory of its own"):
+        goalax.make("toy", agent="crl", **{**SIZES, "h_dim": 16}).save(state, folder)
     for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(a, b)
     one, other = run.advance(state, 1), run.advance(again, 1)

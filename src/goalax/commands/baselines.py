@@ -11,7 +11,8 @@ from goalax.host import checkpoint
 from goalax.host.display import duration
 from goalax.study import experiments, markdown
 from goalax.study.experiments import Group
-from goalax.study.statistics import Estimate, interquartile_mean
+from goalax.study.results import cell
+from goalax.study.statistics import interquartile_mean
 
 ENVS = ("reacher", "simple_u_maze")
 AGENTS = ("crl", "tmd", "cmd", "cmd2", "qrl", "sac", "sac --use_her", "td3", "td3 --use_her", "gcbc")
@@ -62,10 +63,6 @@ def left(groups: Mapping[str, Group]) -> list[str]:
                 saved = group and all(checkpoint.steps(run.directory / "checkpoints") for run in group.runs)
                 commands.append(command(env, words) + (" --resume" if saved else ""))
     return commands
-
-
-def cell(estimate: Estimate) -> str:
-    return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
 
 
 def table(env: str, groups: Mapping[str, Group]) -> str:

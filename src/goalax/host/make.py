@@ -15,7 +15,7 @@ from goalax.core.sizes import Sizes, sizes_of
 from goalax.core.train import Train, compile_train, forget_metrics, make_train
 from goalax.core.types import RunState, Spec
 from goalax.envs import GoalEnv
-from goalax.flags import FlagError, Flagged, check
+from goalax.flags import COMPARED, FlagError, Flagged, check, names_in
 from goalax.host import checkpoint, devices, runs
 from goalax.host.config import Config, Flags, algorithm_of, flags_from
 from goalax.host.policy import Policy
@@ -75,9 +75,17 @@ class Run:
 
         Raises:
           FlagError: another run is in the directory, or there is more than one seed.
+          SaveError: it could not be written.
         """
         self._require_one_seed("save")
         folder = Path(directory)
+        if (folder / "config.json").exists():
+            flags, agent_flags = runs.read_config(folder)
+            ours = {name: getattr(self.config, name) for name in names_in(self.config, COMPARED)}
+            if agent_flags != vars(self.agent_config) or any(
+                flags.get(name, ours[name]) != ours[name] for name in ours
+            ):
+                raise FlagError(f"There is another run in {folder}: save into a directory of its own.")
         folder.mkdir(parents=True, exist_ok=True)
         runs.write_config(folder, self.config, self.agent_config, self.config.seed)
         with checkpoint.manager(folder / "checkpoints") as saver:
