@@ -101,9 +101,15 @@ def write_config(directory: Path, config: "Flags", agent_config: Flagged, seed: 
         },
         "device": f"{config.num_devices} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
         "git_commit": _git_commit(),
-        "command": sys.argv,
+        "command": [program(), *sys.argv[1:]],
     }
     _write(directory / "config.json", json.dumps(content, indent=2) + "\n")
+
+
+def program() -> str:
+    """What was called, without the folders of this machine: `goalax`, `training.py` or a program of the user."""
+    name = Path(sys.argv[0]).name
+    return "goalax" if name == "__main__.py" else name
 
 
 def read_content(directory: Path) -> dict[str, Any]:
