@@ -8,6 +8,7 @@ import mujoco
 
 from goalax.envs.base import ENVS, Camera, GoalEnv, add_ends, brax_body, few_iterations, maximal
 from goalax.envs.maze import InMaze, add_mazes
+from goalax.envs.stitching import Stitching, add_splits
 
 GOAL_DISTANCE = 10.0  # metres
 HEALTHY_Z = (0.2, 1.0)  # metres
@@ -93,4 +94,9 @@ class AntMaze(InMaze, Ant):
         return spec
 
 
+class AntStitching(Stitching, AntMaze):
+    help = "torso of the ant from a cell of a corridor to one a few cells ahead"
+
+
 add_mazes("ant", AntMaze, evals=True)
+add_splits("ant", AntStitching)

@@ -7,6 +7,7 @@ from brax import actuator, math
 
 from goalax.envs.base import ENVS, Camera, GoalEnv, add_ends, brax_body, few_iterations, maximal
 from goalax.envs.maze import InMaze, add_mazes
+from goalax.envs.stitching import Stitching, add_splits
 
 GOAL_HEIGHT = 1.25  # metres, about that of the torso of a standing humanoid
 GOAL_DISTANCE = (1.0, 5.0)  # metres
@@ -105,4 +106,9 @@ class HumanoidMaze(InMaze, Humanoid):
         return jnp.append(super().sample_goal(key), GOAL_HEIGHT)
 
 
-add_mazes("humanoid", HumanoidMaze)
+class HumanoidStitching(Stitching, HumanoidMaze):
+    help = "torso of the humanoid from a cell of a corridor to one a few cells ahead"
+
+
+add_mazes("humanoid", HumanoidMaze, evals=True)
+add_splits("humanoid", HumanoidStitching)

@@ -10,6 +10,8 @@ import mujoco
 import numpy as np
 
 from goalax.envs.base import ENVS, Camera, GoalEnv, set_numeric
+from goalax.envs.corridors import CORRIDORS
+from goalax.registry import choices
 
 MAZES: dict[str, tuple[str, ...]] = {}  # body -> its layouts
 MAX_CONTACTS = 16  # of a body at once, the deepest; a walker in a corner has half as many
@@ -28,6 +30,12 @@ LAYOUTS = {
         ###.#
         #GGG#
         #####""",
+    "u_maze_single_eval": """
+        #####
+        #R..#
+        ###.#
+        #G..#
+        #####""",
     "big_maze": """
         ########
         #RG##GG#
@@ -43,7 +51,16 @@ LAYOUTS = {
         #..#.GG#
         ##...###
         #..#...#
-        #.#G.G##
+        #.#G.#G#
+        #.GG#GG#
+        ########""",
+    "big_maze_scaling_eval": """
+        ########
+        #R.##GG#
+        #..#..G#
+        ##...###
+        #..#...#
+        #.#G.#G#
         #.GG#GG#
         ########""",
     "hardest_maze": """
@@ -71,6 +88,7 @@ LAYOUTS = {
         #G#GG#G#
         #GGG#GG#
         ########""",
+    **CORRIDORS,
 }
 
 
@@ -88,14 +106,38 @@ class Maze(NamedTuple):
         return 0.5 * self.cell_size
 
 
-def parse(picture: str, cell_size: float) -> Maze:
-    """Reads a picture; ValueError where it is not a rectangle of known cells."""
-    lines = picture.split()
-    if not lines or {len(line) for line in lines} != {len(lines[0])} or set("".join(lines)) - set("#RGB."):
-        raise ValueError("A maze picture has rows of equal length, made of the cells # R G B and . only.")
-    grid = np.array([list(line) for line in lines])
+def grid_of(picture: str, name: str = "") -> np.ndarray:
+    """The cells [rows, columns] of a picture; ValueError that names the maze, the row and what is wrong with it."""
+    maze = f"The maze {name}".strip()
+    lines = [line.strip() for line in picture.strip().splitlines()] or [""]
+    for row, line in enumerate(lines, 1):
+        if len(line) != len(lines[0]):
+            raise ValueError(
+                f"{maze} is ragged: its row {row}, {line!r}, has length {len(line)}, and its row 1, {lines[0]!r}, has"
+                f" length {len(lines[0])}."
+            )
+        if unknown := sorted(set(line) - set("#RGB.")):
+            raise ValueError(f"{maze} has {unknown[0]!r} in its row {row}, {line!r}; cells are # R G B and . only.")
+    for cell, what in (("R", "start"), ("G", "goal")):
+        if not any(cell in line for line in lines):
+            raise ValueError(
+                f"{maze} has no {what}: none of its rows 1 to {len(lines)}, {' '.join(lines)!r}, has a cell {cell}."
+            )
+    return np.array([list(line) for line in lines])
+
+
+def parse(picture: str, cell_size: float, name: str = "") -> Maze:
+    """Reads a picture; ValueError, which tells its name, where it is not a rectangle of cells with start and goal."""
+    grid = grid_of(picture, name)
     starts, goals, balls, walls = (np.argwhere(grid == cell) * cell_size for cell in "RGB#")
     return Maze(starts, goals, balls, walls, cell_size)
+
+
+def picture_of(layout: str) -> str:
+    """The picture of a layout; ValueError that lists the choices if there is none."""
+    if layout not in LAYOUTS:
+        raise ValueError(f"Unknown maze layout: {layout}. Choose from: {choices(layout, list(LAYOUTS))}.")
+    return LAYOUTS[layout]
 
 
 def add_walls(spec: mujoco.MjSpec, maze: Maze) -> None:
@@ -134,7 +176,7 @@ class InMaze(GoalEnv):
     cell_size: float = 4.0  # metres
 
     def __init__(self, layout: str, **kwargs):
-        self.maze = parse(LAYOUTS[layout], self.cell_size)
+        self.maze = parse(picture_of(layout), self.cell_size, layout)
         self.camera = overview(self.maze)
         super().__init__(**kwargs)
 
@@ -144,10 +186,20 @@ class InMaze(GoalEnv):
         return spec
 
     def sample_goal(self, key: jax.Array) -> jax.Array:
+        return self.goal_position(key)
+
+    def goal_position(self, key: jax.Array) -> jax.Array:
+        """The cell of a goal [2], metres."""
         return jax.random.choice(key, jnp.asarray(self.maze.goals))
 
     def start_position(self, key: jax.Array, goal: jax.Array) -> jax.Array:
         return jax.random.choice(key, jnp.asarray(self.maze.starts))
+
+
+def add_maze(body: str, layout: str, constructor: Callable[..., GoalEnv]) -> None:
+    """Registers BODY_LAYOUT; the constructor takes `layout` besides the usual arguments."""
+    ENVS.add(f"{body}_{layout}", partial(constructor, layout=layout))
+    MAZES[body] = (*MAZES.get(body, ()), layout)
 
 
 def add_mazes(body: str, constructor: Callable[..., GoalEnv], balls: bool = False, evals: bool = False) -> None:
@@ -161,5 +213,4 @@ def add_mazes(body: str, constructor: Callable[..., GoalEnv], balls: bool = Fals
     """
     for layout, picture in LAYOUTS.items():
         if ("B" in picture) == balls and (evals or not layout.endswith("_eval")):
-            ENVS.add(f"{body}_{layout}", partial(constructor, layout=layout))
-            MAZES[body] = (*MAZES.get(body, ()), layout)
+            add_maze(body, layout, constructor)

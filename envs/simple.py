@@ -5,6 +5,7 @@ import mujoco
 
 from goalax.envs.base import GoalEnv, set_numeric
 from goalax.envs.maze import InMaze, add_mazes
+from goalax.envs.stitching import Stitching, add_splits
 
 RADIUS = 0.25  # metres
 MOTOR_GEAR = 5.0  # newtons
@@ -64,4 +65,9 @@ class SimpleMaze(InMaze, PointMass):
     help = "a point mass through a maze to one of its goal cells"
 
 
-add_mazes("simple", SimpleMaze)
+class SimpleStitching(Stitching, SimpleMaze):
+    help = "a point mass from a cell of a corridor to one a few cells ahead"
+
+
+add_mazes("simple", SimpleMaze, evals=True)
+add_splits("simple", SimpleStitching)

@@ -6,31 +6,73 @@ import re
 from PIL import Image
 
 from goalax.commands import gallery
-from goalax.envs import ENVS
+from goalax.envs import ENVS, GoalEnv
+from goalax.envs.maze import LAYOUTS, parse
 from goalax.study import markdown
 from tests.helpers import ROOT
 
 NAMES = [name for name in ENVS if not name.startswith("toy")]
+PICTURES = gallery.pictured(NAMES)
+
+
+def written(part):
+    """The rows of a table of the documents, and the environments that they show."""
+    start, end = markdown.marks(part, "gallery.py")
+    table = (ROOT / gallery.DOCUMENTS[part]).read_text().split(start)[1].split(end)[0]
+    return table, re.findall(r'^\| <img src="../imgs/envs/(\w+)\.png"', table, re.M)
+
+
+def without_speeds(table):
+    return [line.rsplit(" | ", 1)[0] for line in table.splitlines()]
 
 
 def test_the_table_is_up_to_date(env_of):
     """An environment that somebody adds may be missing; what is there must be right."""
-    document = (ROOT / gallery.DOCUMENTS["environments"]).read_text()
-    start, end = markdown.marks("environments", "gallery.py")
-    written = document.split(start)[1].split(end)[0]
+    table, listed = written("environments")
+    assert len(listed) >= 24 and set(listed) <= set(NAMES), "run scripts/gallery.py"
+    mentioned = {name for name in NAMES if f"`{name}`" in (ROOT / gallery.DOCUMENTS["mazes"]).read_text()}
+    fresh = gallery.table({name: env_of(name) for name in listed}, [name for name in NAMES if name in mentioned])
+    assert without_speeds(table) == without_speeds(fresh), "run scripts/gallery.py"
 
-    def without_speeds(table):
-        return [line.rsplit(" | ", 1)[0] for line in table.splitlines()]
 
-    listed = re.findall(r"^\| <img [^|]* \| `(\w+)`", written, re.M)
-    assert len(listed) >= 29 and set(listed) <= set(NAMES), "run scripts/gallery.py"
-    fresh = gallery.table({name: env_of(name) for name in listed})
-    assert without_speeds(written) == without_speeds(fresh), "run scripts/gallery.py"
+def test_the_table_of_mazes_is_up_to_date(monkeypatch):
+    """As the other one. Physics is not needed for it, and so is not made."""
+    table, listed = written("mazes")
+    layouts = re.findall(r"^\| <img [^|]* \| `(\w+)`", table, re.M)
+    names = [name for envs in gallery.mazes(NAMES).values() for name in envs.values() if f"`{name}`" in table]
+    assert len(layouts) == len(listed) >= 35 and len(names) >= 101, "run scripts/gallery.py"
+    monkeypatch.setattr(GoalEnv, "__init__", lambda self: None)
+    fresh = gallery.maze_table({name: ENVS[name]() for name in listed}, names)
+    assert without_speeds(table) == without_speeds(fresh), "run scripts/gallery.py"
+
+
+def test_rows_of_environments_and_mazes():
+    names = ["ant", "ant_u_maze", "ant_big_maze", "humanoid_big_maze", "arm_push_easy", "arm_push_hard"]
+    assert gallery.families(names) == {
+        "ant": ["ant"],
+        "ant_u_maze": ["ant_u_maze", "ant_big_maze"],
+        "humanoid_big_maze": ["humanoid_big_maze"],
+        "arm_push_easy": ["arm_push_easy"],
+        "arm_push_hard": ["arm_push_hard"],
+    }
+    assert gallery.mazes(names) == {
+        "u_maze": {"ant": "ant_u_maze"},
+        "big_maze": {"ant": "ant_big_maze", "humanoid": "humanoid_big_maze"},
+    }
+    assert gallery.pictured(names) == names
+    assert gallery.pictured([*names, "simple_big_maze", "simple_u_maze"])[6:] == ["simple_big_maze"]
+
+
+def test_how_far_goals_are_away():
+    """By hand: the way through u4_maze has ten cells after the start, and only the last four are for evaluation."""
+    for layout, steps in (("u4_maze", range(1, 11)), ("u4_maze_eval", range(7, 11)), ("u5_maze_single_eval", [16])):
+        assert gallery.cells_away(parse(LAYOUTS[layout], 2.0)) == list(steps)
 
 
 def test_every_environment_has_a_picture():
     files = {path.stem: path for path in (ROOT / "imgs" / "envs").glob("*")}
-    assert len(files) >= 29 and set(files) <= set(NAMES), "run scripts/gallery.py"
+    shown = {name for part in ("environments", "mazes") for name in written(part)[1]}
+    assert len(files) >= 56 and set(files) == shown <= set(PICTURES), "run scripts/gallery.py"
     for path in files.values():
         with Image.open(path) as picture:
             assert (picture.format, picture.size) == ("PNG", (320, 240))

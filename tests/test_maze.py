@@ -9,21 +9,36 @@ from brax import contact, kinematics
 from brax.envs.base import State
 from scipy import stats
 
+from goalax.commands import train as training
 from goalax.envs import ENVS, create_env
-from goalax.envs.maze import LAYOUTS, MAZES, parse
+from goalax.envs.maze import LAYOUTS, MAZES, InMaze, parse
+from goalax.envs.stitching import MARK, Stitching
+from goalax.flags import FlagError
+from goalax.host.config import Flags
+from goalax.host.resolve import resolve
 from tests.helpers.envs import NUM_ENVS, STEPS, draw, keys
 
-MAZE_NAMES = [f"{body}_{layout}" for body, layouts in MAZES.items() for layout in layouts]
+# One maze of each class of bodies in mazes, and one of each picture that is special.
+SOME = ["ant_u5_maze", "ant_ball_big_maze", "humanoid_u4_maze_eval", "simple_hardest_maze", "simple_u_maze_single_eval"]
+SOME += ["ant_u2_maze_gen_1f2f3f", "humanoid_u_maze_gen_1f", "simple_u_maze_gen_1f2f3f"]
 COUNTS = {  # layout -> rows, columns, walls, starts, goals, balls
     "u_maze": (5, 5, 18, 1, 6, 0),
     "u_maze_eval": (5, 5, 18, 1, 3, 0),
     "big_maze": (8, 8, 38, 1, 25, 0),
     "big_maze_eval": (8, 8, 38, 1, 10, 0),
+    "u_maze_single_eval": (5, 5, 18, 1, 1, 0),
+    "big_maze_scaling_eval": (8, 8, 38, 1, 9, 0),
     "hardest_maze": (9, 12, 62, 1, 45, 0),
+    **{f"u2_maze{end}": (5, 6, 21, 1, goals, 0) for end, goals in (("", 8), ("_eval", 4), ("_single_eval", 1))},
+    **{f"u3_maze{end}": (5, 7, 24, 1, goals, 0) for end, goals in (("", 10), ("_eval", 5), ("_single_eval", 1))},
+    **{f"u4_maze{end}": (7, 5, 24, 1, goals, 0) for end, goals in (("", 10), ("_eval", 4), ("_single_eval", 1))},
+    **{f"u5_maze{end}": (7, 8, 39, 1, goals, 0) for end, goals in (("", 16), ("_eval", 8), ("_single_eval", 1))},
+    **{f"u6_maze{end}": (7, 7, 34, 1, goals, 0) for end, goals in (("", 14), ("_eval", 7), ("_single_eval", 1))},
+    **{f"u7_maze{end}": (7, 6, 29, 1, goals, 0) for end, goals in (("", 12), ("_eval", 6), ("_single_eval", 1))},
     "ball_u_maze": (5, 5, 18, 1, 5, 1),
     "ball_big_maze": (8, 8, 38, 1, 20, 2),
 }
-every_maze = pytest.mark.parametrize("name", MAZE_NAMES)
+some_mazes = pytest.mark.parametrize("name", SOME)
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
@@ -56,10 +71,57 @@ def test_rows_run_along_x():
     assert [8, 4] in walls and [4, 8] not in walls
 
 
-@pytest.mark.parametrize("picture", ["", "###\n##", "###\n#X#\n###", "# #\n###"])
-def test_wrong_pictures_are_refused(picture):
-    with pytest.raises(ValueError, match="rows of equal length.* # R G B and \\."):
-        parse(picture, 4.0)
+WRONG = {
+    "": "has no start: none of its rows 1 to 1, '', has a cell R.",
+    "####\n#RG#\n###": "is ragged: its row 3, '###', has length 3, and its row 1, '####', has length 4.",
+    "####\n\n#RG#\n####": "is ragged: its row 2, '', has length 0, and its row 1, '####', has length 4.",
+    "####\n#RX#\n####": "has 'X' in its row 2, '#RX#'; cells are # R G B and . only.",
+    "####\nR  G\n####": "has ' ' in its row 2, 'R  G'; cells are # R G B and . only.",
+    "####\n#r.#\n####": "has 'r' in its row 2, '#r.#'; cells are # R G B and . only.",
+    "####\n#R.#\n####": "has no goal: none of its rows 1 to 3, '#### #R.# ####', has a cell G.",
+    "####\n#.G#\n####": "has no start: none of its rows 1 to 3, '#### #.G# ####', has a cell R.",
+}
+every_wrong_picture = pytest.mark.parametrize("picture", WRONG)
+
+
+@every_wrong_picture
+def test_wrong_pictures_say_what_is_wrong(picture):
+    for name, maze in (("my_maze", "The maze my_maze "), ("", "The maze ")):
+        with pytest.raises(ValueError) as error:
+            parse(picture, 4.0, name)
+        assert str(error.value) == maze + WRONG[picture]
+
+
+@every_wrong_picture
+def test_wrong_pictures_are_no_fault_of_the_backend(picture, monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(LAYOUTS, "u_maze", picture)
+    monkeypatch.chdir(tmp_path)
+    sentence = f"The maze u_maze {WRONG[picture]}"
+    for flags, flag in (({"env_name": "ant_u_maze"}, "env_name"), ({"eval_env": "ant_u_maze"}, "eval_env")):
+        with pytest.raises(FlagError) as error:
+            resolve(Flags(**{"env_name": "ant", "backend": "spring"} | flags))
+        assert str(error.value) == f"--{flag} is 'ant_u_maze': {sentence}"
+    assert training.main(["--env_name", "simple_u_maze"]) == 2
+    assert capsys.readouterr().err.endswith(f": --env_name is 'simple_u_maze': {sentence}\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_the_fault_of_other_flags_is_blamed_on_them():
+    for flags, words in (
+        ({"env_name": "ant_push", "backend": "spring"}, "--backend is 'spring' with --env_name ant_push: Unsupported"),
+        ({"env_name": "simple_u_maze", "dense_reward": True}, "--dense_reward is True with --env_name simple_u_maze: "),
+    ):
+        with pytest.raises(FlagError, match=f"^{words}"):
+            resolve(Flags(**flags))
+
+
+def test_a_layout_that_is_not_there_lists_the_choices():
+    with pytest.raises(ValueError, match="^Unknown maze layout: foo_maze. Choose from: .*hardest_maze"):
+        ENVS["ant_u_maze"].func(layout="foo_maze")
+
+
+def test_every_layout_of_this_release_is_counted():
+    assert set(COUNTS) <= set(LAYOUTS)
 
 
 @pytest.mark.parametrize("layout", COUNTS)
@@ -87,19 +149,46 @@ def test_ball_layouts_are_their_mazes_with_other_cells():
         assert ((grid_of(layout) == "#") == (grid_of(f"ball_{layout}") == "#")).all()
 
 
-def test_eval_layouts_have_the_start_of_their_maze_and_fewer_goals():
-    for layout in ("u_maze", "big_maze"):
-        grid, other = grid_of(layout), grid_of(f"{layout}_eval")
-        assert grid.shape == other.shape and ((grid == "R") == (other == "R")).all()
-        assert (other == "G").sum() < (grid == "G").sum()
+@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout.endswith("_eval")])
+def test_eval_layouts_are_their_maze_with_fewer_goals(layout):
+    grid, other = grid_of(layout.split("_maze")[0] + "_maze"), grid_of(layout)
+    for cell in "#R":
+        np.testing.assert_array_equal(grid == cell, other == cell)
+    assert (grid[other == "G"] == "G").all() and 0 < (other == "G").sum() < (grid == "G").sum()
+
+
+def test_the_two_big_mazes_for_evaluation_differ_by_one_goal():
+    """As JaxGCRL and scaling-crl's ant have them; the other rows are equal."""
+    one, other = grid_of("big_maze_eval"), grid_of("big_maze_scaling_eval")
+    assert "".join(one[2]) == "#..#.GG#" and "".join(other[2]) == "#..#..G#"
+    assert (one != other).sum() == 1 and "".join(one[5]) == "#.#G.#G#"
 
 
 # ---- Environments in mazes -------------------------------------------------------------------------------------------
 
 
-@every_maze
-def test_walls_of_the_model_are_those_of_the_maze(name):
-    env = create_env(name)
+def test_mazes_of_a_body_differ_by_their_picture_only():
+    """So one of each class proves the physics of all."""
+    for body, layouts in MAZES.items():
+        for layout in layouts:
+            constructor = ENVS[f"{body}_{layout}"]
+            assert constructor.keywords == {"layout": layout} and not constructor.args
+            assert issubclass(constructor.func, InMaze)
+            assert issubclass(constructor.func, Stitching) == (MARK in layout)
+        classes = {ENVS[f"{body}_{layout}"].func for layout in layouts}
+        assert classes <= {ENVS[name].func for name in SOME}
+
+
+def test_every_walker_is_in_every_maze():
+    walked = {layout for layout in LAYOUTS if "B" not in LAYOUTS[layout]}
+    for body in ("ant", "humanoid", "simple"):
+        assert walked <= set(MAZES[body])
+        assert set(MAZES[body]) - walked <= {layout for layout in MAZES["ant"] if MARK in layout or "ball" in layout}
+
+
+@some_mazes
+def test_walls_of_the_model_are_those_of_the_maze(name, env_of):
+    env = env_of(name)
     model, maze = env.sys.mj_model, env.maze
     boxes = (model.geom_type == mujoco.mjtGeom.mjGEOM_BOX) & (model.geom_bodyid == 0)
     np.testing.assert_allclose(model.geom_pos[boxes][:, :2], maze.walls)
@@ -109,13 +198,24 @@ def test_walls_of_the_model_are_those_of_the_maze(name):
     assert (model.geom_contype[boxes] == 1).all() and (model.geom_conaffinity[boxes] == 1).all()
 
 
-@every_maze
-def test_maze_starts_and_goals_are_uniform_over_their_cells(name):
-    env = create_env(name)
+@every_layout
+def test_starts_and_goals_are_uniform_over_their_cells(layout):
+    env = object.__new__(InMaze)  # laws need no physics
+    env.maze = parse(LAYOUTS[layout], 4.0)
     goals = draw(env.sample_goal)
-    cells, counts = np.unique(goals[:, :2], axis=0, return_counts=True)
-    np.testing.assert_allclose(cells, np.unique(env.maze.goals, axis=0))
-    assert stats.chisquare(counts).pvalue > 1e-3
+    starts = draw(lambda key: env.start_position(key, jnp.zeros(2)), num=200)
+    for points, expected in ((goals, env.maze.goals), (starts, env.maze.starts)):
+        cells, counts = np.unique(points, axis=0, return_counts=True)
+        np.testing.assert_allclose(cells, np.unique(expected, axis=0))
+        assert len(counts) == 1 or stats.chisquare(counts).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("name", [name for name in SOME if MARK not in name])
+def test_bodies_start_near_the_middle_of_a_start_cell(name, env_of):
+    env = env_of(name)
+    goals = draw(env.sample_goal, num=8)
+    assert goals.shape == (8, env.goal_dim)
+    assert all((goal[:2] == env.maze.goals).all(-1).any() for goal in goals)
     q, _ = draw(lambda key: env.sample_start(key, jnp.asarray(goals[0])), num=500)
     offset = q[:, None, :2] - env.maze.starts[None]
     nearest = np.abs(offset).max(-1).min(-1)
@@ -123,12 +223,19 @@ def test_maze_starts_and_goals_are_uniform_over_their_cells(name):
     assert len(np.unique(np.abs(offset).max(-1).argmin(-1))) == len(env.maze.starts)
 
 
-@every_maze
-def test_eval_variant_has_the_sizes_of_its_environment(name):
-    if f"{name}_eval" in ENVS:
-        env, other = create_env(name), create_env(f"{name}_eval")
-        for size in ("state_dim", "goal_indices", "action_size", "observation_size", "episode_length", "backend"):
-            assert getattr(env, size) == getattr(other, size)
+def test_eval_variants_have_the_sizes_of_their_environments(env_of):
+    """They are of one class, or of one that has them from it, so that one of each shall do."""
+    for name in SOME:
+        env, maze = env_of(name), name.split("_maze")[0] + "_maze"
+        assert issubclass(ENVS[name].func, ENVS[maze].func)
+        for other in filter(ENVS.__contains__, (f"{maze}_eval", f"{maze}_single_eval")):
+            assert ENVS[other].func is ENVS[maze].func
+        fixed = ("state_dim", "goal_indices", "episode_length", "num_timesteps", "backends", "goal_reach_thresh")
+        assert all(getattr(ENVS[maze].func, size) == getattr(env, size) for size in fixed)
+    for name, other in (("simple_u_maze_gen_1f2f3f", "simple_u_maze_single_eval"), ("ant_u5_maze", "ant_u_maze")):
+        env, other = env_of(name), env_of(other)
+        assert (env.action_size, env.observation_size) == (other.action_size, other.observation_size)
+        assert env.sys.q_size() == other.sys.q_size() and env.dt == other.dt
 
 
 @pytest.mark.parametrize("name", ["ant_u_maze", "ant_ball_big_maze", "humanoid_hardest_maze", "simple_big_maze"])

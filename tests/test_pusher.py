@@ -11,6 +11,7 @@ from goalax.envs import create_env
 from tests.helpers.envs import NUM_ENVS, STEPS, draw, frozen, is_uniform, keys
 
 HOME = np.array([0.45, -0.05, -0.275])
+GOAL_HEIGHT = -0.323  # of the marker of the goal in Brax's model, which is where JaxGCRL has it
 # Name -> corners of the goal rectangle, x and y relative to the home of the object.
 GOALS = {
     "pusher_easy": ((-0.2, -0.55), (0.2, -0.25)),
@@ -26,8 +27,23 @@ def test_pusher_goals_fill_their_rectangle(name):
     goals = draw(create_env(name).sample_goal) - HOME
     for axis, (low, high) in enumerate(zip(*GOALS[name], strict=True)):
         assert is_uniform(goals[:, axis], low, high)
-    np.testing.assert_allclose(goals[:, 2], 0, atol=1e-6)
+    np.testing.assert_allclose(goals[:, 2], GOAL_HEIGHT - HOME[2], atol=1e-6)
     assert abs(np.corrcoef(goals[:, :2].T)[0, 1]) < 0.1
+
+
+@with_object
+def test_an_object_above_its_goal_is_there(env_functions, name):
+    """Goals lie 0.048 m below the middle of an object: within 0.1 m in space is within 0.088 m on the table."""
+    env, state = frozen(env_functions, name)
+    thing = np.asarray(state.obs[10:13])
+    step = jax.jit(env.step)
+    for limit, metric in ((0.1, "success"), (0.05, "success_hard")):
+        radius = np.sqrt(limit**2 - (HOME[2] - GOAL_HEIGHT) ** 2)
+        assert radius == pytest.approx({"success": 0.0877, "success_hard": 0.014}[metric], abs=1e-4)
+        for share in (0.98, 1.02):
+            goal = np.array([thing[0] + share * radius, thing[1], GOAL_HEIGHT], np.float32)
+            after = step(state.replace(info={"goal": goal}), jnp.zeros(7))
+            assert after.metrics[metric] == (share < 1)
 
 
 @with_object
@@ -75,7 +91,7 @@ def test_pusher_state_says_where_tip_and_object_are(name, backend):
     for state, one_q, one_qd in zip(states(q, qd), q, qd, strict=True):
         data.qpos[:] = one_q
         mujoco.mj_kinematics(model, data)
-        tip = (data.geom("tip_arml").xpos + data.geom("tip_armr").xpos) / 2
+        tip = data.body("r_wrist_flex_link").xpos  # what JaxGCRL calls the tip
         if name == "pusher_reacher":
             expected = [one_q, one_qd, tip]
         else:
@@ -92,7 +108,11 @@ def test_pusher_arm_pushes_the_object(env_functions):
         state, goal, zero = env.state_of(physics), jnp.zeros(3), jnp.zeros(())
         return State(physics, jnp.concatenate([state, goal]), zero, zero, env.told(state, goal), {"goal": goal})
 
-    tip = np.asarray(jax.jit(place)(jnp.zeros(2)).obs[7:10])
+    model = env.sys.mj_model
+    data = mujoco.MjData(model)
+    data.qpos[:] = jax.jit(place)(jnp.zeros(2)).pipeline_state.q
+    mujoco.mj_kinematics(model, data)
+    tip = (data.geom("tip_arml").xpos + data.geom("tip_armr").xpos) / 2
     near = np.array([0.12 * np.cos(np.pi / 2), 0.12])  # beside the arm, on the side to which it turns
     slides = (tip - HOME)[[1, 0]] + np.where(np.arange(NUM_ENVS)[:, None] < NUM_ENVS // 2, near[::-1], [-0.4, 0.4])
     start = jax.jit(jax.vmap(place))(slides.astype(np.float32))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from goalax.core.train import RUN_ONCE
 from goalax.envs import ENVS, GoalEnv, create_env
 from goalax.films import page, render, scene
 from goalax.flags import FlagError, flag, parse
-from goalax.host import loading
+from goalax.host import devices, loading
 from goalax.host.checkpoint import NoCheckpointError
 from goalax.host.make import enable_compilation_cache
 
@@ -50,7 +51,7 @@ def check(config: RenderConfig) -> list[Path]:
     names = config.out.split(",") if config.out else [f"{Path(shown).name}.html"]
     paths = [Path(name) for name in names]
     for path in paths:
-        if path.suffix not in SAVE or not path.absolute().parent.is_dir():
+        if path.suffix not in SAVE or not os.path.isdir(path.absolute().parent):
             raise FlagError(
                 f"--out is {config.out!r}; it must name files that end in {', '.join(SAVE)}, in directories that exist."
             )
@@ -60,10 +61,13 @@ def check(config: RenderConfig) -> list[Path]:
 def random_policy(config: RenderConfig) -> tuple[GoalEnv, rollout.Recording, str]:
     """Environment, recording and caption of random actions."""
     assert config.env_name is not None  # as `check` requires
+    devices.check()
     try:
         env = create_env(config.env_name, config.backend)
     except ValueError as error:
-        raise FlagError(f"--backend is {config.backend!r} with --env_name {config.env_name}: {error}") from None
+        if "Unsupported backend" in str(error):
+            raise FlagError(f"--backend is {config.backend!r} with --env_name {config.env_name}: {error}") from None
+        raise FlagError(f"--env_name is {config.env_name!r}: {error}") from None
     length = config.episode_length or env.episode_length
     episodes = math.ceil(config.vis_length / length)
 

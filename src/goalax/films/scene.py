@@ -147,7 +147,7 @@ def add_marker(spec: mujoco.MjSpec, name: str, env: GoalEnv) -> None:
         material="goal",
         type=SHAPES.mjGEOM_CYLINDER if flat else SHAPES.mjGEOM_SPHERE,
         size=[
-            env.goal_reach_thresh / np.sqrt(points),
+            env.camera.marker_radius or env.goal_reach_thresh / np.sqrt(points),
             max(env.camera.marker_height, 0.02 * env.camera.distance),
             0,
         ],

@@ -70,8 +70,10 @@ def make_env(flags: Flags, flag_name: str, env_name: str | None) -> GoalEnv:
     try:
         return create_env(env_name or flags.env_name, flags.backend, flags.dense_reward)
     except ValueError as error:
-        wrong = "dense_reward" if "dense reward" in str(error) else "backend"
-        raise FlagError(f"--{wrong} is {getattr(flags, wrong)!r} with --{flag_name} {env_name}: {error}") from None
+        about = {"backend": "Unsupported backend", "dense_reward": "no dense reward"}
+        for wrong in (flag for flag, words in about.items() if words in str(error)):
+            raise FlagError(f"--{wrong} is {getattr(flags, wrong)!r} with --{flag_name} {env_name}: {error}") from None
+        raise FlagError(f"--{flag_name} is {env_name!r}: {error}") from None
 
 
 def check_replay(config: Config) -> None:
@@ -101,6 +103,12 @@ def check_together(config: Config) -> None:
         )
     if "replay" not in algorithm_of(config).unused:
         check_replay(config)
+    for words, size in (("environment steps", sizes.steps_per_unroll), ("updates", sizes.updates_per_unroll)):
+        if size >= 2**30:
+            raise FlagError(
+                f"There would be {size:,} {words} between two looks of the host; lower --num_envs, --unroll_length"
+                f"{' or --utd_ratio' if words == 'updates' else ''} to less than {2**30:,}."
+            )
     prefill = sizes.prefill_unrolls * sizes.steps_per_unroll
     if sizes.train_steps(config.num_timesteps) < 1:
         raise FlagError(
