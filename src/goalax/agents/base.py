@@ -13,7 +13,7 @@ from goalax.core.train import Train
 from goalax.core.types import Agent, Array, Env, Needs, Spec
 from goalax.flags import FlagError, Scope, flag
 from goalax.learning.losses import CONTRASTIVE_LOSSES
-from goalax.learning.networks import MLP, Network
+from goalax.learning.networks import BLOCK, MLP, DeepMLP, Network
 from goalax.learning.quasimetrics import QUASIMETRICS, Quasimetric
 from goalax.registry import Registry
 
@@ -57,10 +57,38 @@ class NetworkConfig:
     use_relu: bool = flag(False, "ReLU in place of swish")
     skip_connections: int = flag(4, "a residual connection every so many hidden layers; 0: none", low=0)
 
+    # The depth of arXiv 2503.14858, which counts the layers in residual blocks only.
+    depth: int = flag(
+        0, "layers in residual blocks of 4 behind the first layer, instead of n_hidden; 0: off", low=0, high=1024
+    )
+
     def mlp(self, outputs: int, **others: Any) -> Network[Array]:
-        """A network of these flags, [..., F] -> [..., outputs]; others: flags with other values."""
-        flags = {field.name: getattr(self, field.name) for field in dataclasses.fields(NetworkConfig)}
-        return cast(Network[Array], MLP(outputs, **{**flags, **others}))
+        """A network of these flags, [..., F] -> [..., outputs]; others: flags with other values.
+
+        Raises:
+          FlagError: depth is no whole number of blocks, or n_hidden or skip_connections say something else.
+        """
+        flags = {field.name: getattr(self, field.name) for field in dataclasses.fields(NetworkConfig)} | others
+        depth, n_hidden, skip_connections = (flags.pop(name) for name in ("depth", "n_hidden", "skip_connections"))
+        if not depth:
+            layers = {"n_hidden": n_hidden, "skip_connections": skip_connections}
+            return cast(Network[Array], MLP(outputs, **flags, **layers))
+        if left := depth % BLOCK:
+            near = {max(BLOCK, depth - left), depth - left + BLOCK}
+            example = " or ".join(map(str, sorted(near)))
+            raise FlagError(f"--depth is {depth}; it must be a multiple of {BLOCK}, for example {example}.")
+        if n_hidden != self._default("n_hidden"):
+            raise FlagError(
+                f"--n_hidden is {n_hidden}; --depth {depth} says how many layers there are: leave one of them out."
+            )
+        if skip_connections != self._default("skip_connections"):
+            raise FlagError(
+                f"--skip_connections is {skip_connections}; --depth {depth} says where they are: leave one of them out."
+            )
+        return cast(Network[Array], DeepMLP(outputs, depth, **flags))
+
+    def _default(self, name: str) -> Any:
+        return self.__dataclass_fields__[name].default
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +180,18 @@ class QuasimetricConfig:
         8, "components of the quasimetric (iqe: up to 16); repr_dim is a multiple, for mrn of their double", low=1
     )
     distance_scale: float = flag(1.0, "factor of the quasimetric, which by itself is a mean over components", above=0)
+
+    # The actor sees goal coordinates in any case.
+    critic_goal: str = flag(
+        "state", "what the critic takes for a goal: full states or goal coordinates", valid=("state", "goal")
+    )
+
+    def goal_size(self, spec: Spec) -> int:
+        return spec.goal_size if self.critic_goal == "goal" else spec.state_size
+
+    def goal_input(self, spec: Spec, state: Array) -> Array:
+        """What the critic sees of a goal that a state [..., S] achieves, [..., `goal_size`]."""
+        return spec.goal_of(state) if self.critic_goal == "goal" else state
 
     def init_metric(self) -> tuple[Array, ...]:
         """Parameters of the quasimetric."""

@@ -1,4 +1,4 @@
-"""The networks: one residual MLP, and the actors on top of it."""
+"""The networks: one residual MLP, shallow or very deep, and the actors on top of it."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
@@ -21,6 +21,19 @@ class Network(Protocol[T_co]):
 
 LOG_STD_RANGE = (-5.0, 2.0)
 KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+BLOCK = 4  # layers of a residual block
+# From this depth on the activations inside of a block are computed again in the backward pass, which keeps only what
+# goes into a block. An update of CRL, width and batch 256, one CPU core, beside the plain MLP of equal depth: one block
+# takes 1.0 of its time (1.2 if computed again), 2 / 4 / 8 blocks 0.73 / 0.74 / 0.89 (1.4 / 1.3 / 1.3 if kept, because a
+# loop copies what it keeps), and 8 blocks 46 MiB of temporary memory against 250 if kept. No GPU was measured.
+REMAT_DEPTH = 8
+
+
+def hidden(x: Array, h_dim: int, use_ln: bool, use_relu: bool) -> Array:
+    """A hidden layer of the module that calls it: dense, LayerNorm, activation; [..., F] -> [..., h_dim]."""
+    x = nn.Dense(h_dim, kernel_init=KERNEL_INIT)(x)
+    x = nn.LayerNorm()(x) if use_ln else x
+    return nn.relu(x) if use_relu else nn.swish(x)
 
 
 class MLP(nn.Module):
@@ -36,14 +49,52 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        activation = nn.relu if self.use_relu else nn.swish
         skip = None
         for layer in range(self.n_hidden):
-            x = nn.Dense(self.h_dim, kernel_init=KERNEL_INIT)(x)
-            x = nn.LayerNorm()(x) if self.use_ln else x
-            x = activation(x)
+            x = hidden(x, self.h_dim, self.use_ln, self.use_relu)
             if self.skip_connections and layer % self.skip_connections == 0:
                 skip = x = x if skip is None else x + skip
+        return nn.Dense(self.outputs, kernel_init=KERNEL_INIT)(x)
+
+
+class Block(nn.Module):
+    """[..., h_dim] -> [..., h_dim]: the input plus what BLOCK hidden layers make of it."""
+
+    h_dim: int
+    use_ln: bool
+    use_relu: bool
+
+    @nn.compact
+    def __call__(self, x: Array) -> tuple[Array, None]:
+        y = x
+        for _ in range(BLOCK):
+            y = hidden(y, self.h_dim, self.use_ln, self.use_relu)
+        return x + y, None  # as `nn.scan` wants it: carry, and nothing to stack
+
+
+class DeepMLP(nn.Module):
+    """[..., F] -> [..., outputs]: one hidden layer, depth / BLOCK residual blocks, one linear layer.
+
+    The function of `MLP` with n_hidden = depth + 1 and skip_connections = BLOCK, as in arXiv 2503.14858. Its blocks are
+    compiled once, whatever the depth; their parameters are stacked, [depth / BLOCK, ...].
+    """
+
+    outputs: int
+    depth: int  # a multiple of BLOCK, which counts the layers in blocks
+    h_dim: int = 256
+    use_ln: bool = True
+    use_relu: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        x = hidden(x, self.h_dim, self.use_ln, self.use_relu)
+        blocks = nn.scan(
+            Block if self.depth < REMAT_DEPTH else nn.remat(Block, prevent_cse=False),  # a loop has no CSE to prevent
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=self.depth // BLOCK,
+        )
+        x, _ = blocks(self.h_dim, self.use_ln, self.use_relu, name="blocks")(x)
         return nn.Dense(self.outputs, kernel_init=KERNEL_INIT)(x)
 
 
