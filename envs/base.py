@@ -92,6 +92,7 @@ class Camera(NamedTuple):
     azimuth: float = 30.0  # 0 looks along x; where the camera follows, from the body to its goal
     lookat: tuple[float, float, float] | None = None  # None: the camera follows the first body
     marker_height: float = 0.0  # where goals that have no height are shown
+    marker_radius: float | None = None  # of each point of a goal; None: its share of the threshold
     wall_height: float | None = None  # walls are drawn up to here only, so that they hide nothing; None: as they are
 
 
@@ -217,6 +218,13 @@ class GoalEnv(PipelineEnv):
             zero,
             self.told(state, goal),
             {"goal": goal},
+        )
+
+    def command(self, state: State, goal: Array) -> State:
+        """A fresh start with another goal [G]."""
+        now = state.obs[: self.state_dim]
+        return state.replace(
+            obs=jnp.concatenate([now, goal]), metrics=self.told(now, goal), info={**state.info, "goal": goal}
         )
 
     def step(self, state: State, action: Array) -> State:

@@ -12,7 +12,7 @@ from goalax.agents import AGENTS
 from goalax.agents.actor_critic import actor_goals, entropy_actor_loss
 from goalax.agents.base import ActorConfig, NetworkConfig
 from goalax.core.relabel.geometric import geometric
-from goalax.core.types import Batch, Path, Spec, Visit
+from goalax.core.types import Batch, Path, Spec, Visit, Waypoint
 
 SPEC = Spec(state_size=5, goal_size=2, action_size=3, goal_indices=(1, 3), discounting=0.9, goal_reach_thresh=1)
 COMMON = {
@@ -40,6 +40,8 @@ def small_batch(needs, size=6):
         actions = jnp.tanh(normal(6, *steps, 3))
         path = Path(normal(7, size, needs.horizon + 1, 5), actions, jnp.zeros(steps), jnp.full(steps, 0.9))
         batch = batch._replace(path=path)
+    if needs.waypoint is not None:
+        batch = batch._replace(waypoint=Waypoint(normal(10, size, 5), jnp.arange(1, size + 1), jnp.arange(size) % 2.0))
     if needs.within:
         bins = size, max(0, len(needs.bins) - 1)
         steps, left = jnp.array([0, 3, 7, needs.within, 40, needs.within]), jnp.array([9, 8, 7, 6, 50, 4])
@@ -92,6 +94,7 @@ CHANGES = {
     "h_dim": 9,
     "n_hidden": 3,
     "skip_connections": 1,
+    "depth": 4,
     "policy_lr": 0.1,
     "alpha_lr": 0.1,
     "critic_lr": 0.1,
@@ -107,10 +110,17 @@ CHANGES = {
     "noise_clip": 1e-3,
     "her_ratio": 0.2,
     "window": 10,
+    "time_bins": 5,
     "value_discounting": 0.9,
 }
 # Flags without which one has no effect; with a small gamma the window is far away.
+VISITS = {"hazard_weight": 1.0, "time_weight": 1.0, "separation_weight": 1.0, "value_discounting": 0.5}
 NEEDS = {
+    ("tmd", "window"): VISITS,
+    ("tmd", "time_bins"): VISITS,
+    ("tmd", "censor"): VISITS,
+    ("tmd", "actor_value"): VISITS,
+    ("tmd", "value_discounting"): VISITS | {"actor_value": "hazard"},
     "her_ratio": {"use_her": True},
     "her_strategy": {"use_her": True},
     "separation_weight": {"value_discounting": 0.5},
@@ -164,12 +174,26 @@ def unchanged():
 @pytest.mark.parametrize(("name", "flag"), EVERY_FLAG)
 def test_every_flag_changes_the_update(name, flag, unchanged):
     (field,) = (field for field in dataclasses.fields(AGENTS[name].config) if field.name == flag)
-    needed = NEEDS.get(flag, {})
+    needed = NEEDS.get((name, flag), NEEDS.get(flag, {}))
     before = unchanged(name, tuple(needed.items()))
-    changed = outcome(make(name, **{flag: other_value(field)}, **needed))
+    changed = outcome(make(name, **{**needed, flag: other_value(field)}))
     shapes = [leaf.shape for leaf in before] != [leaf.shape for leaf in changed]
     # More than rounding: Adam's steps are about 3e-4 long.
     assert shapes or any(np.max(np.abs(a - b)) > 1e-5 for a, b in zip(before, changed, strict=True))
+
+
+@pytest.mark.parametrize("name", COMMON)
+def test_depth_is_that_of_every_network_and_all_blocks_learn(name):
+    agent = make(name, depth=8, h_dim=16)  # some networks have a quarter of it, and LayerNorm of two is two signs
+    before, (state, metrics) = agent.init(jax.random.PRNGKey(7)).params, after_updates(agent)
+    assert all(bool(jnp.isfinite(value)) for value in metrics.values())
+    steps = jax.tree.map(lambda a, b: np.abs(a - b), state.params, before)
+    kernels = {jax.tree_util.keystr(path): step for path, step in jax.tree.leaves_with_path(steps)}
+    kernels = {path: step for path, step in kernels.items() if "Dense" in path and "kernel" in path}
+    blocks = {path: step for path, step in kernels.items() if "blocks" in path}
+    assert any("actor" in path for path in blocks)
+    assert not [path for path in kernels.keys() - blocks.keys() if "Dense_2" in path]  # plain ones have two hidden
+    assert all((step.max(axis=(1, 2)) > 0).all() for step in blocks.values())
 
 
 @pytest.mark.parametrize("energy", ["cosine", "iqe"])

@@ -25,7 +25,7 @@ toy.register()
         ("num_envs", "1e15"),
         ("num_eval_envs", "1e15"),
         ("num_seeds", "1e9"),
-        ("num_timesteps", "3e9"),
+        ("num_timesteps", "1e16"),
         ("episode_length", "1e17"),
         ("action_repeat", "1e100"),
         ("unroll_length", "1e12"),
@@ -45,6 +45,17 @@ def test_numbers_that_no_run_could_stand(flag, value, tmp_path, monkeypatch, cap
     assert training.main([*toy.TINY, f"--{flag}", value]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"training.py: --{flag} is ") and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "flags", [("--num_envs", "1e7", "--unroll_length", "1000"), ("--num_envs", "1e6", "--utd_ratio", "1000")]
+)
+def test_unrolls_that_no_counter_could_hold(flags, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert training.main([*toy.TINY, "--num_timesteps", "1e15", *flags]) == 2
+    error = capsys.readouterr().err
+    assert "between two looks of the host; lower --num_envs" in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 

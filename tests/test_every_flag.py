@@ -33,6 +33,7 @@ CHANGES = {
     "multiplier_num_sgd_steps": "3",
     "utd_ratio": "0.2",
     "discounting": "0.5",
+    "commanded_goals": "achieved",
     "num_evals": "2",
     "seed": "7",
     "num_seeds": "2",

@@ -87,6 +87,7 @@ def test_waypoints_lie_on_the_way():
     ahead = (np.asarray(choice.future_slot) - np.asarray(choice.slot)) % 30
     np.testing.assert_array_equal(batch.waypoint.steps, np.maximum(ahead // 2, 1))
     np.testing.assert_array_equal(batch.waypoint.state, everything.state[row + batch.waypoint.steps, column])
+    np.testing.assert_array_equal(batch.waypoint.terminal, everything.terminal[row + batch.waypoint.steps - 1, column])
 
 
 @pytest.mark.parametrize("name", RELABEL)

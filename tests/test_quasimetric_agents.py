@@ -1,6 +1,5 @@
 """Tests of TMD, CMD and QRL: loss terms against golden values, and temporal distances of a chain that are known."""
 
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -11,12 +10,11 @@ from scipy import stats
 
 from goalax.agents import AGENTS, qrl, tmd
 from goalax.agents.base import QuasimetricConfig
-from goalax.core.types import Batch, Spec
 from goalax.learning.diagnostics import distance_metrics
 from goalax.learning.losses.infonce import infonce_backward
+from tests.helpers.chain import DISCOUNTING, LENGTH, chain_agent, chain_batch, chain_distances
 
 GOLDEN = Path(__file__).parent / "golden"
-LENGTH, DISCOUNTING = 8, 0.9  # of the chain
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +69,6 @@ def test_golden_qrl():
     np.testing.assert_allclose(golden["lam"] * (golden["eps"] - positive), golden["dual_loss"], rtol=1e-5)
 
 
-def chain_agent(name, **flags):
-    spec = Spec(LENGTH, LENGTH, 1, tuple(range(LENGTH)), DISCOUNTING, goal_reach_thresh=0.5)
-    return AGENTS[name].make(AGENTS[name].config(**flags), spec)
-
-
 QUASIMETRIC_AGENTS = [name for name in AGENTS if issubclass(AGENTS[name].config, QuasimetricConfig)]
 
 
@@ -127,44 +120,14 @@ def test_distance_metrics_of_what_is_no_quasimetric():
     assert {name: float(value) for name, value in metrics.items()} == expected
 
 
-def chain_batch(key, size):
-    """Samples of a one-way chain of one-hot states: every action goes on, and the end is absorbing."""
-    start_key, ahead_key, action_key = jax.random.split(key, 3)
-    start = jax.random.randint(start_key, (size,), 0, LENGTH)
-    ahead = 1 + jnp.floor(jnp.log(jax.random.uniform(ahead_key, (size,))) / jnp.log(DISCOUNTING)).astype(int)
-    states = [jnp.minimum(start + steps, LENGTH - 1) for steps in (0, 1, ahead)]
-    here, then, later = (jax.nn.one_hot(state, LENGTH) for state in states)
-    action, other = jax.random.uniform(action_key, (2, size, 1), minval=-1)
-    zero = jnp.zeros(size)
-    return Batch(here, action, then, later, later, other, zero, zero, zero + DISCOUNTING)
-
-
-def chain_distances(name, flags):
-    """Of all pairs of states: what the trained agent takes for their distance, and the steps from one to the other."""
-    agent = chain_agent(name, h_dim=64, critic_lr=1e-3, **flags)
-    # conftest.py leaves out what would make these 1,500 updates fast.
-    fast = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
-
-    @partial(jax.jit, compiler_options=fast)
-    def train(state, key):
-        def step(state, key):
-            batch_key, key = jax.random.split(key)
-            return agent.update(state, chain_batch(batch_key, 128), key)[0], None
-
-        return jax.lax.scan(step, state, jax.random.split(key, 1500))[0]
-
-    state = train(agent.init(jax.random.PRNGKey(0)), jax.random.PRNGKey(1))
-    here, there = (axis.ravel() for axis in np.meshgrid(np.arange(LENGTH), np.arange(LENGTH), indexing="ij"))
-    return -np.asarray(agent.score(state, np.eye(LENGTH)[here], np.eye(LENGTH)[there])), there - here
-
-
 @pytest.mark.parametrize(
     ("name", "flags", "per_step"),
     [
-        ("tmd", {"tmd_goal": "state", "step_weight": 1.0, "invariance_weight": 1.0}, -np.log(DISCOUNTING)),
+        ("tmd", {"critic_goal": "state", "step_weight": 1.0, "invariance_weight": 1.0}, -np.log(DISCOUNTING)),
         ("cmd", {}, -np.log(DISCOUNTING)),
         ("cmd2", {}, -np.log(DISCOUNTING)),
         ("qrl", {}, 1.0),
+        ("qrl", {"critic_goal": "goal"}, 1.0),
     ],
 )
 def test_distances_on_a_chain_are_temporal(name, flags, per_step):
@@ -175,6 +138,14 @@ def test_distances_on_a_chain_are_temporal(name, flags, per_step):
     assert np.all(np.diff(means) > 0)
     slope = np.polyfit(np.arange(2, LENGTH), means[1:], 1)[0]
     np.testing.assert_allclose(slope, per_step, rtol=0.4)
+
+
+@pytest.mark.parametrize("name", ["cmd", "cmd2"])
+def test_goal_coordinates_keep_the_order_on_a_chain(name):
+    """Not more: where a goal is no pair of state and action, CMD knows distances up to a function of the goal."""
+    d, steps = chain_distances(name, {"critic_goal": "goal"})
+    means = np.array([d[steps == k].mean() for k in range(1, LENGTH)])
+    assert np.all(np.diff(means) > 0) and d[steps < 0].mean() > means.mean()
 
 
 OFFLINE = {"potential": False, "contrastive_loss_fn": "infonce_backward", "logsumexp_penalty": 0.0}
@@ -191,7 +162,7 @@ OFFLINE = {"potential": False, "contrastive_loss_fn": "infonce_backward", "logsu
     ],
 )
 def test_the_step_puts_distances_on_a_chain_in_order(flags, low, high, record_property):
-    d, steps = chain_distances("tmd", {"tmd_goal": "state", **flags})
+    d, steps = chain_distances("tmd", {"critic_goal": "state", **flags})
     ahead = steps > 0
     correlation = stats.spearmanr(d[ahead], steps[ahead]).statistic
     record_property("table", f"{flags}: {correlation:.2f}, from the first state {d[1:LENGTH].round(2)}")

@@ -53,9 +53,9 @@ def wandb_records(path: Path) -> list[Any]:
     return records
 
 
-def read_wandb(directory: Path) -> WandbRun:
-    """The only wandb run in a run directory, once wandb's own process has written all of it."""
-    (path,) = directory.glob("wandb/offline-run-*/*.wandb")
+def read_wandb(directory: Path, folder: str = "offline-run-*") -> WandbRun:
+    """The only wandb run of this name in a run directory, once wandb's own process has written all of it."""
+    (path,) = directory.glob(f"wandb/{folder}/*.wandb")
     records, deadline = [], time.monotonic() + 20
     while not any(record.WhichOneof("record_type") == "exit" for record in records):
         assert time.monotonic() < deadline, "it has no end"

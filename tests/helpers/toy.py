@@ -49,10 +49,16 @@ class Toy(Env):
             {"goal": goal},
         )
 
+    def sample_goal(self, key):
+        return jax.random.uniform(key, (2,), minval=-1, maxval=1)
+
+    def command(self, state, goal):
+        return self._state(state.pipeline_state.q, goal, start=True)
+
     def reset(self, rng):
         start_key, goal_key = jax.random.split(rng)
         start = jax.random.uniform(start_key, (2,), minval=-0.2, maxval=0.2)
-        return self._state(start, jax.random.uniform(goal_key, (2,), minval=-1, maxval=1), start=True)
+        return self._state(start, self.sample_goal(goal_key), start=True)
 
     def step(self, state, action):
         position = state.pipeline_state.q + self.speed * jnp.clip(action, -1, 1)

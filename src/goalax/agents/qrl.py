@@ -51,15 +51,22 @@ def make(config: QRLConfig, spec: Spec) -> Agent:
             "dynamics": encoder.init(next(keys), jnp.zeros(config.repr_dim + decision.action_size)),
             "metric": config.init_metric(),
             "multiplier": jnp.float32(raw),
+            **({"psi": encoder.init(next(keys), jnp.zeros(spec.goal_size))} if config.critic_goal == "goal" else {}),
         }
+
+    def goal_of(params, state):
+        """Representation of the goal that a state achieves."""
+        return encoder.apply(params["psi" if "psi" in params else "encoder"], config.goal_input(spec, state))
 
     def loss(params, batch):
         between = config.metric(params["metric"]).between
-        z, z_next, z_goal = (
-            encoder.apply(params["encoder"], state) for state in (batch.state, batch.next_state, batch.future_state)
-        )
+        z, z_next = (encoder.apply(params["encoder"], state) for state in (batch.state, batch.next_state))
+        z_goal = goal_of(params, batch.future_state)
         apart = between(z, neighbours(z_goal))
         negative, excess = repulsion(apart, config.repulsion_scale), step_excess(between(z, z_next))
+        itself = goal_of(params, batch.state)
+        if config.critic_goal == "goal":  # the goal that a state achieves is no step away from it
+            excess += jnp.mean(between(z, itself) ** 2)
         weight = multiplier(params)
         dual = weight * (config.step_tolerance - stop(excess))
         predicted = dynamics(params, z, batch.action)
@@ -70,12 +77,12 @@ def make(config: QRLConfig, spec: Spec) -> Agent:
             "step_excess": excess,
             "multiplier": weight,
             "dynamics_loss": dynamics_loss,
-            **distance_metrics(between, z, z_goal, z, (z, z)),
+            **distance_metrics(between, z, z_goal, z, (z, itself)),
         }
         return negative + stop(weight) * excess + dual + config.dynamics_weight * dynamics_loss, z_goal, metrics
 
     def goals(params, future_state, future_action):
-        return encoder.apply(params["encoder"], future_state)
+        return goal_of(params, future_state)
 
     def value(params, state, action, z_goal):
         predicted = dynamics(params, encoder.apply(params["encoder"], state), action)

@@ -11,30 +11,24 @@ import jax.numpy as jnp
 
 from goalax.agents.actor_critic import Critic, actor_critic
 from goalax.agents.base import AGENTS, ActorConfig, Algorithm
+from goalax.agents.first_visits import Times, VisitConfig, VisitHead
 from goalax.core.types import Agent, Array, Batch, Metrics, Spec, Visit
 from goalax.flags import flag
 from goalax.learning import survival
-from goalax.learning.networks import Network, state_action, time_head
+from goalax.learning.networks import BLOCK, Network, state_action
 from goalax.learning.pairwise import pairwise_squared_distance
 
 PAIR_EPS = 1e-6  # under the root of distances between all pairs, whose squares are rounded to about as much
 
 
 @dataclasses.dataclass(frozen=True)
-class SRLConfig(ActorConfig):
+class SRLConfig(VisitConfig, ActorConfig):
     """Shares of goals, window, bins and the discount of the value as published. There "any" goals are of the same 1,000
     rows of the same environment, here of the whole buffer; and SRL's goal law has --discounting 0.999."""
 
     current_goals: float = flag(0.05, "share of relabelled goals that are the state itself", low=0, high=1)
     any_goals: float = flag(0.10, "share of relabelled goals that are any stored state", low=0, high=1)
     repr_dim: int = flag(128, "size of the representations", low=1)
-    value_discounting: float = flag(0.999, "gamma of the time that the actor minimises", above=0, below=1)
-    window: int = flag(1000, "rows in which a first visit is looked for (at most an episode)", low=2, high=100_000)
-    time_bins: int = flag(
-        0, "bins of the time to the first visit, growing geometrically; 0: one a row", low=0, high=100_000
-    )
-    # The published code calls every unreached goal censored after the whole window, wherever its episode ends.
-    censor: str = flag("window", "when a goal counts as not reached so far", valid=("window", "episode"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,38 +53,32 @@ class SurvivalCritic(NamedTuple):
 
     config: SRLConfig
     spec: Spec  # of whole chunks
-    window: int
-    edges: tuple[int, ...]  # of the hazards
-    occupancy_edges: tuple[int, ...]  # none: without that head
+    head: VisitHead
 
     @classmethod
     def of(cls, config: SRLConfig, spec: Spec) -> "SurvivalCritic":
-        window = min(config.window, spec.max_decisions)
-        occupancy: tuple[int, ...] = ()
-        if isinstance(config, ChronoConfig) and config.occupancy_weight:
-            occupancy = survival.time_edges(window, config.occupancy_bins)
-        edges = survival.time_edges(window, config.time_bins)
-        return cls(config, config.decision(spec), window, edges, occupancy)
+        bins = config.occupancy_bins if isinstance(config, ChronoConfig) and config.occupancy_weight else 0
+        return cls(config, config.decision(spec), VisitHead.of(config, spec, bins))
 
     @property
     def encoder(self) -> Network[Array]:
-        """SRL's encoders have half as many layers as its head, ChronoSRL's as many."""
-        layers = self.config.n_hidden
-        if not isinstance(self.config, ChronoConfig):
-            layers = max(1, math.ceil(layers / 2))
-        return self.config.mlp(self.config.repr_dim, n_hidden=layers)
-
-    @property
-    def head(self) -> Network[tuple[Array, Array, Array]]:
-        return time_head(self.config.mlp, len(self.edges) - 1, max(0, len(self.occupancy_edges) - 1))
+        """SRL's encoders have half as many layers as its head, ChronoSRL's as many. Half a --depth that is no whole
+        block is that many plain layers; of one with half a block left over, only the whole blocks count."""
+        config, half = self.config, self.config.depth // 2
+        if isinstance(config, ChronoConfig):
+            return config.mlp(config.repr_dim)
+        if not config.depth:
+            return config.mlp(config.repr_dim, n_hidden=max(1, math.ceil(config.n_hidden / 2)))
+        if half < BLOCK:
+            return config.mlp(config.repr_dim, depth=0, n_hidden=half, skip_connections=0)
+        return config.mlp(config.repr_dim, depth=half // BLOCK * BLOCK)
 
     def init(self, keys: Any) -> dict[str, Any]:
         spec = self.spec
-        x = jnp.zeros((1, self.config.repr_dim))
         return {
             "phi": self.encoder.init(next(keys), jnp.zeros(spec.state_size + spec.action_size)),
             "psi": self.encoder.init(next(keys), jnp.zeros(spec.goal_size)),
-            "head": self.head.init(next(keys), x, x),
+            "head": self.head.init(next(keys)),
         }
 
     def normed(self, x: Array) -> Array:
@@ -111,32 +99,27 @@ class SurvivalCritic(NamedTuple):
 
     def value(self, params: dict, state: Array, action: Array, goals: Goals) -> Array:
         """Minus the discounted time to the goal, and as far as episodes end for good the time that is spent there."""
-        gamma = self.config.value_discounting
-        now, hazards, occupancy = self.head.apply(params["head"], self.phi(params, state, action), goals.psi)
-        value = survival.value(now, hazards, self.edges, gamma)
-        if not self.occupancy_edges:
+        times = self.head.apply(params["head"], self.phi(params, state, action), goals.psi)
+        value = self.head.value(times)
+        if not self.head.occupancy_edges:
             return value
-        return value + goals.terminates * survival.occupancy_value(occupancy, self.occupancy_edges, gamma)
+        return value + goals.terminates * self.head.occupancy_value(times)
 
     def loss(self, params: dict, batch: Batch) -> tuple[Array, Goals, Metrics]:
         visit = batch.visit
         assert visit is not None  # `make` asks for it
         x, y = self.phi(params, batch.state, batch.action), self.psi(params, batch.future_state)
-        now, hazards, occupancy = self.head.apply(params["head"], x, y)
-        censored_at = jnp.full_like(visit.left, self.window)
-        if self.config.censor == "episode":
-            censored_at = jnp.minimum(visit.left, self.window)
-        likelihood = survival.negative_log_likelihood(now, hazards, self.edges, visit.steps, visit.reached, censored_at)
-        loss = jnp.mean(likelihood)
+        times = self.head.apply(params["head"], x, y)
+        loss = self.head.loss(times, visit)
         metrics = {"hazard_loss": loss, "reached": jnp.mean(visit.reached)}
         if isinstance(self.config, ChronoConfig):
-            more, others = self.chrono_loss(self.config, x, y, occupancy, visit)
+            more, others = self.chrono_loss(self.config, x, y, times, visit)
             loss, metrics = loss + more, metrics | others
         terminates = jnp.full(len(y), jnp.mean(visit.terminates))
         return loss, Goals(y, terminates), metrics
 
     def chrono_loss(
-        self, config: ChronoConfig, x: Array, y: Array, occupancy: Array, visit: Visit
+        self, config: ChronoConfig, x: Array, y: Array, times: Times, visit: Visit
     ) -> tuple[Array, Metrics]:
         """What ChronoSRL adds: distances in time, and the occupancy."""
         step = -math.log(config.value_discounting)
@@ -145,18 +128,20 @@ class SurvivalCritic(NamedTuple):
         distances = jnp.sqrt(pairwise_squared_distance(x, y) + PAIR_EPS)
         distances = jnp.where(jnp.eye(len(x), dtype=bool), own[:, None], distances)
         time = survival.time_loss(own, visit.steps, visit.reached, step)
-        separation = survival.separation_loss(distances, apart.astype(x.dtype), 1 - visit.reached, step * self.window)
+        separation = survival.separation_loss(
+            distances, apart.astype(x.dtype), 1 - visit.reached, step * self.head.window
+        )
         loss = config.time_weight * time + config.separation_weight * separation
         metrics = {"time_loss": time, "separation_loss": separation, "distance_pos": jnp.mean(own)}
-        if self.occupancy_edges:
-            share = survival.occupancy_loss(occupancy, visit.occupancy, visit.observed)
+        if self.head.occupancy_edges:
+            share = survival.occupancy_loss(times.occupancy, visit.occupancy, visit.observed)
             loss, metrics = loss + config.occupancy_weight * share, {**metrics, "occupancy_loss": share}
         return loss, metrics
 
 
 def make(config: SRLConfig, spec: Spec) -> Agent:
     critic, needs = SurvivalCritic.of(config, spec), config.needs(spec)
-    needs = needs._replace(within=critic.window, bins=critic.occupancy_edges)
+    needs = needs._replace(within=critic.head.window, bins=critic.head.occupancy_edges)
     return actor_critic(config, spec, Critic(critic.init, critic.loss, critic.goals, critic.value), needs)
 
 

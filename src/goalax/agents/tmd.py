@@ -1,26 +1,32 @@
 """TMD: temporal metric distillation (arXiv 2509.20478), brought online: a contrastive critic whose logits are a learned
-quasimetric d, made consistent with the dynamics by action invariance and a temporal backup."""
+quasimetric d, made consistent with the dynamics by action invariance and a temporal backup; and, if flags ask,
+with first visits: the distribution of the time until a goal is first reached, as in SRL (arXiv 2605.31273)."""
 
 import dataclasses
 import math
 from collections.abc import Iterator
 from functools import reduce
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from goalax.agents.actor_critic import Critic, actor_critic
 from goalax.agents.base import AGENTS, Algorithm, ContrastiveConfig, QuasimetricConfig, require_repr_dim
-from goalax.core.types import Agent, Array, Batch, Metrics, Spec
-from goalax.flags import flag
+from goalax.agents.first_visits import VisitConfig, VisitHead
+from goalax.core.relabel.waypoint import mixed_steps
+from goalax.core.types import Agent, Array, Batch, Metrics, Needs, Spec, Visit
+from goalax.flags import FlagError, flag
+from goalax.learning import survival
 from goalax.learning.diagnostics import SELF_SAMPLES, distance_metrics
 from goalax.learning.losses import CONTRASTIVE_LOSSES, contrastive_loss
 from goalax.learning.networks import state_action
+from goalax.learning.pairwise import pairwise_squared_distance
 from goalax.learning.quasimetrics import Quasimetric
 
 
 @dataclasses.dataclass(frozen=True)
-class TMDConfig(QuasimetricConfig, ContrastiveConfig):
+class TMDConfig(QuasimetricConfig, VisitConfig, ContrastiveConfig):
     # What each of these does, measured: docs/tmd_online.md.
     zeta: float = flag(0.05, "weight of the temporal backup", low=0)
     invariance_weight: float = flag(0.1, "weight of action invariance", low=0)
@@ -33,11 +39,38 @@ class TMDConfig(QuasimetricConfig, ContrastiveConfig):
     temperature: float = flag(1.0, "of the logits -d / temperature; the initial one if it is learned", above=0)
     learn_temperature: bool = flag(False, "learn the temperature")
     potential: bool = flag(True, "add a learned c(g) to the logits, so that d(g, g) = 0 costs nothing")
-    tmd_goal: str = flag("goal", "what the critic gets: goal coordinates or full states", valid=("goal", "state"))
+    critic_goal: str = flag(
+        "goal",
+        "what the critic takes for a goal: full states or goal coordinates",
+        valid=("state", "goal"),
+        aliases=["tmd_goal"],
+    )
     critics: int = flag(1, "critics, the most pessimistic of which counts for the actor", low=1, high=2)
+    contrastive_weight: float = flag(1.0, "weight of the contrastive loss", low=0)
+    # A row further on the way to the goal in the place of the next one: MQE, arXiv 2511.07730.
+    backup: str = flag("next", "the backup's target: the next state, or one on the way", valid=("next", "waypoint"))
+    hazard_weight: float = flag(0.0, "weight of the likelihood of first visits", low=0)
+    time_weight: float = flag(0.0, "weight of the distance being the time that the way took", low=0)
+    separation_weight: float = flag(0.0, "weight of goals being as far as the window, unless reached", low=0)
+    actor_value: str = flag("distance", "what the actor improves", valid=("distance", "hazard", "both"))
+    time_bins: int = flag(48, "bins of the time to the first visit, growing geometrically; 0: one a row", low=0)
+    value_discounting: float = flag(0.99, "gamma of the time that the actor minimises", above=0, below=1)
+
+    @property
+    def learns_visits(self) -> bool:
+        return max(self.hazard_weight, self.time_weight, self.separation_weight) > 0
+
+    def needs(self, spec: Spec) -> Needs:
+        """FlagError where the actor should improve what nothing teaches."""
+        if self.actor_value != "distance" and self.hazard_weight == 0:
+            raise FlagError(f"--actor_value is {self.actor_value!r}; it must come with --hazard_weight above 0.")
+        needs = super().needs(spec)
+        if self.learns_visits:
+            needs = needs._replace(within=self.rows(spec))
+        return needs._replace(waypoint=mixed_steps) if self.backup == "waypoint" else needs
 
 
-def linex(distance: Array, target: Array | float, discounting: float, clip: float) -> Array:
+def linex(distance: Array, target: Array | float, discounting: Array | float, clip: float) -> Array:
     """How far d(s, a -> g) is from 1 step of log(1 / discounting) plus the target d(s' -> g), elementwise.
 
     discounting * exp(distance - target) - distance, least where distance = target - log(discounting); past `clip` the
@@ -54,33 +87,89 @@ def weighted_mean(matrix: Array, diagonal: float) -> Array:
     return diagonal * jnp.mean(jnp.diagonal(matrix)) + (1 - diagonal) * jnp.mean(matrix)
 
 
+class Backup(NamedTuple):
+    """What the distances from samples are made consistent with."""
+
+    state: Array  # [B, S] later on the way
+    discounting: Array  # [B, 1] gamma to the power of the rows until there
+    terminal: Array  # [B] bool, the episode has ended there for good
+
+
+def backup_of(config: TMDConfig, decision: Spec, gamma: float, batch: Batch) -> Backup:
+    """The next state, or with --backup waypoint another one before the goal; gamma: per row."""
+    if batch.waypoint is None:
+        discounting = jnp.full((len(batch.state), 1), decision.discounting)
+        return Backup(batch.next_state, discounting, batch.discount == 0)
+    return Backup(batch.waypoint.state, (gamma**batch.waypoint.steps)[:, None], batch.waypoint.terminal > 0)
+
+
 def consistency(
-    config: TMDConfig, discounting: float, metric: Quasimetric, d: Array, x: Array, s: Array, s_next: Array, y: Array
+    config: TMDConfig,
+    spec: Spec,
+    metric: Quasimetric,
+    d: Array,
+    d_later: Array,
+    discounting: Array,
+    x: Array,
+    s: Array,
+    s_next: Array,
 ) -> tuple[Array, Metrics]:
     """What ties the distances to the dynamics: action invariance, temporal backup and one step, weighted; and metrics.
 
     Args:
-      d: [B, B] distances from x to y.
-      x, s, s_next, y: [B, D] representations of (s, a), of s and s' as sources, and of goals.
+      spec: of what the actor chooses at once.
+      d, d_later: [B, B] distances from x, and from what comes later, to goals.
+      discounting: [B, 1] gamma to the power of the rows between these two.
+      x, s, s_next: [B, D] representations of (s, a), of s and of s' as sources.
     """
     stop = jax.lax.stop_gradient
     source = stop(s) if config.stop_invariance == "state" else s
     target = stop(x) if config.stop_invariance == "action" else x
     invariance = jnp.mean((metric.between if config.invariance_pairs == "matched" else metric.pairwise)(source, target))
 
-    d_next = metric.pairwise(s_next, y)
-    d_next = stop(d_next) if config.stop_backup else d_next
-    backup = weighted_mean(linex(d, d_next, discounting, config.linex_clip), config.diag_backup)
+    d_later = stop(d_later) if config.stop_backup else d_later
+    backup = weighted_mean(linex(d, d_later, discounting, config.linex_clip), config.diag_backup)
 
-    step = jnp.mean(linex(metric.between(x, s_next), 0.0, discounting, config.linex_clip))
+    step = jnp.mean(linex(metric.between(x, s_next), 0.0, spec.discounting, config.linex_clip))
 
     loss = config.invariance_weight * invariance + config.step_weight * step + config.zeta * backup
     return loss, {
         "invariance_loss": invariance,
         "step_loss": step,
         "backup_loss": backup,
-        "linex_clip_share": jnp.mean(d - d_next > config.linex_clip),
+        "linex_clip_share": jnp.mean(d - d_later > config.linex_clip),
     }
+
+
+def out_of_reach(d: Array, terminal: Array, there: Array, far: float) -> Array:
+    """Distances [B, B] from states, where terminal ones are `far` from every goal: nothing is reached after the end.
+
+    Args:
+      terminal: [B] bool.
+      there: [B] whether a state is at the goal of its own sample, from which it keeps its distance.
+    """
+    own = jnp.eye(len(d), dtype=bool) & (there > 0)[:, None]
+    return jnp.where(terminal[:, None] & ~own, far, d)
+
+
+def visit_terms(
+    config: TMDConfig, spec: Spec, head: VisitHead, params: dict, own: Array, d: Array, x: Array, y: Array, visit: Visit
+) -> tuple[Array, Metrics]:
+    """What first visits say of representations [B, D] of samples and goals, weighted; and metrics.
+
+    Args:
+      own, d: [B] distances of samples to their goals, [B, B] to all.
+    """
+    step = -math.log(spec.discounting)
+    apart = pairwise_squared_distance(visit.goal, visit.goal) > spec.goal_reach_thresh**2
+    time = survival.time_loss(own, visit.steps, visit.reached, step)
+    separation = survival.separation_loss(d, apart.astype(d.dtype), 1 - visit.reached, step * head.window)
+    loss = config.time_weight * time + config.separation_weight * separation
+    metrics = {"time_loss": time, "separation_loss": separation, "reached": jnp.mean(visit.reached)}
+    if config.hazard_weight:
+        hazard = head.loss(head.apply(params["head"], x, y), visit)
+        loss, metrics = loss + config.hazard_weight * hazard, {**metrics, "hazard_loss": hazard}
+    return loss, metrics
 
 
 def make(config: TMDConfig, spec: Spec) -> Agent:
@@ -88,9 +177,14 @@ def make(config: TMDConfig, spec: Spec) -> Agent:
     potential = config.mlp(1, h_dim=math.ceil(config.h_dim / 4))  # of goals alone: it learns as much at 1/4 the width
     loss_fn = CONTRASTIVE_LOSSES[config.contrastive_loss_fn]
     require_repr_dim(config.repr_dim, config.metric(config.init_metric()).pairwise)
+    head = VisitHead.of(config, spec)
+    step = -math.log(spec.discounting)  # the distance of a row
+    far = step * spec.max_decisions  # as far as an episode is long: stands for infinity, which no loss could bear
 
     def phi(params: dict, state: Array, action: Array) -> Array:
         return encoder.apply(params["phi"], state_action(state, action))
+
+    goal_encoder = "psi" if config.critic_goal == "goal" else "psi_s"
 
     def init_one(keys: Iterator[Array]) -> dict:
         params = {
@@ -98,38 +192,44 @@ def make(config: TMDConfig, spec: Spec) -> Agent:
             "psi_s": encoder.init(next(keys), jnp.zeros(spec.state_size)),
             "metric": config.init_metric(),
         }
-        goal = jnp.zeros(spec.goal_size if config.tmd_goal == "goal" else spec.state_size)
-        if config.tmd_goal == "goal":
+        goal = jnp.zeros(config.goal_size(spec))
+        if config.critic_goal == "goal":
             params["psi"] = encoder.init(next(keys), goal)
         if config.potential:
             params["potential"] = potential.init(next(keys), goal)
         if config.learn_temperature:
             params["log_temperature"] = jnp.log(jnp.float32(config.temperature))
+        if config.hazard_weight:
+            params["head"] = head.init(next(keys))
         return params
 
-    def goal_of(future_state: Array) -> Array:
-        return spec.goal_of(future_state) if config.tmd_goal == "goal" else future_state
-
     def goals_one(params: dict, future_state: Array) -> Array:
-        return encoder.apply(params["psi" if config.tmd_goal == "goal" else "psi_s"], goal_of(future_state))
+        return encoder.apply(params[goal_encoder], config.goal_input(spec, future_state))
 
     def loss_one(params: dict, batch: Batch) -> tuple[Array, Array, Metrics]:
         """Loss of one critic, representations [B, D] of the goals, and metrics."""
         metric = config.metric(params["metric"])
         x, s = phi(params, batch.state, batch.action), encoder.apply(params["psi_s"], batch.state)
         s_next, y = encoder.apply(params["psi_s"], batch.next_state), goals_one(params, batch.future_state)
+        later = backup_of(config, decision, spec.discounting, batch)
+        s_later = s_next if batch.waypoint is None else encoder.apply(params["psi_s"], later.state)
 
         d = metric.pairwise(x, y)
+        d_later = out_of_reach(metric.pairwise(s_later, y), later.terminal, batch.future_reward, far)
         temperature = jnp.exp(params["log_temperature"]) if config.learn_temperature else config.temperature
         logits = -d / temperature
         if config.potential:
-            logits += potential.apply(params["potential"], goal_of(batch.future_state)).T
+            logits += potential.apply(params["potential"], config.goal_input(spec, batch.future_state)).T
         contrastive, metrics = contrastive_loss(loss_fn, logits, x, y, **config.penalties)
-        tied, tied_metrics = consistency(config, decision.discounting, metric, d, x, s, s_next, y)
+        tied, tied_metrics = consistency(config, decision, metric, d, d_later, later.discounting, x, s, s_next)
         metrics |= {"contrastive_loss": contrastive, "temperature": jnp.asarray(temperature), **tied_metrics}
         itself = s[:SELF_SAMPLES], goals_one(params, batch.state[:SELF_SAMPLES])
         metrics |= distance_metrics(metric.between, x, y, s, itself)
-        return contrastive + tied, y, metrics
+        loss = config.contrastive_weight * contrastive + tied
+        if batch.visit is not None:
+            more, others = visit_terms(config, spec, head, params, metric.between(x, y), d, x, y, batch.visit)
+            loss, metrics = loss + more, metrics | others
+        return loss, y, metrics
 
     def init(keys):
         return [init_one(keys) for _ in range(config.critics)]
@@ -143,12 +243,18 @@ def make(config: TMDConfig, spec: Spec) -> Agent:
         losses, targets, metrics = zip(*(loss_one(critic, batch) for critic in params), strict=True)
         return sum(losses), list(targets), jax.tree.map(lambda *values: sum(values) / len(values), *metrics)
 
+    def value_one(params: dict, state: Array, action: Array, y: Array) -> Array:
+        x = phi(params, state, action)
+        if config.actor_value == "hazard":
+            return head.value(head.apply(params["head"], x, y))
+        nearness = -config.metric(params["metric"]).between(x, y)
+        if config.actor_value == "distance":
+            return nearness
+        return head.value(head.apply(params["head"], x, y)) + nearness / step  # both in rows
+
     def value(params, state, action, targets):
-        distances = [
-            config.metric(critic["metric"]).between(phi(critic, state, action), target)
-            for critic, target in zip(params, targets, strict=True)
-        ]
-        return -reduce(jnp.maximum, distances)
+        pairs = zip(params, targets, strict=True)
+        return reduce(jnp.minimum, [value_one(critic, state, action, target) for critic, target in pairs])
 
     return actor_critic(config, spec, Critic(init, loss, goals, value))
 

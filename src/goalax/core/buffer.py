@@ -11,6 +11,7 @@ from goalax.core.relabel.geometric import geometric
 from goalax.core.sharding import look_up
 from goalax.core.types import Array, Batch, BufferState, Needs, Path, Spec, Transition, Visit, Waypoint
 
+MANY_ROWS = 2**29  # after which `rebase` is due: up to twice as many, the sum of two numbers of rows is an int32
 CANDIDATES = 4  # rows drawn per sample, of which the first that has a future is taken
 
 
@@ -35,6 +36,21 @@ def add(buffer: BufferState, rows: Transition) -> BufferState:
     slot = buffer.count % capacity
     stored = jax.tree.map(lambda ring, new: jax.lax.dynamic_update_slice_in_dim(ring, new, slot, 0), buffer.rows, rows)
     return BufferState(stored, buffer.count + length)
+
+
+def excess_rows(buffer: BufferState) -> Array:
+    """[] int32 rows by which `count` may be less, a multiple of the capacity: 0 up to MANY_ROWS of them."""
+    capacity = buffer.rows.reward.shape[0]
+    return jnp.where(buffer.count > MANY_ROWS, (buffer.count // capacity - 1) * capacity, 0)
+
+
+def rebase(buffer: BufferState, shift: Array) -> BufferState:
+    """The ring with all numbers of rows less by `shift`, a multiple of the capacity: slots stay what they are.
+
+    Where an episode began before the first row that is then left, its start is negative, and still tells it apart.
+    """
+    rows = buffer.rows._replace(episode_start=buffer.rows.episode_start - shift)
+    return BufferState(rows, buffer.count - shift)
 
 
 def steps_left(buffer: BufferState, row: Array, column: Array, max_episode_steps: int) -> Array:
@@ -93,6 +109,22 @@ def way_starts(horizon: int) -> Callable[[Array, Array, Array], Array]:
     return find
 
 
+def anywhere(buffer: BufferState, row_key: Array, column_key: Array, num: int) -> tuple[Array, Array]:
+    """Rows and columns, both [num] int32, uniform over all that is stored; consumes the keys."""
+    capacity, num_envs = buffer.rows.reward.shape
+    oldest = jnp.maximum(buffer.count - capacity, 0)
+    row = jax.random.randint(row_key, (num,), oldest, buffer.count)
+    return row, jax.random.randint(column_key, (num,), 0, num_envs)
+
+
+def states(buffer: BufferState, key: Array, num: int) -> Array:
+    """Stored states, uniformly drawn, [num, S]; zeros of an empty ring. Consumes key."""
+    row_key, column_key = jax.random.split(key)
+    row, column = anywhere(buffer, row_key, column_key, num)
+    capacity = buffer.rows.reward.shape[0]
+    return look_up(lambda ring, column, row: ring[row % capacity, column], buffer.rows.state, column, row)
+
+
 class Choice(NamedTuple):
     """Where samples lie in the ring, each [B] int32; None where nobody asks for it."""
 
@@ -137,9 +169,7 @@ def choose(
         kind_key, row_key, column_key = jax.random.split(more_keys()[number], 3)
         kind = jax.random.uniform(kind_key, (num,))
         later, now = kind < shares[0], kind < shares[0] + shares[1]
-        oldest = jnp.maximum(buffer.count - capacity, 0)
-        any_row = jax.random.randint(row_key, (num,), oldest, buffer.count)
-        any_column = jax.random.randint(column_key, (num,), 0, buffer.rows.reward.shape[1])
+        any_row, any_column = anywhere(buffer, row_key, column_key, num)
         goal_row = jnp.where(later, row + ahead, jnp.where(now, row, any_row))
         return goal_row % capacity, jnp.where(now, column, any_column)
 
@@ -158,7 +188,6 @@ def choose(
 
 def gather(buffer: BufferState, choice: Choice, spec: Spec, needs: Needs = Needs()) -> Batch:  # noqa: B008 (immutable)
     """The transitions at a choice; discount is that of spec, or 0 at a true termination."""
-    capacity = buffer.rows.reward.shape[0]
 
     def take(ring: Array, slot: Array, column: Array) -> Array:
         return ring.at[slot, column].get(mode="promise_in_bounds")
@@ -194,8 +223,7 @@ def gather(buffer: BufferState, choice: Choice, spec: Spec, needs: Needs = Needs
     if needs.horizon > 1:
         batch = batch._replace(path=path_of(buffer, choice, spec, needs.horizon))
     if choice.way_steps is not None:
-        way = state_at(choice.column, (choice.slot + choice.way_steps) % capacity)
-        batch = batch._replace(waypoint=Waypoint(way, choice.way_steps))
+        batch = batch._replace(waypoint=waypoint_of(buffer, choice, choice.way_steps))
     if choice.left is not None:
 
         def visit(rows: Transition, column: Array, slot: Array, left: Array, goal: Array) -> Visit:
@@ -204,6 +232,18 @@ def gather(buffer: BufferState, choice: Choice, spec: Spec, needs: Needs = Needs
         goal = spec.goal_of(future_state)
         batch = batch._replace(visit=look_up(visit, buffer.rows, choice.column, choice.slot, choice.left, goal))
     return batch
+
+
+def waypoint_of(buffer: BufferState, choice: Choice, steps: Array) -> Waypoint:
+    """The states [B] steps after samples."""
+    capacity = buffer.rows.reward.shape[0]
+
+    def at(rows: Transition, column: Array, slot: Array) -> Waypoint:
+        there = rows.state.at[(slot + steps) % capacity, column].get(mode="promise_in_bounds")
+        ended = rows.terminal.at[(slot + steps - 1) % capacity, column].get(mode="promise_in_bounds")
+        return Waypoint(there, steps, ended)
+
+    return look_up(at, buffer.rows, choice.column, choice.slot)
 
 
 def path_of(buffer: BufferState, choice: Choice, spec: Spec, horizon: int) -> Path:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from goalax.core import contract
 from goalax.core.types import Agent, AgentState, Array, Memory, Spec, Transition
 
 SMALLEST_SPREAD = 1e-3  # a coordinate that varies less than this is constant and keeps its unit
@@ -73,7 +74,7 @@ def normalized(agent: Agent, spec: Spec) -> Agent:
             batch = batch._replace(path=batch.path._replace(state=of_state(batch.path.state)))
         if batch.waypoint is not None:
             batch = batch._replace(waypoint=batch.waypoint._replace(state=of_state(batch.waypoint.state)))
-        inner, metrics = agent.update(state.agent, batch, key)
+        inner, metrics = contract.pair(agent.update(state.agent, batch, key))
         return state._replace(agent=inner), metrics
 
     def score(state: NormalizedState, observed, future_state):

@@ -61,6 +61,12 @@ def hold(env: Env, env_state: Any, action: Array, action_repeat: int) -> Any:
     return after.replace(reward=jnp.sum(rewards, axis=0))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def command_all(env: Env, env_state: Any, goal: Array) -> Any:
+    """Fresh environments with the goals [N, G] in the place of their own."""
+    return local(jax.vmap(env.command))(env_state, goal)
+
+
 def init(env: Env, key: Array, num_envs: int, memory: Any = ()) -> EnvState:
     """N fresh environments; memory: of the policy that will act in them."""
     zeros = jnp.zeros(num_envs, jnp.int32)
@@ -78,6 +84,7 @@ def unroll(
     length: int,
     episode_length: int,
     action_repeat: int,
+    command: Callable[[Array, int], Array] | None = None,
 ) -> tuple[EnvState, Transition]:
     """Collects `length` rows.
 
@@ -89,6 +96,7 @@ def unroll(
     Args:
       row: [] int32, absolute row of the first one collected.
       key: consumed.
+      command: (key, num) -> goals [num, G] of fresh starts from the second unroll on; None: those of the environment.
 
     Returns:
       The environments after, and rows with leaves [length, N, ...].
@@ -98,15 +106,19 @@ def unroll(
     pool_size = num_envs * -(-length // num_envs)
     own = num_envs // num_shards()  # the device's first one takes `own + length - 1` starts, from its number on
 
-    def draw(keys):
+    def draw(keys, goals):
         distinct = min(own + length - 1, pool_size)
-        drawn = reset_all(env, keys[(shard_index() * own + jnp.arange(distinct)) % pool_size])
+        numbers = (shard_index() * own + jnp.arange(distinct)) % pool_size
+        drawn = reset_all(env, keys[numbers])
+        if goals is not None:
+            drawn = command_all(env, drawn, jnp.where(row > 0, goals[numbers], drawn.info["goal"]))
         return jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[: own + length - 1 - distinct]]), drawn)
 
     def starts_at(pool, t):
         return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, t, own), pool)
 
-    pool = local(draw, WHOLE, DIVIDED)(jax.random.split(reset_key, pool_size))
+    goals = None if command is None else command(jax.random.split(key, 3)[2], pool_size)
+    pool = local(draw, WHOLE, DIVIDED)(jax.random.split(reset_key, pool_size), goals)
     blank = policy.start(num_envs)
 
     def step(envs: EnvState, inputs):

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from goalax.core import buffer, normalization, rollout, sharding
+from goalax.core import buffer, contract, counting, normalization, rollout, sharding
+from goalax.core.command.base import Command, Scene
 from goalax.core.sizes import Sizes
 from goalax.core.types import Agent, AgentState, Array, BufferState, Env, Metrics, RunState, Spec, Transition
 from goalax.flags import FlagError
@@ -45,6 +46,13 @@ def forget_metrics(state: RunState) -> RunState:
     return state._replace(metric_sums=jax.tree.map(jnp.zeros_like, state.metric_sums))
 
 
+def rebased(state: RunState) -> RunState:
+    """The state with smaller numbers of rows, once they have grown so large that int32 might not hold them."""
+    shift = buffer.excess_rows(state.buffer)
+    envs = state.env._replace(episode_start=state.env.episode_start - shift)
+    return state._replace(buffer=buffer.rebase(state.buffer, shift), env=envs)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)  # is static to jax.jit, by identity
 class Loop:
     """One seed's training loop on the device: `init`, `advance`, `fit`, `evaluate` and `score` of `Train`."""
@@ -55,27 +63,30 @@ class Loop:
     spec: Spec
     sizes: Sizes
     normalize: bool
+    command: Command | None = None  # law of the goals of episodes that collect; None: that of the environment
 
     def init(self, key: Array) -> RunState:
         key, agent_key, env_key = jax.random.split(key, 3)
-        zero = jnp.zeros((), jnp.int32)
         ring = buffer.init(row_of(self.spec, self.sizes.num_envs), self.sizes.max_replay_size, self.sizes.unroll_length)
         agent_state = self.agent.init(agent_key)
         first = jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[0], self._choices(ring, key)))
-        _, metrics = jax.eval_shape(self.update, agent_state, ring, first, key)
+        updated, metrics = contract.pair(jax.eval_shape(self.update, agent_state, ring, first, key))
+        contract.require_state(agent_state, updated)
         require_scalars(metrics)
         num_envs = self.sizes.num_envs
+        self._require_actions(agent_state)
         return RunState(
             agent=agent_state,
             env=rollout.init(self.env, env_key, num_envs, self._explore(agent_state).start(num_envs)),
             buffer=ring,
             key=key,
-            env_steps=zero,
-            gradient_steps=zero,
-            metric_sums={name: jnp.zeros(()) for name in ("updates", *metrics)},
+            env_steps=counting.zero(),
+            gradient_steps=counting.zero(),
+            metric_sums={name: counting.empty() for name in ("updates", *metrics)},
         )
 
     def advance(self, state: RunState, unrolls: Array, updates: Array) -> RunState:
+        state = rebased(state)
         # Loops of dynamic length: the host may cut training anywhere, and prefill too, with one compiled program.
         return jax.lax.fori_loop(0, unrolls, lambda _, state: self._train_step(state, updates), state)
 
@@ -98,14 +109,20 @@ class Loop:
             action_repeat=self.sizes.action_repeat,
             recorded=self.sizes.recorded_episodes,
         )
-        updates = state.metric_sums["updates"]
-        training = {f"training/{name}": total / updates for name, total in state.metric_sums.items()}
+        updates = state.metric_sums["updates"].value
+        training = {f"training/{name}": total.value / updates for name, total in state.metric_sums.items()}
         training.pop("training/updates")
         return {**training, **{f"eval/{name}": value for name, value in episodes.items()}}, recording
 
     def score(self, state: RunState, observed: Array, future: Array) -> Array:
         assert self.agent.score is not None  # `make_train` leaves this function out for others
         return self.agent.score(state.agent, observed, future)
+
+    def _require_actions(self, agent_state: AgentState) -> None:
+        state, goal = jnp.zeros((2, self.spec.state_size)), jnp.zeros((2, self.spec.goal_size))
+        for name, policy in (("act", self._explore(agent_state)), ("mode", self._exploit(agent_state))):
+            action, _ = jax.eval_shape(policy.act, policy.start(2), state, goal, jax.random.PRNGKey(0))
+            contract.require_action(name, action, 2, self.spec.action_size)
 
     def _explore(self, agent_state: AgentState) -> rollout.Policy:
         """What collects."""
@@ -142,10 +159,12 @@ class Loop:
             agent_state, sums = carry
             choice = jax.tree.map(lambda leaf: leaf[i], drawn)
             agent_state, metrics = self.update(agent_state, state.buffer, choice, keys[i])
-            return agent_state, jax.tree.map(jnp.add, sums, {"updates": jnp.ones(()), **metrics})
+            terms = {"updates": jnp.ones(()), **metrics}
+            return agent_state, {name: counting.added(sums[name], term) for name, term in terms.items()}
 
         agent_state, sums = jax.lax.fori_loop(0, updates, learn, (state.agent, state.metric_sums))
-        return state._replace(agent=agent_state, metric_sums=sums, gradient_steps=state.gradient_steps + updates)
+        gradient_steps = counting.plus(state.gradient_steps, updates)
+        return state._replace(agent=agent_state, metric_sums=sums, gradient_steps=gradient_steps)
 
     def _unroll(self, state: RunState, key: Array) -> RunState:
         sizes = self.sizes
@@ -158,10 +177,20 @@ class Loop:
             length=sizes.unroll_length,
             episode_length=sizes.episode_length,
             action_repeat=sizes.action_repeat,
+            command=self._command(state.buffer),
         )
-        return state._replace(
-            env=envs, buffer=buffer.add(state.buffer, rows), env_steps=state.env_steps + sizes.steps_per_unroll
-        )
+        env_steps = counting.plus(state.env_steps, sizes.steps_per_unroll)
+        return state._replace(env=envs, buffer=buffer.add(state.buffer, rows), env_steps=env_steps)
+
+    def _command(self, ring: BufferState) -> Callable[[Array, int], Array] | None:
+        """(key, num) -> goals for the episodes that begin in an unroll."""
+        if self.command is None:
+            return None
+
+        def achieved(key: Array, num: int) -> Array:
+            return self.spec.goal_of(buffer.states(ring, key, num))
+
+        return functools.partial(self.command, Scene(self.spec.goal_size, achieved, self.eval_env.sample_goal))
 
     def _choices(self, ring: BufferState, key: Array) -> buffer.Choice:
         """Samples of all updates of a phase, [updates, B]: one big draw costs far less than many small ones."""
@@ -206,6 +235,7 @@ def make_train(
     normalize: bool,
     num_seeds: int = 1,
     mesh: Mesh | None = None,
+    command: Command | None = None,
 ) -> Train:
     """The functions of one run.
 
@@ -217,10 +247,11 @@ def make_train(
       normalize: feed the agent inputs normalised with the statistics of the prefill.
       num_seeds: with more than one, every function is `vmap`ped: keys, states and metrics get a leading axis.
       mesh: the devices (`sharding.make_mesh`); None for one.
+      command: law of the goals of episodes that collect (`core.command`); None: that of the environment.
     """
     if normalize:
         agent = normalization.normalized(agent, spec)
-    loop = Loop(env, eval_env, agent, spec, sizes, normalize)
+    loop = Loop(env, eval_env, agent, spec, sizes, normalize, command)
     functions = sharding.on_devices(mesh, num_seeds, loop.init, loop.advance, loop.fit, loop.evaluate)
     score = jax.jit(loop.score) if agent.score else None
     return Train(*functions, score=score, mode=agent.mode, compiler_options=env.compiler_options)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 from goalax.core import goals
+from goalax.core.counting import Counter, Sum
 from goalax.core.relabel.base import Law
 
 Array = jax.Array
@@ -40,6 +41,8 @@ class Env(Protocol):
     @property
     def dt(self) -> Any: ...  # seconds of simulated time per step
 
+    def sample_goal(self, key: Array) -> Array: ...  # a commanded goal [G]; consumes key
+    def command(self, state: Any, goal: Array) -> Any: ...  # a fresh start with another goal [G]
     def reset(self, rng: Array) -> Any: ...  # a fresh start and a fresh goal; consumes rng
     def step(self, state: Any, action: Array) -> Any: ...  # action [A]
 
@@ -128,6 +131,7 @@ class Waypoint(NamedTuple):
 
     state: Array  # [B, S]
     steps: Array  # [B] int32 rows from the sample, 1 or more
+    terminal: Array  # [B] 1 where the episode has ended there for good
 
 
 class Batch(NamedTuple):
@@ -203,7 +207,8 @@ class BufferState(NamedTuple):
     """The device-resident ring."""
 
     rows: Transition  # leaves [capacity, N, ...]; absolute row r lies in slot r % capacity
-    count: Array  # type: ignore[assignment]  # [] int32, rows written since the start; hides tuple.count
+    # [] int32, rows written since the start, less a multiple of the capacity (`buffer.rebase`); hides tuple.count
+    count: Array  # type: ignore[assignment]
 
 
 class RunState(NamedTuple):
@@ -213,6 +218,6 @@ class RunState(NamedTuple):
     env: EnvState
     buffer: BufferState
     key: Array
-    env_steps: Array  # [] int32
-    gradient_steps: Array  # [] int32
-    metric_sums: Metrics  # of the train steps since the last evaluation, and their number under "train_steps"
+    env_steps: Counter
+    gradient_steps: Counter
+    metric_sums: dict[str, Sum]  # of the updates since the last evaluation, and their number under "updates"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from goalax.agents import AGENTS, Algorithm
+from goalax.core.command import COMMAND
 from goalax.envs import ENVS
 from goalax.flags import FREE, FlagError, Flagged, check, filled, flag, names_in, names_of, parse, set_in
 from goalax.host import runs
@@ -32,7 +33,7 @@ class Flags:
         low=1,
         aliases=["total_env_steps"],
         scope="budget",
-        most=2**31 - 1,
+        most=1e15,
     )
     num_envs: int | None = flag(
         None, "parallel environments (default: 64 on CPU, else 512)", low=1, divided=True, most=10_000_000
@@ -51,7 +52,9 @@ class Flags:
         low=2,
         scope="replay",
     )
-    max_replay_size: int = flag(10_000, "actions per environment that the buffer holds", low=2, scope="replay")
+    max_replay_size: int = flag(
+        10_000, "actions per environment that the buffer holds", low=2, scope="replay", most=400_000_000
+    )
     batch_size: int = flag(256, "samples per gradient update", low=2, scope="replay", divided=True, most=10_000_000)
     multiplier_num_sgd_steps: float = flag(
         1.0,
@@ -65,6 +68,7 @@ class Flags:
         None, "gradient updates per environment step (default: derived)", above=0, scope="replay", most=10_000
     )
     discounting: float = flag(0.99, "gamma of the goal law", above=0, below=1)
+    commanded_goals: str = flag("env", "goals of the episodes that collect", valid=COMMAND, scope="replay")
     num_evals: int = flag(50, "evaluations, the last one at the end", low=1, scope="budget", most=1_000_000)
     seed: int = flag(0, "seed of everything random", low=0, high=2**31 - 1, scope="seed")
     num_seeds: int = flag(1, "train seeds seed, seed+1, ... at once in one program", low=1, scope="host", most=10_000)

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import os
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from goalax.core import sharding
+from goalax.core.command import COMMAND
 from goalax.core.sizes import Sizes, sizes_of
 from goalax.core.train import Train, compile_train, forget_metrics, make_train
 from goalax.core.types import RunState, Spec
@@ -57,7 +60,13 @@ class Run:
         return train.fit(train.advance(state, self.sizes.prefill_unrolls, 0))
 
     def advance(self, state: RunState, unrolls: int = 1) -> RunState:
-        """The state after so many unrolls of `sizes.steps_per_unroll` steps with their updates; takes `state` away."""
+        """The state after so many unrolls of `sizes.steps_per_unroll` steps with their updates; takes `state` away.
+
+        FlagError for less than none, and for more than int32 can number the rows of.
+        """
+        most = 2**28 // self.sizes.unroll_length
+        if not 0 <= unrolls <= most:
+            raise FlagError(f"`unrolls` is {unrolls}; it must be at least 0 and at most {most:,} in one call.")
         return self.compiled.advance(forget_metrics(state), unrolls, self.sizes.updates_per_unroll)
 
     def evaluate(self, state: RunState) -> dict[str, Any]:
@@ -106,6 +115,7 @@ class Run:
 
 def make_run(flags: Flags, agent_config: Flagged) -> Run:
     """Environments, agent and training functions of flags; compiles nothing. FlagError as in `resolve`."""
+    devices.check()
     config, env, eval_env = resolve(flags)
     agent_config = check(agent_config)
     algorithm, sizes = algorithm_of(config), sizes_of(config)
@@ -114,7 +124,8 @@ def make_run(flags: Flags, agent_config: Flagged) -> Run:
     if algorithm.make is not None:
         agent = algorithm.make(agent_config, spec)
         mesh = sharding.make_mesh(num_seeds, devices.chosen(config.num_devices))
-        train = make_train(env, eval_env, agent, spec, sizes, normalize, num_seeds, mesh)
+        command = COMMAND[config.commanded_goals]
+        train = make_train(env, eval_env, agent, spec, sizes, normalize, num_seeds, mesh, command)
     else:
         assert algorithm.train is not None  # an Algorithm has one of the two
         sizes, train = algorithm.train(env, eval_env, spec, sizes, agent_config, normalize, num_seeds)
@@ -131,8 +142,21 @@ def make(env_name: str = "reacher", **flags: Any) -> Run:
 
 
 def enable_compilation_cache() -> None:
-    """Keeps compiled programs on disk, so that the next start of the same sizes takes seconds."""
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "goalax" / "xla"
+    """Keeps compiled programs on disk, so that the next start of the same sizes takes seconds.
+
+    Where no file can be written to (a container's user without a home, say) they are not kept, which is told.
+    """
+    given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    try:
+        cache = Path(given or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "goalax" / "xla")
+        if "://" not in str(given):  # a bucket is JAX's to look at
+            cache.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=cache).close()
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home directory
+        why = f"{error.filename or cache}: {error.strerror}" if isinstance(error, OSError) else "no home directory"
+        jax.config.update("jax_enable_compilation_cache", False)
+        print(f"Compiled programs are not kept ({why}); JAX_COMPILATION_CACHE_DIR names a folder.", file=sys.stderr)
+        return
+    if not given:
         jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -105,7 +105,7 @@ class Session:
 
     def train_steps(self, state: RunState) -> int:
         """Train steps that a state has behind it."""
-        return int(np.ravel(state.env_steps)[0]) // self.sizes.steps_per_unroll - self.sizes.prefill_unrolls
+        return int(state.env_steps) // self.sizes.steps_per_unroll - self.sizes.prefill_unrolls
 
     def of_seed(self, tree: Any, index: int) -> Any:
         """What belongs to one seed; with a single seed there is no axis to take it from."""
@@ -149,10 +149,10 @@ class Session:
           NonFiniteError: a metric or a parameter is not finite; nothing of it is saved.
           SaveError, OSError: a checkpoint or a row cannot be written.
         """
-        self._put_aside(int(np.ravel(state.env_steps)[0]))
+        self._put_aside(int(state.env_steps))
         with contextlib.ExitStack() as stack:
             savers = [stack.enter_context(checkpoint.manager(path / "checkpoints")) for path in self.written]
-            files = [MetricsFile(path, int(np.ravel(state.env_steps)[0]), self.note) for path in self.written]
+            files = [MetricsFile(path, int(state.env_steps), self.note) for path in self.written]
             done, chunk, stop = self.train_steps(state), 1, 0
             for number, boundary in enumerate(self.boundaries, start=1):
                 if boundary <= done:
@@ -213,7 +213,7 @@ class Session:
             values = {name: float(value) for name, value in sorted(self.of_seed(metrics, index).items())}
             row = {
                 "training/envsteps": env_steps,
-                "training/gradient_steps": int(np.ravel(state.gradient_steps)[0]),
+                "training/gradient_steps": int(state.gradient_steps),
                 "training/walltime": file.walltime + seconds + evaluation_seconds,
                 "training/sps": train_steps * self.sizes.steps_per_unroll / seconds,
                 **values,

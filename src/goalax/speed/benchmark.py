@@ -129,7 +129,8 @@ class Training(Part):
 def env_only(run: Run, key: jax.Array) -> Part:
     """Environments under a uniformly random policy; a round is an unroll."""
     sizes = run.sizes
-    lengths = dict(length=sizes.unroll_length, episode_length=sizes.episode_length, action_repeat=sizes.action_repeat)
+    lengths: dict[str, Any] = {"length": sizes.unroll_length}
+    lengths |= {"episode_length": sizes.episode_length, "action_repeat": sizes.action_repeat}
 
     def policy(observed, goal, key):
         return jax.random.uniform(key, (sizes.num_envs, run.env.action_size), minval=-1.0)

@@ -15,6 +15,7 @@ from brax.training.agents.ppo import train as brax_ppo
 from goalax.agents.brax.callbacks import Reports
 from goalax.agents.brax.episodes import FreshEpisodes
 from goalax.agents.brax.flags import PPOConfig
+from goalax.core import counting
 from goalax.core.sizes import Sizes
 from goalax.core.train import Train, make_train
 from goalax.core.types import Agent, Array, Env, Metrics, RunState, Spec
@@ -161,8 +162,7 @@ def make_ppo(
 
     def init(key: Array) -> RunState:
         key, agent_key = jax.random.split(key)
-        zero = jnp.zeros((), jnp.int32)
-        sums = {name: jnp.zeros(()) for name in ("updates", *METRICS.values())}
+        zero, sums = counting.zero(), {name: counting.empty() for name in ("updates", *METRICS.values())}
         nothing: Any = ()  # in the place of environments and a buffer: Brax's trainer has its own
         return RunState(
             agent.init(agent_key), nothing, nothing, key, env_steps=zero, gradient_steps=zero, metric_sums=sums
@@ -170,12 +170,13 @@ def make_ppo(
 
     @jax.jit  # one call for the host, not dozens
     def learned(state: RunState, agent_state: PPOState, metrics: Metrics) -> RunState:
+        terms = {"updates": jnp.ones(()), **metrics}
         return state._replace(
             agent=agent_state,
             key=jax.random.split(state.key, 1)[0],
-            env_steps=state.env_steps + sizes.steps_per_unroll,
-            gradient_steps=state.gradient_steps + updates,
-            metric_sums=jax.tree.map(jnp.add, state.metric_sums, {"updates": jnp.ones(()), **metrics}),
+            env_steps=counting.plus(state.env_steps, sizes.steps_per_unroll),
+            gradient_steps=counting.plus(state.gradient_steps, updates),
+            metric_sums={name: counting.added(state.metric_sums[name], term) for name, term in terms.items()},
         )
 
     def advance_one(index: int, state: RunState, count: int) -> RunState:

@@ -1,0 +1,30 @@
+"""Commanded goals where few have been achieved, to push the frontier outwards."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from goalax.core.command.base import COMMAND, Scene
+
+CANDIDATES = 100  # goals of which each episode gets the rarest
+SEEN = 1000  # achieved goals that the density is estimated from
+BANDWIDTH = 0.1  # of the kernel, in standard deviations of achieved goals: that of the paper's experiments
+
+
+def log_density(goals: Array, seen: Array, bandwidth: float) -> Array:
+    """Logarithm of a Gaussian kernel density estimate, up to a constant: goals [M, G] and seen [K, G] -> [M]."""
+    squares = jnp.sum(((goals[:, None] - seen[None]) / bandwidth) ** 2, axis=-1)
+    return jax.nn.logsumexp(-0.5 * squares, axis=1)
+
+
+@COMMAND.register("rare")
+def rare(scene: Scene, key: Array, num: int) -> Array:
+    """Of a few achieved goals that with the lowest density of achieved goals, [num, G]: maximum entropy gain
+    exploration (MEGA, arXiv 2007.02832, section 3), without its test of what the agent can reach already."""
+    seen_key, candidate_key, pick_key = jax.random.split(key, 3)
+    seen, candidates = scene.achieved(seen_key, SEEN), scene.achieved(candidate_key, max(num, CANDIDATES))
+    scale = jnp.maximum(jnp.std(seen, axis=0), 1e-6)[None]
+    density = log_density(candidates / scale, seen / scale, BANDWIDTH)
+    offered = jax.random.randint(pick_key, (num, CANDIDATES), 0, len(candidates))
+    rarest = jnp.argmin(density[offered], axis=1)
+    return candidates[jnp.take_along_axis(offered, rarest[:, None], axis=1)[:, 0]]

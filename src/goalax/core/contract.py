@@ -1,0 +1,46 @@
+"""What the loop asks of an agent's functions, told by name: `fori_loop` and `scan` would speak of their carry."""
+
+from typing import Any
+
+import jax
+
+from goalax.core.types import AgentState, Metrics
+from goalax.flags import FlagError
+
+
+def pair(result: Any) -> tuple[AgentState, Metrics]:
+    """What an update returns, if it is (state, metrics by name); FlagError otherwise."""
+    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict):
+        return result
+    raise FlagError("The agent's `update` must return (state, metrics), where metrics are a dict of names and numbers.")
+
+
+def require_state(before: AgentState, after: AgentState) -> None:
+    """FlagError unless an update returns a state of the structure, shapes and types that it was given."""
+    old, new = ({jax.tree_util.keystr(path): leaf for path, leaf in leaves_of(tree)} for tree in (before, after))
+    for name in [*old, *new]:
+        was, became = (shown(leaves[name]) if name in leaves else "missing" for leaves in (old, new))
+        if was != became:
+            raise FlagError(
+                f"The agent's `update` takes a state whose entry {name or 'itself'} is {was}, and returns one where it"
+                f" is {became}; both must be equal, and (state, metrics) is what it returns."
+            )
+
+
+def require_action(name: str, action: Any, num_envs: int, size: int) -> None:
+    """FlagError unless `act` or `mode` returns an action [N, A] of float32."""
+    wanted = f"float32[{num_envs}, {size}]"
+    if shown(action) != wanted:
+        raise FlagError(f"The agent's `{name}` returns {shown(action)}; actions of {num_envs} states are {wanted}.")
+
+
+def leaves_of(tree: Any) -> list[tuple[Any, Any]]:
+    """(path, leaf) of everything in a pytree."""
+    return jax.tree_util.tree_flatten_with_path(tree)[0]
+
+
+def shown(leaf: Any) -> str:
+    """Type and shape in words."""
+    if not hasattr(leaf, "dtype"):
+        return "nothing" if leaf is None else f"a {type(leaf).__name__}"
+    return f"{leaf.dtype}{list(leaf.shape)}"

@@ -1,0 +1,108 @@
+"""Tests of the laws of commanded goals, and of where a training takes them from."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from goalax.core import buffer
+from goalax.core.command import COMMAND, Scene
+from goalax.core.command.rare import log_density
+from goalax.host.config import read_flags
+from goalax.host.make import make_run
+from tests.helpers import toy
+from tests.helpers.rings import filled_ring
+
+toy.register()
+LAWS = [name for name, law in COMMAND.items() if law is not None]
+
+
+def scene_of(goals):
+    """A scene in which these goals [K, G] have been achieved."""
+
+    def achieved(key, num):
+        return goals[jax.random.randint(key, (num,), 0, len(goals))]
+
+    return Scene(goals.shape[1], achieved, lambda key: 7 + jax.random.uniform(key, (goals.shape[1],)))
+
+
+def chosen(law, goals, num, seed=0):
+    return np.asarray(jax.jit(lambda key: COMMAND[law](scene_of(goals), key, num))(jax.random.PRNGKey(seed)))
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_shapes(law):
+    goals = jnp.arange(10.0).reshape(5, 2)
+    assert chosen(law, goals, 6).shape == (6, 2) and np.isfinite(chosen(law, goals, 6)).all()
+
+
+@pytest.mark.parametrize("law", ["achieved", "rare"])
+def test_these_are_achieved_goals(law):
+    goals = jnp.arange(20.0).reshape(10, 2)
+    assert {*map(tuple, chosen(law, goals, 200))} <= {*map(tuple, np.asarray(goals))}
+
+
+def test_achieved_goals_are_drawn_uniformly():
+    goals = jnp.arange(10.0)[:, None]
+    _, counts = np.unique(chosen("achieved", goals, 5000), return_counts=True)
+    assert len(counts) == 10 and np.sum((counts - 500) ** 2 / 500) < 27.9  # chi-square of 9 degrees, p = 0.001
+
+
+def test_rare_goals_are_those_that_few_states_achieve():
+    """A crowd around the origin, and one state in twenty-five on a wide circle."""
+    crowd = 0.1 * jax.random.normal(jax.random.PRNGKey(1), (480, 2))
+    angle = jnp.linspace(0, 2 * jnp.pi, 20, endpoint=False)
+    goals = jnp.concatenate([crowd, 5 * jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)])
+    far = np.linalg.norm(chosen("rare", goals, 500), axis=1) > 4
+    usual = np.linalg.norm(chosen("achieved", goals, 500), axis=1) > 4
+    assert usual.mean() < 0.1 and far.mean() > 0.5
+
+
+def test_density_equals_a_sum_of_kernels():
+    goals, seen = np.random.default_rng(0).normal(size=(4, 3)), np.random.default_rng(1).normal(size=(6, 3))
+    kernels = [[np.exp(-np.sum((g - s) ** 2) / (2 * 0.3**2)) for s in seen] for g in goals]
+    np.testing.assert_allclose(
+        log_density(jnp.array(goals), jnp.array(seen), 0.3), np.log(np.sum(kernels, 1)), rtol=1e-4
+    )
+
+
+def test_single_is_one_goal_of_the_evaluated_environment_for_every_unroll_and_seed():
+    goals = jnp.arange(10.0).reshape(5, 2)
+    one, other = chosen("single", goals, 4), chosen("single", goals, 4, seed=1)
+    assert (one == other).all() and (one == one[:1]).all() and (one > 7).all()
+
+
+def collected(law, unrolls):
+    """Commanded goals of stored rows, of episodes that began after the first unroll, and what stored states achieve."""
+    flags, agent_flags = read_flags([*toy.TINY, "--commanded_goals", law, "--max_replay_size", "400"])
+    run = make_run(flags, agent_flags)
+    state = run.train.advance(run.train.init(jnp.asarray(run.keys(0))), unrolls, 0)
+    count, rows = int(state.buffer.count), jax.device_get(state.buffer.rows)
+    # Number of the row at which each episode began; the goals of those that began in the first unroll are of the env.
+    late = rows.episode_start[:count] > run.sizes.unroll_length
+    return rows.goal[:count], rows.state[:count], late
+
+
+def test_without_a_law_goals_are_those_of_the_environment():
+    goals, _, _ = collected("env", 20)
+    assert (np.abs(goals) <= 1).all()
+
+
+def test_achieved_goals_come_from_the_buffer_from_the_second_unroll_on():
+    goals, states, late = collected("achieved", 20)
+    assert late.any()
+    stored = {*map(tuple, states.reshape(-1, 2).round(5))}
+    assert {*map(tuple, goals[late].round(5))} <= stored
+    assert not {*map(tuple, goals[~late].round(5))} <= stored
+
+
+def test_a_single_goal_reaches_the_loop():
+    goals, _, late = collected("single", 12)
+    assert np.unique(goals[late], axis=0).shape == (1, 2)
+
+
+def test_stored_states_are_drawn_from_the_whole_ring():
+    ring = filled_ring(0)
+    drawn = np.asarray(buffer.states(ring, jax.random.PRNGKey(0), 400))
+    stored = np.asarray(ring.rows.state).reshape(-1, 3)
+    assert {*map(tuple, drawn)} == {*map(tuple, stored)}

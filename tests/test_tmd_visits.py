@@ -1,0 +1,102 @@
+"""Tests of what TMD can have besides: way-points in its backup, terminal states, first visits."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from goalax.agents import tmd
+from goalax.core.relabel.waypoint import DISCOUNTING as LAMBDA
+from goalax.core.relabel.waypoint import NEXT, mixed_steps
+from goalax.flags import FlagError
+from tests.helpers.chain import DISCOUNTING, LENGTH, chain_agent, chain_batch, chain_distances
+
+GOLDEN = np.load(Path(__file__).parent / "golden" / "frontier.npz")
+VISITS = {"window": 16, "hazard_weight": 1.0, "value_discounting": 0.95, "time_bins": 0}
+
+
+def golden(name):
+    return {key.split("/")[-1]: GOLDEN[key] for key in GOLDEN.files if key.startswith((f"{name}/in/", f"{name}/out/"))}
+
+
+def test_golden_backup_by_way_points():
+    g = golden("mqe")
+    discounting = (float(g["gamma"]) ** g["steps"].astype(np.float32))[:, None]
+    found = tmd.linex(jnp.array(g["d"], jnp.float32), jnp.array(g["d_way"], jnp.float32), discounting, float(g["clip"]))
+    np.testing.assert_allclose(found, g["divergence"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(tmd.weighted_mean(found, float(g["diagonal"])), g["backup_loss"], rtol=1e-5)
+
+
+def test_golden_way_points():
+    """The published law takes a coin and a uniform number, ours one number that stands for both."""
+    g = golden("mqe/waypoint")
+    assert float(g["lambda"]) == LAMBDA
+    uniform = np.where(g["one_step"], NEXT / 2, NEXT + (1 - NEXT) * g["uniform"])
+    np.testing.assert_array_equal(mixed_steps(jnp.array(uniform), jnp.array(g["ahead"])), g["steps"])
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 7, 500])
+def test_way_points_lie_between_and_follow_their_law(ahead):
+    uniform = (jnp.arange(20_000) + 0.5) / 20_000
+    steps = np.asarray(mixed_steps(uniform, jnp.full(20_000, ahead)))
+    assert steps.min() == 1 and steps.max() <= ahead
+    k = np.arange(1, ahead + 1)
+    share = NEXT * (k == 1) + (1 - NEXT) * (1 - LAMBDA) * LAMBDA ** (k - 1)
+    share[-1] += (1 - NEXT) * LAMBDA**ahead
+    np.testing.assert_allclose(np.bincount(steps, minlength=ahead + 1)[1:] / 20_000, share, atol=2e-4)
+
+
+def test_nothing_is_reached_after_the_end_but_what_was_reached_there():
+    d = jnp.arange(9.0).reshape(3, 3)
+    far = tmd.out_of_reach(d, jnp.array([True, False, True]), jnp.array([1.0, 0.0, 0.0]), 50.0)
+    np.testing.assert_array_equal(far, [[0, 50, 50], [3, 4, 5], [50, 50, 50]])
+
+
+def test_terminal_states_become_far_from_every_goal():
+    """The last state of a chain that is not absorbing but the end: no goal can be reached from it any more."""
+    agent = chain_agent("tmd", h_dim=32, critic_lr=1e-3, critic_goal="state", zeta=1.0, contrastive_weight=0.1)
+
+    def batch_of(key, ends):
+        batch = chain_batch(key, 64)
+        at_end = batch.next_state[:, -1] > 0
+        there = jnp.all(batch.next_state == batch.future_state, axis=1).astype(jnp.float32)
+        return batch._replace(discount=jnp.where(at_end & ends, 0.0, DISCOUNTING), future_reward=there)
+
+    @jax.jit
+    def trained(ends):
+        def step(state, key):
+            batch_key, key = jax.random.split(key)
+            return agent.update(state, batch_of(batch_key, ends), key)[0], None
+
+        return jax.lax.scan(step, agent.init(jax.random.PRNGKey(0)), jax.random.split(jax.random.PRNGKey(1), 300))[0]
+
+    # From the state before the end to one far behind it: the action there leads into the end.
+    before_end, behind = np.eye(LENGTH)[[LENGTH - 2]], np.eye(LENGTH)[[1]]
+    d = [-float(agent.score(trained(jnp.array(ends)), before_end, behind)[0]) for ends in (False, True)]
+    assert d[1] > 1.5 * d[0]
+
+
+@pytest.mark.parametrize("value", ["hazard", "both"])
+def test_an_actor_that_nothing_teaches_is_refused(value):
+    with pytest.raises(FlagError, match=f"--actor_value is '{value}'; it must come with --hazard_weight above 0"):
+        chain_agent("tmd", actor_value=value)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"backup": "waypoint", "critic_goal": "state", "step_weight": 1.0, "invariance_weight": 1.0},
+        {**VISITS, "actor_value": "hazard"},
+        {**VISITS, "actor_value": "hazard", "contrastive_weight": 0.0, "time_weight": 1.0, "separation_weight": 1.0},
+        {**VISITS, "hazard_weight": 0.0, "contrastive_weight": 0.0, "time_weight": 1.0, "separation_weight": 1.0},
+        {**VISITS, "actor_value": "both", "time_weight": 1.0, "separation_weight": 1.0},
+    ],
+    ids=["waypoint", "hazard", "hazard_and_time", "time", "both"],
+)
+def test_the_order_on_a_chain_is_right_with_every_variant(flags):
+    d, steps = chain_distances("tmd", flags)
+    means = np.array([d[steps == k].mean() for k in range(1, LENGTH)])
+    assert np.all(np.diff(means) > 0)
+    assert d[steps < 0].mean() > means.mean()  # what lies behind is out of reach
