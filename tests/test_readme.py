@@ -66,7 +66,7 @@ def python(folder, *argv, path=""):
 
 
 def test_every_block_of_python_is_run_here():
-    assert len(BLOCKS) == README.count("```python") == 6
+    assert len(BLOCKS) == README.count("```python") == 7
     assert [path for path, _, _ in BLOCKS].count(FROM_PYTHON) == 1
     assert all(where or code.startswith('"""') for _, where, code in BLOCKS)
 
@@ -82,7 +82,7 @@ def test_the_maze_example_trains_and_shows_up(extended):
     words = python(extended, "training.py", "--help")
     mazes = re.findall(r"\w+_cross_maze", README)
     assert len(mazes) == 3
-    assert all(name in words for name in (*mazes, "line", "noisy_crl", "l4", "margin"))
+    assert all(name in words for name in (*mazes, "line", "noisy_crl", "l4", "margin", "near"))
 
 
 def test_the_example_from_python_runs(tmp_path):
@@ -146,6 +146,9 @@ def test_what_documents_point_to_exists(document):
 
 
 def test_every_environment_has_a_picture_in_its_table():
-    pictures = re.findall(r'<img src="\.\./imgs/envs/(\w+)\.png"', ENVIRONMENTS)
-    assert pictures and len(set(pictures)) == len(pictures)
-    assert all((ROOT / "imgs" / "envs" / f"{name}.png").is_file() for name in pictures)
+    for table in ENVIRONMENTS.split("## Mazes"):
+        rows = [line for line in table.splitlines() if line.startswith("| <img")]
+        pictures = re.findall(r'<img src="\.\./imgs/envs/(\w+)\.png"', table)
+        assert pictures and len(set(pictures)) == len(pictures) == len(rows)
+        assert all((ROOT / "imgs" / "envs" / f"{name}.png").is_file() for name in pictures)
+        assert all(f"`{name}`" in row for name, row in zip(pictures, rows, strict=True))

@@ -84,6 +84,8 @@ def test_a_changed_flag_is_a_new_row(folder):
     path = folder / "benchmarks/results" / f"{row.name}_s0" / "config.json"
     content = json.loads(path.read_text())
     assert results.fits(row, content)
+    del content["flags"]["commanded_goals"], content["agent_flags"]["depth"]  # a version that did not have them
+    assert results.fits(row, content)
     content["agent_flags"]["policy_lr"] = 0.5  # a default that has changed since
     path.write_text(json.dumps(content))
     assert not results.kept(row, folder / "benchmarks/results")

@@ -114,7 +114,8 @@ def settings_of(row: Row) -> dict[str, Any]:
 def fits(row: Row, content: dict[str, Any]) -> bool:
     """Whether a config.json is of the row as it is now; a flag that its version did not have must be at its default."""
     wanted = settings_of(row)
-    stored = {**vars(type(row.agent_flags)()), **content["flags"], **content["agent_flags"]}
+    defaults = {**vars(Flags()), **vars(type(row.agent_flags)())}
+    stored = {**defaults, **content["flags"], **content["agent_flags"]}
     return all(stored.get(name) == value for name, value in wanted.items())
 
 
