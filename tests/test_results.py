@@ -100,6 +100,26 @@ def test_a_row_that_fails_does_not_stop_the_others(folder, capsys):
     assert bad.name in {path.stem for path in (folder / "runs/results").glob("*.log")}
 
 
+def test_a_section_without_a_place_stops_no_row(folder, capsys, monkeypatch):
+    """Somebody adds a section to the file while the first row trains, and forgets the document."""
+    write(folder, "--agent gcbc")
+    (first,) = rows(folder)
+    path, run = folder / "benchmarks/results/rows.yml", command.Queue.run
+
+    def run_and_edit(queue, row):
+        run(queue, row)
+        if "section: two" not in path.read_text():
+            path.write_text(
+                path.read_text() + f"- section: two\n  flags: {FLAGS}\n  rows: [--agent qrl --components 2]\n"
+            )
+
+    monkeypatch.setattr(command.Queue, "run", run_and_edit)
+    assert command.main([]) == 0
+    assert len(kept(folder)) == 2 and f"{first.name}_s0" in kept(folder)
+    assert capsys.readouterr().out.count("the tables are not written: The document is without a place for two") == 2
+    assert command.main([]) == 2  # at the start there is time to mend it
+
+
 def test_the_list(folder, capsys):
     write(folder, "--agent gcbc", "--agent qrl --components 2")
     assert command.main(["--list"]) == 0

@@ -120,6 +120,7 @@ def main(argv: Sequence[str], prog: str = "results.py") -> int:
             return 0
         if config.core is not None:
             pin(config.core)
+        queue.rows()  # what is wrong with them ends it before it makes a folder
         with only_one(ROOT / results.GROUP):
             return work(queue)
     except FlagError as error:
@@ -143,7 +144,10 @@ def work(queue: Queue) -> int:
         queue.write()  # before the first hour of work: the document must have places for all sections
         while not queue.stopping and (row := queue.next()) is not None:
             queue.run(row)
-            queue.write()
+            try:
+                queue.write()
+            except FlagError as error:  # a section that has no place yet, say: no reason for a core to idle
+                queue.say(f"the tables are not written: {error}")
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
