@@ -34,7 +34,7 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$now" ]; then
   echo "$now" >"$stamp"
 fi
 "$newest/bin/python" -c 'import jax, sys; print("goalax: Python", sys.version.split()[0], "with jax", jax.__version__)'
-"$newest/bin/python" -m pytest -q -n auto --maxprocesses 2 tests/test_buffer.py tests/test_losses.py tests/test_training.py
+"$newest/bin/python" -m pytest -q -n auto --maxprocesses 2 tests/test_rollout.py tests/test_buffer.py tests/test_losses.py
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 cd "$scratch"
