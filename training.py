@@ -7,9 +7,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))  # a checkout needs no install
 
 from goalax.cli import run
-from goalax.commands.train import main, train
-
-__all__ = ["main", "train"]
 
 if __name__ == "__main__":
     sys.exit(run("train", sys.argv[1:], "training.py"))
+
+from goalax.commands.train import main, train
+
+__all__ = ["main", "train"]

@@ -53,7 +53,7 @@ def fake_wandb(monkeypatch):
     """Puts a wandb in the place of the real one whose `log` raises at its second call; the calls so far."""
     calls = []
 
-    def log(row):
+    def log(row, **_):
         calls.append(row)
         if len(calls) == 2:
             raise RuntimeError("no answer\nfrom the server")
@@ -156,9 +156,19 @@ def check_tensorboard(directory):
 def test_a_resumed_run_keeps_its_id_and_goes_on(run):
     both = ("--log_wandb", "--wandb_mode", "offline", "--log_tensorboard")
     assert run(*both) == 0
+    before = read_wandb(FIRST)
+    (folder,) = FIRST.glob("wandb/offline-run-*")
+    time.sleep(1)  # a folder is named by second and id
     assert run(*both, "--resume", "--num_timesteps", "160", "--num_evals", "4") == 0
-    ids = [path.name.rsplit("-", 1)[1] for path in FIRST.glob("wandb/offline-run-*")]
-    assert len(ids) in (1, 2) and len(set(ids)) == 1  # a folder per second and id
+    (later,) = set(FIRST.glob("wandb/offline-run-*")) - {folder}
+    after = read_wandb(FIRST, later.name)
+    assert before.run.run_id == after.run.run_id
+    steps = [[row["_step"] for row in part.history] for part in (before, after)]
+    assert steps == [[60, 100, 120], [160]]
+    assert all(row["_step"] == row["training/envsteps"] for part in (before, after) for row in part.history)
+    assert {row["_step"]: row["eval/final_dist"] for part in (before, after) for row in part.history} == {
+        row["training/envsteps"]: row["eval/final_dist"] for row in read_metrics(FIRST / "metrics.csv")
+    }
     check_tensorboard(FIRST)
 
 

@@ -23,7 +23,7 @@ SPY = Agent(
     init=lambda key: {"key": key},
     act=lambda agent, state, goal, key: (agent, state, goal, key),
     mode=lambda agent, state, goal: (agent, state, goal),
-    update=lambda agent, batch, key: ({"key": agent["key"] + 1}, (batch, key)),
+    update=lambda agent, batch, key: ({"key": agent["key"] + 1}, {"batch": batch, "key": key}),
 )
 
 
@@ -111,7 +111,8 @@ def test_update_sees_normalised_values_and_keeps_the_maps(fitted):
     sizes = dict.fromkeys(("state", "next_state", "future_state"), 5) | {"goal": 2, "action": 3, "future_action": 3}
     batch = {name: rng.standard_normal((4, size)).astype(np.float32) for name, size in sizes.items()}
     batch = Batch(**batch, reward=np.arange(4.0), future_reward=np.arange(4.0) / 3, discount=np.arange(4.0) / 5)
-    after, (seen, key) = agent.update(state, batch, "key")
+    after, told = agent.update(state, batch, "key")
+    seen, key = told["batch"], told["key"]
     maps = dict.fromkeys(("state", "next_state", "future_state"), STATE_MAP) | {"goal": GOAL_MAP}
     for name, value in batch._asdict().items():
         expected = maps[name](value) if name in maps else value

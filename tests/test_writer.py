@@ -10,7 +10,7 @@ import pytest
 
 from goalax.commands import evaluate
 from goalax.flags import FlagError
-from goalax.host import writer
+from goalax.host import lock
 from tests.helpers import toy
 from tests.helpers.runs import LONGER, RUN
 
@@ -24,9 +24,9 @@ def run(resumed_toy):
 
 
 def test_one_writer(run, capsys):
-    with writer.only_writer([RUN]):
+    with lock.only_writer([RUN]):
         assert run(*LONGER) == 2
-        words = f"The run directory {RUN} is being written by process {os.getpid()} on {socket.gethostname()}: wait"
+        words = f"A training writes into {RUN} already (process {os.getpid()} on {socket.gethostname()}): wait"
         error = capsys.readouterr().err
         assert words in error and error.count("\n") == 1
         assert evaluate.main([str(RUN), "--episodes", "2"]) == 0  # readers need no lock
@@ -36,21 +36,19 @@ def test_one_writer(run, capsys):
 
 
 def test_the_lock_is_let_go_on_errors_and_when_its_process_dies(run, capsys):
-    with pytest.raises(RuntimeError), writer.only_writer([RUN]):
+    with pytest.raises(RuntimeError), lock.only_writer([RUN]):
         raise RuntimeError
-    code = (
-        "import sys, pathlib; from goalax.host import writer; lock = writer.only_writer([pathlib.Path(sys.argv[1])]);"
-    )
-    code += "lock.__enter__(); print('held', flush=True); sys.stdin.read()"
+    code = "import sys, pathlib; from goalax.host import lock; held = lock.only_writer([pathlib.Path(sys.argv[1])]);"
+    code += "held.__enter__(); print('held', flush=True); sys.stdin.read()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     process = subprocess.Popen([sys.executable, "-c", code, str(RUN)], **pipes)
     assert process.stdout.readline() == "held\n"
-    with pytest.raises(FlagError, match=f"written by process {process.pid} on "), writer.only_writer([RUN]):
+    with pytest.raises(FlagError, match=f"already \\(process {process.pid} on "), lock.only_writer([RUN]):
         pass
     process.kill()
     process.communicate()
     assert (RUN / "lock").exists()
-    with writer.only_writer([RUN]):
+    with lock.only_writer([RUN]):
         assert (RUN / "lock").read_text() == f"{socket.gethostname()} {os.getpid()}\n"
 
 
@@ -73,17 +71,17 @@ def test_locks_of_before(content, refused, flock, tmp_path, monkeypatch):
 
     (tmp_path / "lock").write_text(content)
     if not flock:
-        monkeypatch.setattr(writer.fcntl, "flock", unsupported)
+        monkeypatch.setattr(lock.fcntl, "flock", unsupported)
     if refused and not flock:
-        with pytest.raises(FlagError, match=r"if it is gone, delete .*lock"), writer.only_writer([tmp_path]):
+        with pytest.raises(FlagError, match=r"if it is gone, delete .*lock"), lock.only_writer([tmp_path]):
             pass
     else:
-        with writer.only_writer([tmp_path]):
+        with lock.only_writer([tmp_path]):
             pass
         assert not list(tmp_path.iterdir())
 
 
 def test_a_directory_that_cannot_be_locked(tmp_path):
     for folder in (tmp_path / "gone", tmp_path / ("n" * 300)):
-        with pytest.raises(FlagError, match="cannot be written"), writer.only_writer([folder]):
+        with pytest.raises(FlagError, match="cannot be written"), lock.only_writer([folder]):
             pass

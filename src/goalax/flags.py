@@ -211,6 +211,8 @@ def normalize(argv: Sequence[str], configs: Sequence[Flagged], others: Mapping[s
             continue
         name, equals, text = token[2:].partition("=")
         name = name.replace("-", "_")
+        if not name.isprintable():
+            raise FlagError(f"Unexpected argument {token!r}; flags are written --name value.")
         negated = name.startswith("no_") and name not in known
         field = known.get(name.removeprefix("no_") if negated else name)
         if field is None or (negated and value_type(field) is not bool):
@@ -271,7 +273,14 @@ def parse(
     """
     import tyro
 
-    if not {"--help", "-h"} & set(argv) and not any(argument.startswith("--tyro-") for argument in argv):
+    completion = next((index for index, word in enumerate(argv) if word.startswith("--tyro-")), len(argv))
+    if {"--help", "-h"} & set(argv):
+        argv = ["--help"]  # whatever else is there
+    elif completion < len(argv):
+        argv = argv[completion:]
+        if not {"bash", "zsh", "tcsh"} & set(argv[1:]):
+            raise FlagError(f"{argv[0]} needs a shell: bash, zsh or tcsh.")
+    else:
         argv = normalize(argv, configs, others)
     parts = [(type(config).__name__, Annotated[as_tyro(config), tyro.conf.OmitArgPrefixes]) for config in configs]
     flags = dataclasses.make_dataclass("Flags", parts, frozen=True)

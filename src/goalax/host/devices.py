@@ -4,6 +4,7 @@ Without --coordinator_address there is one host, and everything here is free.
 """
 
 import math
+import os
 import socket
 import time
 from collections.abc import Mapping
@@ -36,8 +37,27 @@ def start(flags: HostFlags) -> None:
     """Joins the other processes, if the flags name them; before anything else asks for a device.
 
     Raises:
-      FlagError: flags that do not fit each other, or processes that cannot be reached.
+      FlagError: flags that do not fit each other, processes that cannot be reached, or as in `check`.
     """
+    join(flags)
+    check()
+
+
+def check() -> None:
+    """FlagError where JAX finds no device to compute on, or is set to a precision that nothing here is made for."""
+    try:
+        jax.devices()
+    except Exception as error:  # RuntimeError, AssertionError without words, whatever a plugin raises
+        wanted = os.environ.get("JAX_PLATFORMS")
+        words = f"JAX_PLATFORMS is {wanted!r}, but JAX" if wanted else "JAX"
+        reason = next(iter(str(error).strip().splitlines()), "").rstrip(".")
+        raise FlagError(f"{words} finds no such device{reason and f': {reason}'}.") from None
+    if jax.dtypes.canonicalize_dtype(np.float64) == np.float64:
+        raise FlagError("JAX_ENABLE_X64 is set, but everything here is made for float32: unset it.")
+
+
+def join(flags: HostFlags) -> None:
+    """`start` without `check`."""
     address, processes, process = flags.coordinator_address, flags.num_processes, flags.process_id
     missing = [f"--{name}" for name in HOSTS if getattr(flags, name) is None]
     if len(missing) == len(HOSTS):

@@ -1,6 +1,6 @@
 """What a person sees during training: a live bar on a terminal, plain lines elsewhere, a summary at the end."""
 
-import sys
+import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 T = TypeVar("T")
+QUIET_SECONDS = 30.0  # where there is no bar, a line comes at least this often
+OLD_SECONDS = 5.0  # words about progress that are older than this say how old they are
 
 
 def duration(seconds: float) -> str:
@@ -28,7 +30,10 @@ def track(items: Iterable[T], words: str) -> Iterable[T]:
 
 
 class Display:
-    """Shows the progress of a run; use it in a `with`."""
+    """Shows the progress of a run; use it in a `with`.
+
+    Where there is no terminal, a thread repeats what is going on whenever nothing was printed for `QUIET_SECONDS`.
+    """
 
     def __init__(self, total_steps: int, console: Console | None = None):
         self.console = console or Console(highlight=False)
@@ -43,21 +48,46 @@ class Display:
         ]
         self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
         self.task = self.bar.add_task("", total=total_steps)
+        self.printed = time.monotonic()  # when the last line came
+        self.phase: tuple[str, float] = "", self.printed  # what is going on, and since when
+        self.reached: tuple[str, float] | None = None  # words about progress in it, and of when they are
+        self.over = threading.Event()
+        self.reminder = threading.Thread(target=self._remind, daemon=True)
 
     def __enter__(self) -> "Display":
         self.bar.start()
+        if not (self.console.is_terminal or self.console.quiet):
+            self.reminder.start()
         return self
 
     def __exit__(self, *_) -> None:
+        self.over.set()
+        if self.reminder.is_alive():
+            self.reminder.join()
         self.bar.stop()
+
+    def _remind(self) -> None:
+        while not self.over.wait(max(0.0, self.printed + QUIET_SECONDS - time.monotonic())):
+            if time.monotonic() >= self.printed + QUIET_SECONDS:
+                self.note(self.now())
+
+    def now(self) -> str:
+        """What is going on."""
+        (phase, since), reached = self.phase, self.reached
+        if reached is None:
+            return f"{phase}: {duration(time.monotonic() - since)} so far"
+        text, when = reached
+        age = time.monotonic() - when
+        return text if age < OLD_SECONDS else f"{text}  {duration(age)} ago"
 
     def note(self, text: str) -> None:
         """A line that stays."""
+        self.printed = time.monotonic()
         self.console.print(Text(text), soft_wrap=True)  # as Text: names of runs are no markup
-        sys.stdout.flush()
 
     def say(self, text: str) -> None:
         """What is going on: beside the bar on a terminal, a line elsewhere."""
+        self.phase, self.reached = (text, time.monotonic()), None
         if self.console.is_terminal:
             self.bar.update(self.task, description=text)
         else:
@@ -74,6 +104,7 @@ class Display:
             left = max(self.total_steps - env_steps, 0) * seconds / steps
             words += [f"{steps / seconds:,.0f} steps/s", f"{duration(left)} left"]
         text = "  ".join([*words, self.success])
+        self.reached = text, now
         self.bar.update(self.task, completed=min(env_steps, self.total_steps), description=text)
         return text
 
@@ -84,7 +115,7 @@ class Display:
             self.success = f"success {reached:.2f}  time at goal {near:.2f}"
         text = self.step(env_steps)
         if not self.console.is_terminal:
-            self.say(text)
+            self.note(text)
 
     def summary(self, title: str, numbers: dict[str, str], paths: list[Path]) -> None:
         """The table at the end: what came out, and where everything is."""

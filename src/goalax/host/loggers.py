@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 from goalax.host import runs
 from goalax.host.config import Flags
+from goalax.host.runs import progress
 
 START_SECONDS, END_SECONDS = 30, 30  # how long a server that does not answer is waited for
 STEP = "training/envsteps"
@@ -139,7 +140,8 @@ class Wandb:
         self.run.define_metric("*", step_metric=STEP)
 
     def log(self, row: dict[str, float]) -> None:
-        self.run.log(row)
+        # With a step of its own, a resumed run goes on behind its first part, and whichever part is sent first.
+        self.run.log(row, step=int(progress(row)), commit=True)
 
     def artifact(self, kind: str, paths: Sequence[Path], steps: int, row: dict[str, float], last: bool) -> None:
         metadata = {"env": self.flags["env_name"], "agent": self.flags["agent"], "step": steps}
@@ -168,7 +170,7 @@ class TensorBoard:
 
     def log(self, row: dict[str, float]) -> None:
         for name, value in row.items():
-            self.writer.add_scalar(name, value, row[STEP])
+            self.writer.add_scalar(name, value, progress(row))
         self.writer.flush()
 
     def artifact(self, *_: Any) -> None:
