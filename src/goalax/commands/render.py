@@ -14,7 +14,7 @@ from goalax.core.train import RUN_ONCE
 from goalax.envs import ENVS, GoalEnv, create_env
 from goalax.films import page, render, scene
 from goalax.flags import FlagError, flag, parse
-from goalax.host import devices, loading
+from goalax.host import devices, given, loading
 from goalax.host.checkpoint import NoCheckpointError
 from goalax.host.make import enable_compilation_cache
 
@@ -22,7 +22,7 @@ SAVE = {".html": page.save, ".gif": render.save_gif, ".mp4": render.save_mp4}
 
 
 @dataclasses.dataclass(frozen=True)
-class RenderConfig:
+class RenderConfig(given.GivenFlags):
     """What to show, and where to."""
 
     env_name: str | None = flag(
@@ -68,6 +68,7 @@ def random_policy(config: RenderConfig) -> tuple[GoalEnv, rollout.Recording, str
         if "Unsupported backend" in str(error):
             raise FlagError(f"--backend is {config.backend!r} with --env_name {config.env_name}: {error}") from None
         raise FlagError(f"--env_name is {config.env_name!r}: {error}") from None
+    given.fix(env, *given.from_flags(env, config))
     length = config.episode_length or env.episode_length
     episodes = math.ceil(config.vis_length / length)
 
@@ -88,6 +89,7 @@ def trained_policy(config: RenderConfig) -> tuple[GoalEnv, rollout.Recording, st
     assert config.run is not None  # or random actions are shown
     changes = {} if config.env_name is None else {"eval_env": config.env_name}
     run, state = loading.load(Path(config.run), config.step, vis_length=config.vis_length, **changes)
+    given.fix(run.eval_env, *given.from_flags(run.eval_env, config))
     if config.seed is not None:
         state = state._replace(key=jax.random.PRNGKey(config.seed))
     caption = f"{run.config.eval_env}   {run.config.agent}   {int(state.env_steps):,} steps"

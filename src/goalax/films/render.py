@@ -1,5 +1,6 @@
 """Pictures of a film by MuJoCo's offscreen renderer, as GIF, MP4 or PNG."""
 
+import contextlib
 import functools
 import importlib
 import math
@@ -10,7 +11,6 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import mujoco
 import numpy as np
 from mujoco.rendering.classic import gl_context
@@ -40,33 +40,50 @@ def choose_opengl() -> None:
     raise RenderError("neither EGL nor OSMesa lets MuJoCo draw here (Debian, Ubuntu: install libegl1 or libosmesa6)")
 
 
+class Painter:
+    """Draws poses of an environment, one after the other; to be closed. RenderError if there is no OpenGL to draw with.
+
+    Attributes:
+      model: what it draws, of `scene.model_of`.
+    """
+
+    def __init__(self, env: GoalEnv, size: tuple[int, int] = SIZE):
+        choose_opengl()
+        self.model = scene.model_of(env)
+        self.model.vis.global_.offheight, self.model.vis.global_.offwidth = size
+        self.model.vis.quality.shadowsize = 1024
+        self._goals, self._azimuth, self._camera = scene.markers(self.model), env.camera.azimuth, mujoco.MjvCamera()
+        self._camera.distance, self._camera.elevation = env.camera.distance, env.camera.elevation
+        try:
+            self._renderer = mujoco.Renderer(self.model, *size)
+        except Exception as error:  # EGL, OSMesa and GLFW all fail in their own way
+            raise RenderError(f"MuJoCo cannot draw here ({type(error).__name__}); another MUJOCO_GL may help") from None
+        self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
+
+    def __call__(self, view: scene.View, success: bool) -> np.ndarray:
+        """The picture of a view, uint8 [height, width, 3]."""
+        self.model.geom_rgba[self._goals] = scene.REACHED if success else scene.WANTED
+        self._camera.lookat[:], self._camera.azimuth = view.lookat, self._azimuth + view.heading
+        mujoco.mj_camlight(self.model, view.data)
+        self._renderer.update_scene(view.data, self._camera)
+        sun = self._renderer.scene.lights[self._renderer.scene.nlight - 1]
+        sun.pos[:] = self._camera.lookat - self._camera.distance * scene.SUN  # shadows are best around this line
+        return self._renderer.render()
+
+    def close(self) -> None:
+        self._renderer.close()
+
+
 def pictures(env: GoalEnv, film: Film, size: tuple[int, int] = SIZE, note: str = "") -> Iterator[Image.Image]:
     """A picture of every frame, with a green border while the goal is reached, and words if the film has a caption.
 
     Raises:
       RenderError: there is no OpenGL to draw with.
     """
-    choose_opengl()
-    model = scene.model_of(env)
-    model.vis.global_.offheight, model.vis.global_.offwidth = size
-    model.vis.quality.shadowsize = 1024
-    goals, episodes = scene.markers(model), film.episode[-1] + 1
-    camera = mujoco.MjvCamera()
-    camera.distance, camera.elevation = env.camera.distance, env.camera.elevation
-    try:
-        renderer = mujoco.Renderer(model, *size)
-    except Exception as error:  # EGL, OSMesa and GLFW all fail in their own way
-        raise RenderError(f"MuJoCo cannot draw here ({type(error).__name__}); another MUJOCO_GL may help") from None
-    with renderer:
-        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
-        for frame, view in enumerate(scene.views(env, model, film)):
-            model.geom_rgba[goals] = scene.REACHED if film.success[frame] else scene.WANTED
-            camera.lookat[:], camera.azimuth = view.lookat, env.camera.azimuth + view.heading
-            mujoco.mj_camlight(model, view.data)
-            renderer.update_scene(view.data, camera)
-            sun = renderer.scene.lights[renderer.scene.nlight - 1]
-            sun.pos[:] = camera.lookat - camera.distance * scene.SUN  # MuJoCo's shadows are best around this line
-            picture = Image.fromarray(renderer.render())
+    with contextlib.closing(Painter(env, size)) as paint:
+        episodes = film.episode[-1] + 1
+        for frame, view in enumerate(scene.views(env, paint.model, film)):
+            picture = Image.fromarray(paint(view, film.success[frame]))
             words = f"{film.caption}   goal {film.episode[frame] + 1} of {episodes}   step {film.step[frame]}{note}"
             yield label(picture, words if film.caption else "", film.success[frame])
 
@@ -102,7 +119,11 @@ def palette_of(images: list[Image.Image]) -> Image.Image:
 
 
 def save_mp4(env: GoalEnv, film: Film, path: Path, size: tuple[int, int] = SIZE) -> None:
-    """An H.264 video in real time; height and width must be even. RenderError as above."""
+    """An H.264 video in real time; height and width must be even. RenderError as above, and where PyAV is missing."""
+    try:
+        import av  # here, because nothing else needs it
+    except ImportError as error:  # its FFmpeg may be broken too
+        raise RenderError(f"MP4 needs PyAV (pip install av), which cannot be imported here ({error})") from None
     film = film.every(math.ceil(1 / (MP4_RATE * film.seconds) - 1e-6))
     with av.open(path, "w") as video:
         stream = video.add_stream("h264", rate=Fraction(1 / film.seconds).limit_denominator(1000))

@@ -1,0 +1,63 @@
+"""Writes the policy of a run as a file that runs without Goalax (jax.export), and a card that describes it."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from goalax.flags import FlagError, flag, parse
+from goalax.host import loading
+from goalax.host.checkpoint import NoCheckpointError
+from goalax.host.make import enable_compilation_cache
+from goalax.interop import card, export
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportConfig:
+    """What to export, and where to."""
+
+    run: tuple[str, ...] = flag((), "run directory", positional=True)
+    step: int | None = flag(None, "environment steps of the checkpoint (default: the newest)", low=0)
+    out: str = flag(
+        "policy.stablehlo", "file to write; its description is written beside it, with .json behind its name"
+    )
+    card: str | None = flag(None, "Markdown file to write: metrics, command, film of the run, how to call the policy")
+
+
+def file_in_a_folder(name: str, value: str, suffix: str = "") -> Path:
+    """A path that can be written, as far as one can say; FlagError."""
+    path = Path(value)
+    if not path.name or path.is_dir() or not path.absolute().parent.is_dir() or not path.name.endswith(suffix):
+        ending = f" that ends in {suffix}" if suffix else ""
+        raise FlagError(f"--{name} is {value!r}; it must name a file{ending}, in a directory that exists.")
+    return path
+
+
+def start() -> None:
+    """What it does first where it is a program of its own."""
+    enable_compilation_cache()
+
+
+def main(argv: Sequence[str], prog: str = "export.py") -> int:
+    """Runs a command line; returns the exit code."""
+    try:
+        description = "Writes the policy of a run as a file that runs with JAX alone."
+        (config,) = parse(argv, ExportConfig(), others={}, prog=prog, description=description)
+        if len(config.run) != 1:
+            raise FlagError(f"It takes one run directory, but {len(config.run)} are given.")
+        out = file_in_a_folder("out", config.out)
+        page = None if config.card is None else file_in_a_folder("card", config.card, ".md")
+        directory = Path(config.run[0])
+        run, state = loading.load(directory, config.step, vis_length=0)
+        try:
+            written = list(export.write(run, state, out))
+            if page is not None:
+                written += card.write(run, state, directory, out, page)
+        except OSError as error:
+            raise FlagError(f"{error.filename or out} cannot be written: {error.strerror or error}.") from None
+    except (FlagError, NoCheckpointError) as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2
+    for path in written:
+        print(path)
+    return 0

@@ -1,0 +1,1 @@
+"""Doors to other libraries: environments for Gymnasium, policies that run without Goalax."""

@@ -1,0 +1,82 @@
+"""The card of a policy in Markdown: what it is, what it reached, how it was trained, how to call it."""
+
+import shlex
+import shutil
+from pathlib import Path
+
+from goalax.core.types import RunState
+from goalax.host import runs
+from goalax.host.make import Run
+from goalax.study import markdown
+
+FILMS = ("policy.gif", "policy.mp4")  # of a run directory, the first one that is there
+
+
+def measured(directory: Path, env_steps: int) -> dict[str, float]:
+    """Evaluation metrics of a run after so many steps; none where it was not evaluated there."""
+    rows = [row for row in runs.read_metrics(directory / "metrics.csv") if row.get(runs.STEPS) == env_steps]
+    times = {"eval/sps", "eval/epoch_eval_time"}
+    return {
+        name: value for row in rows for name, value in row.items() if name.startswith("eval/") and name not in times
+    }
+
+
+def usage(run: Run, policy: str) -> str:
+    spec = run.spec
+    return (
+        "```python\n"
+        "from pathlib import Path\n"
+        "import jax.export  # with the package flatbuffers\n"
+        "import numpy as np\n\n"
+        f"policy = jax.export.deserialize(bytearray(Path({policy!r}).read_bytes()))\n"
+        f"state, goal = np.zeros((1, {spec.state_size}), np.float32), np.zeros((1, {spec.goal_size}), np.float32)\n"
+        f"action = policy.call(state, goal)  # [1, {spec.action_size}], each entry in [-1, 1]\n"
+        "```\n"
+    )
+
+
+def text(run: Run, state: RunState, directory: Path, policy: str, film: str | None) -> str:
+    """The card of a run's policy at a state.
+
+    Args:
+      directory: of the run.
+      policy: the name of the exported file.
+      film: the name of a film beside the card; None for none.
+    """
+    config, spec, steps = run.config, run.spec, int(state.env_steps)
+    content = runs.read_content(directory)
+    command = content.get("command")
+    versions = content.get("versions")
+    parts = [
+        f"# {config.agent} in {config.env_name}\n",
+        f"A goal-conditioned policy of Goalax: `{config.env_name}` ({run.env.backend}), `--agent {config.agent}`, seed"
+        f" {config.seed}, {steps:,} environment steps. It takes states [{spec.state_size}] and goals"
+        f" [{spec.goal_size}], and is at the goal when nearer than {spec.goal_reach_thresh:g}.\n",
+    ]
+    if film is not None:
+        parts.append(
+            f"![{config.agent} in {config.env_name}]({film})\n" if film.endswith("gif") else f"[Film]({film})\n"
+        )
+    metrics = measured(directory, steps)
+    if metrics:
+        rows = [[f"`{name}`", f"{value:.4g}"] for name, value in sorted(metrics.items())]
+        length = f"{config.num_eval_envs} episodes of {config.episode_length} steps in `{config.eval_env}`"
+        parts += ["## What it reached\n", f"Means over {length}.\n", markdown.table(("metric", "mean"), rows)]
+    if isinstance(command, list):
+        parts += ["## How it was trained\n", f"```\n{shlex.join(map(str, command))}\n```\n"]
+    if isinstance(versions, dict):
+        parts.append("With " + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".\n")
+    return "\n".join([*parts, "## How to call it\n", usage(run, policy)])
+
+
+def write(run: Run, state: RunState, directory: Path, policy: Path, path: Path) -> list[Path]:
+    """Writes the card, and a copy of the run's film beside it where there is one; returns their paths. OSError."""
+    film = next((directory / name for name in FILMS if (directory / name).is_file()), None)
+    newest = runs.read_metrics(directory / "metrics.csv")
+    if film is not None and newest and newest[-1].get(runs.STEPS) != int(state.env_steps):
+        film = None  # it shows the end of the run, not this checkpoint
+    copied = None if film is None else path.with_name(f"{path.stem}{film.suffix}")
+    if film is not None and copied is not None and film.resolve() != copied.resolve():
+        shutil.copyfile(film, copied)
+    path.write_text(text(run, state, directory, policy.name, None if copied is None else copied.name))
+    return [path] if copied is None else [path, copied]

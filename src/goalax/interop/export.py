@@ -1,0 +1,74 @@
+"""A policy as one file that runs without Goalax: StableHLO by `jax.export`, and beside it JSON that describes it."""
+
+import functools
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import export
+
+from goalax import __version__
+from goalax.core.types import RunState
+from goalax.flags import FlagError
+from goalax.host.make import Run
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # that the file runs on
+
+
+def exported(run: Run, state: RunState) -> export.Exported:
+    """The policy's mode (states [N, S], goals [N, G]) -> actions [N, A], of any N, parameters and normalisation inside.
+
+    States and goals are float32 in the units of the environment, actions float32 in [-1, 1].
+    """
+    act = jax.jit(functools.partial(run.train.mode, state.agent))
+    (batch,) = export.symbolic_shape("batch")
+    shapes = [jax.ShapeDtypeStruct((batch, size), jnp.float32) for size in (run.spec.state_size, run.spec.goal_size)]
+    return export.export(act, platforms=PLATFORMS)(*shapes)
+
+
+def serialize(function: export.Exported) -> bytes:
+    """The file; FlagError without the package that writes it, which JAX does not bring along."""
+    try:
+        return bytes(function.serialize())
+    except ImportError:
+        raise FlagError("Exporting needs the package flatbuffers: pip install flatbuffers.") from None
+
+
+def description(run: Run, state: RunState, content: bytes) -> dict[str, Any]:
+    """What somebody must know to call the file of this content."""
+    spec, config, env = run.spec, run.config, run.env
+    return {
+        "format": "jax.export",
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "platforms": list(PLATFORMS),
+        "env_name": config.env_name,
+        "backend": env.backend,
+        "agent": config.agent,
+        "env_steps": int(state.env_steps),
+        "inputs": {
+            "state": {"shape": ["batch", spec.state_size], "dtype": "float32"},
+            "goal": {"shape": ["batch", spec.goal_size], "dtype": "float32"},
+        },
+        "outputs": {"action": {"shape": ["batch", spec.action_size], "dtype": "float32", "range": [-1, 1]}},
+        "goal_indices": list(spec.goal_indices),  # the entries of the state that make up the goal it achieves
+        "goal_reach_thresh": spec.goal_reach_thresh,  # at the goal when nearer than this
+        "seconds_per_action": float(env.dt) * spec.action_repeat,
+        "versions": {"goalax": __version__, "jax": jax.__version__},
+    }
+
+
+def write(run: Run, state: RunState, path: Path) -> tuple[Path, Path]:
+    """Writes the policy, and its description under the same name with `.json` behind it; returns both paths.
+
+    Raises:
+      FlagError: a package is missing.
+      OSError: they cannot be written.
+    """
+    content = serialize(exported(run, state))
+    about = path.with_name(f"{path.name}.json")
+    path.write_bytes(content)
+    about.write_text(json.dumps(description(run, state, content), indent=2) + "\n")
+    return path, about
