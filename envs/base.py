@@ -114,6 +114,7 @@ class GoalEnv(PipelineEnv):
     num_timesteps: int = 10_000_000
     normalize_observations: bool = True
     camera: Camera = Camera(distance=6.0)
+    cells: goals.Cells | None = None  # of a maze: success is told for each, and how many have been visited
 
     # ---- hooks -------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
+from goalax.core.goals import Cells
 from goalax.envs.base import ENVS, Camera, GoalEnv, set_numeric
 from goalax.envs.corridors import CORRIDORS
 from goalax.registry import choices
@@ -99,6 +100,7 @@ class Maze(NamedTuple):
     goals: np.ndarray  # [n, 2] centres of G cells
     balls: np.ndarray  # [n, 2] centres of B cells
     walls: np.ndarray  # [n, 2] centres of # cells
+    free: np.ndarray  # [n, 2] centres of all others
     cell_size: float
 
     @property
@@ -130,7 +132,7 @@ def parse(picture: str, cell_size: float, name: str = "") -> Maze:
     """Reads a picture; ValueError, which tells its name, where it is not a rectangle of cells with start and goal."""
     grid = grid_of(picture, name)
     starts, goals, balls, walls = (np.argwhere(grid == cell) * cell_size for cell in "RGB#")
-    return Maze(starts, goals, balls, walls, cell_size)
+    return Maze(starts, goals, balls, walls, np.argwhere(grid != "#") * cell_size, cell_size)
 
 
 def picture_of(layout: str) -> str:
@@ -178,6 +180,7 @@ class InMaze(GoalEnv):
     def __init__(self, layout: str, **kwargs):
         self.maze = parse(picture_of(layout), self.cell_size, layout)
         self.camera = overview(self.maze)
+        self.cells = Cells(self.maze.free, self.cell_size)
         super().__init__(**kwargs)
 
     def body(self) -> mujoco.MjSpec:

@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from goalax.commands import evaluate, plot, report
-from goalax.study import curves, experiments
+from goalax.study import curves, experiments, profiles
 from tests.helpers.experiments import STEPS, make_run
 from tests.helpers.films import count
 
@@ -180,6 +180,33 @@ def test_no_two_labels_share_a_style(crowd):
     assert [line.get_color() for line in lines if line.get_ydata()[0] < 0.07] == [curves.OTHERS] * 2
 
 
+def test_profiles_are_shares_of_runs_of_agents_in_all_environments(tmp_path, capsys):
+    for seed, final in enumerate((0.0, 0.25, 0.5, 0.9)):
+        for env in ("toy", "toy_eval"):
+            make_run(tmp_path / f"{env}_a_s{seed}", seed, (final, final / 2), env_name=env, eval_env=env)
+        make_run(tmp_path / f"b_s{seed}", seed, (1, 1), agent="tmd")  # in one of them only
+    groups, _ = experiments.compare([tmp_path])
+    figure = profiles.compare(groups)
+    reached, near = figure.axes
+    for axes, scores in ((near, (0.0, 0.25, 0.5, 0.9)), (reached, (0.0, 0.125, 0.25, 0.45))):
+        (line,) = axes.lines
+        np.testing.assert_allclose(line.get_xdata(), profiles.TAUS)
+        np.testing.assert_allclose(line.get_ydata(), [np.mean(np.array(scores) > tau) for tau in profiles.TAUS])
+    assert [text.get_text() for text in figure.legends[0].texts] == ["crl"]
+    assert "mean over 2 environments" in figure.get_supxlabel()
+    out = tmp_path / "a.png"
+    assert plot.main([str(tmp_path), "--x", "score", "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}\n" and Image.open(out).width == 1200
+
+
+def test_a_profile_of_one_run_is_refused_in_one_sentence(tmp_path, capsys):
+    make_run(tmp_path / "a_s0", 0, (0.5, 1))
+    assert plot.main([str(tmp_path), "--x", "score", "--out", str(tmp_path / "a.png")]) == 2
+    assert capsys.readouterr().err == (
+        "plot.py: A performance profile needs an agent with at least two runs, in every environment one.\n"
+    )
+
+
 def test_plot_of_real_runs(toy_runs, tmp_path, capsys):
     out = tmp_path / "a.png"
     assert plot.main(["--out", str(out), *map(str, sorted(toy_runs.iterdir()))]) == 0
@@ -194,7 +221,7 @@ def test_plot_of_real_runs(toy_runs, tmp_path, capsys):
     ("argv", "words"),
     [
         ([], "No run is left to show."),
-        (["a", "--x", "time"], "--x is 'time'; choose from: steps, wall_clock."),
+        (["a", "--x", "time"], "--x is 'time'; choose from: steps, wall_clock, score."),
         (["a", "--out", "a.jpg"], "--out is 'a.jpg'; it must name a file that ends in .png, in a directory that"),
         (["a", "--out", "."], "--out is '.'; it must name a file that ends in .png, in a directory that"),
         (["a", "--out", "b/a.png"], "--out is 'b/a.png'; it must name a file that ends in .png, in a directory that"),

@@ -90,6 +90,12 @@ def test_comparisons_by_hand(many, tmp_path, capsys):
     assert (pair, envs) == (["crl over tmd"], ["toy, toy_eval"])
     assert reached == ["0.000", "0.000 to 0.000"]
     near(at_goal, 3 / 25)  # 0.3 > 0.25, 0.4 > 0.25, 0.4 > 0.35
+    way = {(row[0][0], row[1][0]): row[2:] for row in found["On the way, and how safely"]}
+    assert way.keys() == {(env, agent) for env in ("toy", "toy_eval") for agent in ("crl", "tmd")}
+    near(way["toy", "crl"][0], 0.2 * (0.5 * 40 + 5 / 6 * 20) / 60)
+    assert way["toy", "crl"][1] == ["> 120", "0 of 5 seeds"]  # of 0.4 at most
+    assert way["toy", "tmd"][1] == ["> 120", "2 of 5 seeds"]  # 0.55 and 0.65 at the end
+    assert "Performance profiles" in found and "Not trained in all environments" not in text
     film = base64.b64encode((many / "toy_crl_s3" / "policy.gif").read_bytes()).decode()
     assert text.count("data:image/gif") == text.count(f"data:image/gif;base64,{film}") == 1
     assert "crl in toy, seed 3" in text and "Flags that differ" not in text
@@ -103,6 +109,18 @@ def test_comparisons_by_hand(many, tmp_path, capsys):
         assert sorted(runs.split("; ")) == [words.format(number) for words in each]
 
 
+def test_the_threshold_is_a_flag_and_falls_are_shown_where_runs_tell_them(tmp_path):
+    for seed in range(3):
+        make_run(tmp_path / f"a_s{seed}", seed, (0.3 * (seed + 1), 1), falls=0.2)
+        make_run(tmp_path / f"b_s{seed}", seed, (0.9, 1), agent="tmd")
+    assert script.main([str(tmp_path), "--threshold", "0.4", "--out", str(tmp_path / "a.html")]) == 0
+    text = (tmp_path / "a.html").read_text()
+    first, second = tables(text)["On the way, and how safely"]
+    assert first[3] == ["100", "2 of 3 seeds"] and second[3] == ["100", "3 of 3 seeds"]
+    near(first[4], 0.2)
+    assert second[4] == [""] and "steps to 0.4 of the time" in text and "cells visited" not in text
+
+
 def test_single_seeds_and_unequal_budgets(tmp_path):
     for name, seeds, steps in (("crl", 2, STEPS), ("tmd", 2, STEPS[:2]), ("qrl", 1, STEPS)):
         for seed in range(seeds):
@@ -112,6 +130,7 @@ def test_single_seeds_and_unequal_budgets(tmp_path):
     assert [row[:2] for row in plain(found["Probability of improvement"])] == [
         ["crl over tmd", "toy (after 120 and 100 steps)"]
     ]
+    assert "Performance profiles" in found
     assert [row[4][1] for row in found["Final evaluation"] if row[1] == ["qrl"]] == ["one seed"]
 
 
@@ -137,7 +156,7 @@ def test_a_browser_without_network_shows_all_of_it(many, browser, tmp_path):
 
 
 def test_a_full_disk_is_one_sentence(many, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(Path, "write_text", lambda *_: os.write(os.open("/dev/full", os.O_WRONLY), b"a"))
+    monkeypatch.setattr(Path, "write_text", lambda *_, **__: os.write(os.open("/dev/full", os.O_WRONLY), b"a"))
     assert script.main([str(many), "--out", str(tmp_path / "a.html")]) == 2
     assert capsys.readouterr().err == f"report.py: {tmp_path}/a.html cannot be written: No space left on device.\n"
 

@@ -178,7 +178,7 @@ def test_evaluation_equals_a_loop(episode_length, action_repeat):
     env, num_envs = Counter((0, 1, 2, 3, 7)), 16
     env.started = []
     sizes = {"num_envs": num_envs, "episode_length": episode_length, "action_repeat": action_repeat}
-    metrics, _ = jax.jit(lambda key: rollout.evaluate(env, POLICY, key, **sizes))(jax.random.key(0))
+    metrics, _, outcomes = jax.jit(lambda key: rollout.evaluate(env, POLICY, key, **sizes))(jax.random.key(0))
     jax.effects_barrier()
     assert len(env.started) == num_envs
     episodes = []
@@ -194,6 +194,7 @@ def test_evaluation_equals_a_loop(episode_length, action_repeat):
                 "episode_success_any": length >= 2,
                 "time_at_goal": ((steps == 2) | (steps == 3)).sum() / episode_length,
                 "final_dist": start + length,
+                "falls": 0 < end <= episode_length,
                 "avg_episode_length": length,
             }
         )
@@ -201,6 +202,20 @@ def test_evaluation_equals_a_loop(episode_length, action_repeat):
     for name, value in metrics.items():
         np.testing.assert_allclose(value, np.mean([episode[name] for episode in episodes]), rtol=1e-5, err_msg=name)
     assert 0 < metrics["episode_success_any"] < 1 and metrics["avg_episode_length"] < episode_length
+    assert 0 < metrics["falls"] < 1
+    by_goal = sorted(
+        (goal, *(episode[name] for name in ("episode_success_any", "time_at_goal")))
+        for goal, episode in zip([started[4] for started in env.started], episodes, strict=True)
+    )
+    np.testing.assert_allclose(sorted(zip(outcomes.goal[:, 0], *outcomes[1:], strict=True)), by_goal, rtol=1e-6)
+
+
+def test_bodies_that_cannot_end_an_episode_never_fall():
+    sizes = {"num_envs": 4, "episode_length": 4, "action_repeat": 1}
+    falls = [
+        rollout.evaluate(Counter(ends), POLICY, jax.random.key(0), **sizes)[0]["falls"] for ends in ((0,), (4,), (5,))
+    ]
+    assert falls == [0, 1, 0]  # one that ends in the last step ends for good
 
 
 def test_evaluation_draws_fresh_episodes_for_every_key():
@@ -217,7 +232,7 @@ def test_recording_is_what_the_evaluation_saw(action_repeat):
     def record(episodes):
         return jax.jit(lambda key: rollout.evaluate(env, POLICY, key, **sizes, recorded=episodes))(jax.random.key(0))
 
-    metrics, seen = record(16)
+    metrics, seen, outcomes = record(16)
     assert seen.alive.shape == (12, 16) and seen.q.shape == (12, 16, 2) and seen.goal.shape == (12, 16, 1)
     alive = np.asarray(seen.alive)
     assert (alive[0] == 1).all() and (np.diff(alive.astype(int), axis=0) <= 0).all()
@@ -228,7 +243,12 @@ def test_recording_is_what_the_evaluation_saw(action_repeat):
     last = np.take_along_axis(np.asarray(seen.q).sum(-1), alive.sum(0)[None] - 1, axis=0)
     np.testing.assert_allclose(last.mean(), metrics["final_dist"], rtol=1e-6)
 
-    fewer_metrics, fewer = record(3)
+    np.testing.assert_array_equal(outcomes.goal, seen.goal[0])
+    np.testing.assert_allclose(outcomes.time_at_goal, (seen.success * alive).sum(0) / 12, rtol=1e-6)
+    np.testing.assert_array_equal(outcomes.reached, (seen.success * alive).any(0))
+
+    fewer_metrics, fewer, same = record(3)
+    jax.tree.map(np.testing.assert_array_equal, same, outcomes)
     jax.tree.map(np.testing.assert_array_equal, fewer, jax.tree.map(lambda leaf: leaf[:, :3], seen))
     jax.tree.map(np.testing.assert_array_equal, fewer_metrics, metrics)
     assert record(0)[1].q.shape == (12, 0, 2)
@@ -265,6 +285,6 @@ def test_memory_begins_anew_with_every_episode_and_goes_on_across_unrolls():
 def test_evaluation_begins_with_a_fresh_memory():
     env = Counter((0,))
     sizes = {"num_envs": 3, "episode_length": 4, "action_repeat": 1}
-    metrics, _ = rollout.evaluate(env, counting(3), jax.random.key(0), **sizes)
+    metrics, _, _ = rollout.evaluate(env, counting(3), jax.random.key(0), **sizes)
     # reward: steps made + action, that is 1 + 0, 2 + 1, 3 + 2, 4 + 3
     assert metrics["episode_reward"] == 16

@@ -41,6 +41,32 @@ def test_probability_of_improvement_by_hand():
     assert both.value == pytest.approx(4.5 / 6 / 2)
 
 
+def test_performance_profile_equals_numpy():
+    strata, taus = [np.array([0.1, 0.5, 0.9]), np.array([0.5, 0.6])], np.array([0.0, 0.1, 0.5, 0.9, 1.0])
+    estimate = statistics.performance_profile(strata, taus)
+    expected = [np.mean([np.mean(scores > tau) for scores in strata]) for tau in taus]
+    np.testing.assert_allclose(estimate.value, expected)
+    np.testing.assert_allclose(expected, [1, (2 / 3 + 1) / 2, (1 / 3 + 1 / 2) / 2, 0, 0])  # a score is not above itself
+    assert (estimate.low <= estimate.value).all() and (estimate.value <= estimate.high).all()
+    assert estimate.low[2] < estimate.value[2] < estimate.high[2]
+    # The band by a bootstrap of its own, at one tau.
+    rng = np.random.default_rng(5)
+    draws = [np.mean([np.mean(rng.choice(scores, len(scores)) > 0.5) for scores in strata]) for _ in range(4000)]
+    np.testing.assert_allclose([estimate.low[2], estimate.high[2]], np.percentile(draws, [2.5, 97.5]), atol=0.09)
+    assert np.isnan(statistics.performance_profile([np.array([0.3])], taus).low).all()
+
+
+def test_a_learning_curve_in_one_number_by_hand():
+    steps = np.array([100, 200, 400])
+    values = np.array([[0.0, 1.0, 0.5], [0.2, 0.2, 0.2]])
+    areas = statistics.mean_over_training(steps, values)
+    np.testing.assert_allclose(areas, [(0.5 * 100 + 0.75 * 200) / 300, 0.2])
+    np.testing.assert_allclose(areas, np.trapezoid(values, steps) / 300)
+    np.testing.assert_array_equal(statistics.mean_over_training(steps[:1], values[:, :1]), [0, 0.2])
+    np.testing.assert_array_equal(statistics.steps_to(0.5, steps, values), [200, np.inf])
+    np.testing.assert_array_equal(statistics.steps_to(0.2, steps, values), [200, 100])
+
+
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
     rng = np.random.default_rng(1)
     hits = [estimate.low <= 0 <= estimate.high for estimate in map(statistics.mean, rng.normal(size=(100, 40)))]

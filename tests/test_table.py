@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from goalax.commands import table
+from tests.helpers.experiments import make_run
 from tests.helpers.runs import last
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "gpu_report.sh"
@@ -27,11 +28,33 @@ def test_the_formats_say_the_same(toy_runs, tmp_path, capsys):
         assert (row["environment"], row["seeds"], row["steps"]) == ("toy", 3, 120)
         assert row["seconds"] > 0 and "cpu" in row["device"] and row["command"].split()[0] == "training.py"
     with (tmp_path / "t.csv").open(newline="") as file:
-        assert [{name: str(value) for name, value in row.items()} for row in rows] == list(csv.DictReader(file))
+        written = [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows]
+        assert written == list(csv.DictReader(file))
     lines = (tmp_path / "t.md").read_text().splitlines()
     assert lines[-2].startswith("| toy | crl, energy_fn dot | 3 | 120 | ")
     assert f"{rows[1]['final_dist']:.2f} ({rows[1]['final_dist_low']:.2f} to" in lines[-1]
     assert str(tmp_path / "t.md") in capsys.readouterr().out
+
+
+def test_numbers_of_the_way_by_hand(tmp_path, capsys):
+    for seed, final in enumerate((0.3, 0.6, 0.9)):  # at 1/3, 2/3 and all of this after 60, 100 and 120 steps
+        make_run(tmp_path / "runs" / f"a_s{seed}", seed, (final, 1), falls=seed / 10)
+        make_run(tmp_path / "runs" / f"b_s{seed}", seed, (final, 1), agent="tmd")
+    for suffix in ("md", "json"):
+        argv = [str(tmp_path / "runs"), "--threshold", "0.4", "--out", str(tmp_path / f"t.{suffix}")]
+        assert table.main(argv) == 0
+    first, second = json.loads((tmp_path / "t.json").read_text())
+    assert first["mean_time_at_goal"] == pytest.approx(0.6 * (0.5 * 40 + 5 / 6 * 20) / 60)
+    assert first["mean_time_at_goal_low"] < first["mean_time_at_goal"] < first["mean_time_at_goal_high"]
+    # never, 100 steps (0.4), 100 steps (0.6)
+    assert (first["threshold"], first["steps_to_threshold"], first["seeds_at_threshold"]) == (0.4, 100, 2)
+    assert first["falls"] == pytest.approx(0.1) and second["falls"] is None is second["falls_low"]
+    assert first["coverage"] is None
+    line = (tmp_path / "t.md").read_text().splitlines()[-2]
+    assert "| 100 (2 of 3 seeds) | 0.100 (0.000 to 0.200) |  |" in line
+    assert table.main([str(tmp_path / "runs"), "--threshold", "0.7", "--out", str(tmp_path / "t.md")]) == 0
+    assert "steps to 0.7 of the time" in (tmp_path / "t.md").read_text()
+    assert "| > 120 (1 of 3 seeds) |" in (tmp_path / "t.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -42,6 +65,7 @@ def test_the_formats_say_the_same(toy_runs, tmp_path, capsys):
             "table.py: --out is 'x.pdf'; it must name a file that ends in .md, .csv, .json, in a directory that"
             " exists.",
         ),
+        (["a", "--threshold", "0"], "table.py: --threshold is 0.0; it must be greater than 0 and at most 1."),
         (["no/such/run"], "table.py: There is no directory no/such/run. It is skipped. No run is left to show."),
     ],
 )

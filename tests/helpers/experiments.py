@@ -8,8 +8,11 @@ FLAGS = {"env_name": "toy", "eval_env": "toy", "agent": "crl", "exp_name": "x", 
 STEPS = (60, 100, 120)
 
 
-def make_run(directory, seed, final, steps=STEPS, agent_flags=None, **flags):
-    """A run whose scores rise to `final` at the last step: [time near the goal, episodes that reach it]."""
+def make_run(directory, seed, final, steps=STEPS, agent_flags=None, falls=None, **flags):
+    """A run whose scores rise to `final` at the last step: [time near the goal, episodes that reach it].
+
+    falls: the share of episodes that end early, at all steps; None: a version that did not tell it.
+    """
     directory.mkdir(parents=True)
     flags = {**FLAGS, "episode_length": EPISODE, "seed": seed, **flags}
     origin = {"versions": {"jax": "1.2"}, "device": "1 x cpu (cpu)", "git_commit": f"{seed % 2}" * 40 + "-dirty"}
@@ -19,8 +22,9 @@ def make_run(directory, seed, final, steps=STEPS, agent_flags=None, **flags):
     with (directory / "metrics.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         names = ("training/envsteps", "training/walltime", "eval/episode_success", "eval/episode_success_any")
-        writer.writerow([*names, "eval/final_dist"])
+        more = {} if falls is None else {"eval/falls": falls}
+        writer.writerow([*names, "eval/final_dist", *more])
         for index, step in enumerate(steps, start=1):
             part = index / len(steps)
-            writer.writerow([step, 60.0 * index, EPISODE * near * part, reached * part, 2 - part])
+            writer.writerow([step, 60.0 * index, EPISODE * near * part, reached * part, 2 - part, *more.values()])
     return directory

@@ -143,7 +143,9 @@ class ActorConfig(EntropyConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class ContrastiveConfig(ActorConfig):
+class ContrastiveFlags:
+    """What shapes a contrastive loss, whatever the actor."""
+
     contrastive_loss_fn: str = flag("infonce", "loss of the critic on the matrix of logits", valid=CONTRASTIVE_LOSSES)
     logsumexp_penalty: float = flag(
         0.1, "weight of the mean squared logsumexp of the logits", low=0, aliases=["logsumexp_penalty_coeff"]
@@ -155,6 +157,11 @@ class ContrastiveConfig(ActorConfig):
     def penalties(self) -> dict[str, Any]:
         """The keyword arguments of `contrastive_loss`."""
         return {name: getattr(self, name) for name in ("logsumexp_penalty", "l2_penalty", "resubs")}
+
+
+@dataclasses.dataclass(frozen=True)
+class ContrastiveConfig(ContrastiveFlags, ActorConfig):
+    pass
 
 
 STRATEGIES = {"uniform": RELABEL["uniform"](1.0), "goal_law": None}  # -> Needs.law

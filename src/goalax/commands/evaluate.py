@@ -14,7 +14,7 @@ from rich.text import Text
 from goalax.core.types import RunState
 from goalax.envs import ENVS
 from goalax.flags import FlagError, flag, parse
-from goalax.host import loading
+from goalax.host import given, loading
 from goalax.host.checkpoint import NoCheckpointError
 from goalax.host.display import track
 from goalax.host.make import Run, enable_compilation_cache
@@ -24,7 +24,7 @@ BATCH = 128  # episodes at once
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(given.GivenFlags):
     """What to evaluate, and how long."""
 
     run: tuple[str, ...] = flag((), "run directory", positional=True)
@@ -55,7 +55,8 @@ def play(run: Run, state: RunState, episodes: int, seed: int) -> dict[str, np.nd
 def show(metrics: dict[str, np.ndarray], console: Console) -> None:
     table = Table("metric", "mean", "95% interval")
     for name, values in sorted(metrics.items()):
-        estimate = (statistics.share if name.endswith("_any") else statistics.mean)(values)
+        yes_or_no = name.endswith(("_any", "/falls"))
+        estimate = (statistics.share if yes_or_no else statistics.mean)(values)
         table.add_row(name, f"{estimate.value:.4g}", f"{estimate.low:.4g} to {estimate.high:.4g}")
     console.print(table)
 
@@ -74,6 +75,7 @@ def main(argv: Sequence[str], prog: str = "evaluate.py") -> int:
             raise FlagError(f"It takes one run directory, but {len(config.run)} are given.")
         changes = {} if config.env_name is None else {"eval_env": config.env_name}
         run, state = loading.load(Path(config.run[0]), config.step, num_eval_envs=1, vis_length=0, **changes)
+        given.fix(run.eval_env, *given.from_flags(run.eval_env, config))
         metrics = play(run, state, config.episodes, config.seed)
     except (FlagError, NoCheckpointError) as error:
         print(f"{prog}: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Writes one HTML page about many runs: curves, final numbers with intervals, comparisons, flags, films."""
+"""Writes one HTML page about many runs: curves, numbers with intervals, profiles, heat maps, comparisons, films."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,18 +6,19 @@ from pathlib import Path
 
 from goalax.flags import flag
 from goalax.study import report
-from goalax.study.experiments import Group, RunsConfig, script
+from goalax.study.experiments import Group, script
+from goalax.study.measures import MeasuresConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class ReportConfig(RunsConfig):
+class ReportConfig(MeasuresConfig):
     """What to report on, and where to."""
 
     out: str = flag("report.html", "HTML file to write")
 
 
 def save(groups: Sequence[Group], notes: Sequence[str], path: Path, config: ReportConfig) -> None:
-    report.save(groups, notes, path)
+    report.save(groups, notes, path, config.threshold)
 
 
 def main(argv: Sequence[str], prog: str = "report.py") -> int:

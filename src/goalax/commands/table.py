@@ -9,27 +9,31 @@ from pathlib import Path
 from typing import Any
 
 from goalax.flags import flag
-from goalax.study import markdown
-from goalax.study.experiments import Group, RunsConfig, script
+from goalax.study import markdown, measures
+from goalax.study.experiments import Group, script
+from goalax.study.measures import MeasuresConfig
 from goalax.study.statistics import Estimate, interquartile_mean
 
 
 @dataclasses.dataclass(frozen=True)
-class TableConfig(RunsConfig):
+class TableConfig(MeasuresConfig):
     """What to read, and where to write."""
 
     out: str = flag("table.md", "file to write; it ends in .md, .csv or .json")
 
 
-def interval(name: str, estimate: Estimate) -> dict[str, float | None]:
-    """The three numbers by name; ends are None where one seed says nothing of them."""
+def interval(name: str, estimate: Estimate | None) -> dict[str, float | None]:
+    """The three numbers by name; ends are None where one seed says nothing of them, all where runs do not tell it."""
+    if estimate is None:
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
     ends = {"": estimate.value, "_low": estimate.low, "_high": estimate.high}
     return {f"{name}{end}": None if value != value else float(value) for end, value in ends.items()}
 
 
-def row(group: Group) -> dict[str, Any]:
+def row(group: Group, threshold: float) -> dict[str, Any]:
     """Numbers of the last evaluation that all seeds have; shares are interquartile means with 95% intervals."""
-    config = json.loads((group.runs[0].directory / "config.json").read_text())
+    origin = group.runs[0].origin
+    first, seeds = measures.speed(group, threshold)
     return {
         "environment": group.env,
         "agent": group.label,
@@ -38,27 +42,44 @@ def row(group: Group) -> dict[str, Any]:
         **interval("reached", interquartile_mean([group.reached[:, -1]])),
         **interval("time_at_goal", interquartile_mean([group.near[:, -1]])),
         **interval("final_dist", interquartile_mean([group.metric("eval/final_dist")[:, -1]])),
+        **interval("mean_time_at_goal", measures.area(group)),  # over training
+        "threshold": threshold,
+        "steps_to_threshold": int(first) if first < float("inf") else None,  # the median; None: not half of the seeds
+        "seeds_at_threshold": seeds,
+        **interval("falls", measures.last(group, measures.FALLS)),
+        **interval("coverage", measures.last(group, measures.COVERAGE)),
         # Training and evaluation without compilation and prefill; seeds that ran as one program share it.
         "seconds": float(group.metric("training/walltime")[:, -1].mean()),
-        "device": config["device"],
-        **{name: config["versions"][name] for name in ("jax", "brax")},
-        "command": " ".join(["training.py", *config["command"][1:]]),
+        "device": origin["device"] or "unknown",
+        **{name: str((origin["versions"] or {}).get(name, "unknown")) for name in ("jax", "brax")},
+        "command": " ".join(["training.py", *map(str, (origin["command"] or [])[1:])]),
     }
 
 
 def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     def share(row: dict[str, Any], name: str, digits: int) -> str:
         value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+        if value is None:
+            return ""
         return f"{value:.{digits}f}" + ("" if low is None else f" ({low:.{digits}f} to {high:.{digits}f})")
 
     columns = ("environment", "agent", "seeds", "steps", "episodes that reach the goal", "share of time at the goal")
     lines = []
     for row in rows:
-        shares = share(row, "reached", 3), share(row, "time_at_goal", 3), share(row, "final_dist", 2)
+        shares = [share(row, name, 3) for name in ("reached", "time_at_goal", "mean_time_at_goal")]
+        first = row["steps_to_threshold"]
+        steps = f"> {row['steps']:,}" if first is None else f"{first:,}"
+        speed = f"{steps} ({row['seeds_at_threshold']} of {row['seeds']} seeds)"
+        more = share(row, "falls", 3), share(row, "coverage", 3), share(row, "final_dist", 2)
         words = row["environment"], row["agent"], str(row["seeds"]), f"{row['steps']:,}"
-        lines.append([*words, *shares, f"{row['seconds']:,.0f}", row["device"]])
-    note = "Interquartile means over seeds with 95% intervals; seconds are those of training and evaluation together."
-    return f"{note}\n\n" + markdown.table((*columns, "distance at the end", "seconds", "device"), lines)
+        lines.append([*words, *shares, speed, *more, f"{row['seconds']:,.0f}", row["device"]])
+    note = (
+        "Interquartile means over seeds with 95% intervals; steps to a share of time at the goal are the median over"
+        " seeds; seconds are those of training and evaluation together."
+    )
+    whole = (*columns, "the same, mean over training", f"steps to {rows[0]['threshold']:g} of the time")
+    rest = ("episodes that end early", "cells visited", "distance at the end", "seconds", "device")
+    return f"{note}\n\n" + markdown.table((*whole, *rest), lines)
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
@@ -77,7 +98,8 @@ WRITERS = {".md": as_markdown, ".csv": as_csv, ".json": as_json}
 
 
 def save(groups: Sequence[Group], notes: Sequence[str], path: Path, config: TableConfig) -> None:
-    path.write_text(WRITERS[path.suffix]([row(group) for group in groups]))
+    text = WRITERS[path.suffix]([row(group, config.threshold) for group in groups])
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def main(argv: Sequence[str], prog: str = "table.py") -> int:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from goalax.core import visits
+from goalax.core import goals, visits
 from goalax.core.relabel.geometric import geometric
 from goalax.core.sharding import look_up
 from goalax.core.types import Array, Batch, BufferState, Needs, Path, Spec, Transition, Visit, Waypoint
@@ -123,6 +123,14 @@ def states(buffer: BufferState, key: Array, num: int) -> Array:
     row, column = anywhere(buffer, row_key, column_key, num)
     capacity = buffer.rows.reward.shape[0]
     return look_up(lambda ring, column, row: ring[row % capacity, column], buffer.rows.state, column, row)
+
+
+def coverage(buffer: BufferState, spec: Spec, cells: goals.Cells) -> Array:
+    """Share of the free cells of a maze in which at least one stored state achieves its goal, []."""
+    stored = jnp.arange(buffer.rows.reward.shape[0]) < buffer.count
+    number = jnp.where(stored[:, None], goals.cell_number(cells, spec.goal_of(buffer.rows.state)), -1)
+    # One cell after the other: together they would take a byte for every state and cell.
+    return jnp.mean(jax.lax.map(lambda cell: jnp.any(number == cell), goals.cell_numbers(cells)))
 
 
 class Choice(NamedTuple):

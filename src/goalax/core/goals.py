@@ -1,6 +1,9 @@
-"""Goals: which one a state achieves, and how far it is from another one."""
+"""Goals: which one a state achieves, how far it is from another one, and in which cell of a maze it lies."""
+
+from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 
@@ -17,3 +20,35 @@ def distance(achieved: Array, goal: Array) -> Array:
 def reached(dist: Array, threshold: float) -> Array:
     """1 where the goal is nearer than the threshold, else 0; [...] -> float32 [...]."""
     return (dist < threshold).astype(jnp.float32)
+
+
+class Cells(NamedTuple):
+    """The free cells of a maze, in metres. A goal lies in the cell of its first two coordinates."""
+
+    centres: np.ndarray  # [C, 2] whole multiples of the size
+    size: float
+
+    @property
+    def places(self) -> np.ndarray:
+        """Row and column of each cell in the picture of the maze, [C, 2] int."""
+        return np.rint(self.centres / self.size).astype(int)
+
+
+MOST = 4096  # rows and columns of a maze
+
+
+def cell_number(cells: Cells, goal: Array) -> Array:
+    """The number of the place where a goal [..., G] lies, free or not, [...] int32: one number to compare."""
+    place = jnp.clip(jnp.floor(goal[..., :2] / cells.size + 0.5), -1, MOST - 2).astype(jnp.int32)
+    return place[..., 0] * MOST + place[..., 1]
+
+
+def cell_numbers(cells: Cells) -> Array:
+    """The numbers of the free cells, [C] int32."""
+    return jnp.asarray(cells.places @ np.array([MOST, 1]), jnp.int32)
+
+
+def in_cells(cells: Cells, goal: Array) -> Array:
+    """Whether a goal [..., G] lies in each of the cells, [..., C] bool; in none of them where it is in a wall."""
+    number = cell_number(cells, goal)
+    return number[..., None] == cell_numbers(cells).reshape(*(1,) * number.ndim, -1)

@@ -149,14 +149,24 @@ class Recording(NamedTuple):
     alive: Array  # [T, E] bool, False after a termination: those steps count nowhere
 
 
+class Outcomes(NamedTuple):
+    """What became of each of E episodes."""
+
+    goal: Array  # [E, G] commanded
+    reached: Array  # [E] 1 where at least one step was at the goal, else 0
+    time_at_goal: Array  # [E] share of the time limit
+
+
 def evaluate(
     env: Env, policy: Policy, key: Array, *, num_envs: int, episode_length: int, action_repeat: int, recorded: int = 0
-) -> tuple[Metrics, Recording]:
-    """One fresh episode in each of num_envs environments: averages over them, and a recording of the first `recorded`.
+) -> tuple[Metrics, Recording, Outcomes]:
+    """One fresh episode in each of num_envs environments: averages over them, a recording of the first `recorded`, and
+    what became of each.
 
     episode_X is the sum of X over the steps of an episode; episode_success_any the share of episodes with at least one
-    step at the goal; time_at_goal the share of the time limit spent there; final_dist the distance after the last step.
-    Nothing counts after a termination. Consumes key.
+    step at the goal; time_at_goal the share of the time limit spent there; final_dist the distance after the last step;
+    falls the share of episodes that ended for good, as where a body fell or its physics broke, and 0 for bodies that
+    cannot fall. Nothing counts after a termination. Consumes key.
     """
     reset_key, action_key = jax.random.split(key)
     start = reset_all(env, jax.random.split(reset_key, num_envs))
@@ -182,13 +192,16 @@ def evaluate(
 
     keys = jax.random.split(action_key, episode_length // action_repeat)
     carry = (start, zeros == 0, totals, start.metrics["dist"], policy.start(num_envs))
-    (_, _, totals, final_dist, _), seen = jax.lax.scan(decision, carry, keys)
+    (_, alive, totals, final_dist, _), seen = jax.lax.scan(decision, carry, keys)
     length = totals.pop("length")
     metrics = {f"episode_{name}": jnp.mean(total) for name, total in totals.items()}
     metrics |= {
         "episode_success_any": jnp.mean(totals["success"] > 0),
         "time_at_goal": jnp.mean(totals["success"]) / episode_length,
         "final_dist": jnp.mean(final_dist),
+        "falls": jnp.mean(~alive),
         "avg_episode_length": jnp.mean(length),
     }
-    return metrics, jax.tree.map(lambda leaf: leaf.reshape(episode_length, *leaf.shape[2:]), seen)
+    reached = (totals["success"] > 0).astype(jnp.float32)
+    outcomes = Outcomes(start.info["goal"], reached, totals["success"] / episode_length)
+    return metrics, jax.tree.map(lambda leaf: leaf.reshape(episode_length, *leaf.shape[2:]), seen), outcomes

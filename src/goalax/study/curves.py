@@ -1,9 +1,9 @@
 """Learning curves: curves.png of one run, and groups of runs side by side with their intervals."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import matplotlib
 
@@ -11,8 +11,10 @@ matplotlib.use("Agg")
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
+from goalax.host import runs
 from goalax.host.display import track
 from goalax.study.experiments import Group
 from goalax.study.statistics import interquartile_mean
@@ -28,7 +30,7 @@ LEGENDS = {20: 4, 30: 3, 48: 2}  # longest label -> columns that fit side by sid
 
 def draw(rows: list[dict[str, float]], title: str, path: Path) -> None:
     """Draws success and losses over environment steps from the rows of metrics.csv."""
-    steps = [row["training/envsteps"] for row in rows]
+    steps = [runs.progress(row) for row in rows]
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     success, losses = figure.subplots(1, 2)
     success.plot(steps, [row["eval/episode_success_any"] for row in rows], label=REACHED)
@@ -49,8 +51,34 @@ def finish(axes: Axes, x: str) -> None:
     axes.set_xlim(left=0)
     if x == "steps":
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    tidy(axes)
+
+
+def tidy(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
+
+
+class Legend(NamedTuple):
+    """A legend above all panels, with long labels in several lines."""
+
+    names: dict[str, str]  # label -> what is shown
+    columns: int
+
+    @classmethod
+    def of(cls, labels: Iterable[str]) -> Self:
+        names = {label: textwrap.fill(label, 100, subsequent_indent="    ") for label in labels}
+        longest = max(map(len, names.values()))
+        return cls(names, min(next((LEGENDS[limit] for limit in LEGENDS if longest <= limit), 1), len(names)))
+
+    @property
+    def inches(self) -> float:
+        """Its height."""
+        return float(0.22 * np.ceil(sum(name.count("\n") + 1 for name in self.names.values()) / self.columns))
+
+    def put(self, figure: Figure, lines: dict[str, Line2D]) -> None:
+        handles, names = [lines[label] for label in self.names], list(self.names.values())
+        figure.legend(handles, names, loc="outside upper center", ncols=self.columns, frameon=False)
 
 
 def compare(groups: Sequence[Group], x: str) -> Figure:
@@ -61,13 +89,11 @@ def compare(groups: Sequence[Group], x: str) -> Figure:
     """
     envs = list(dict.fromkeys(group.env for group in groups))
     styles = styles_of(groups)
-    names = {label: textwrap.fill(label, 100, subsequent_indent="    ") for label in styles}
-    longest = max(map(len, names.values()))
-    columns = min(next((LEGENDS[limit] for limit in LEGENDS if longest <= limit), 1), len(names))
-    lines_of_legend = sum(name.count("\n") + 1 for name in names.values()) / columns
-    figure = Figure(figsize=(10, 0.8 + 0.22 * np.ceil(lines_of_legend) + 3 * len(envs)), layout="constrained")
+    legend = Legend.of(styles)
+    figure = Figure(figsize=(10, 0.8 + legend.inches + 3 * len(envs)), layout="constrained")
     panels = figure.subplots(len(envs), 2, squeeze=False)
-    lines, alpha = {}, min(0.2, 1.6 / len(styles))
+    lines: dict[str, Line2D] = {}
+    alpha = min(0.2, 1.6 / len(styles))
     for group in track(groups, "drawing"):
         at = group.steps if x == "steps" else group.metric("training/walltime").mean(0) / 60
         label = group.label if group.label in styles else list(styles)[-1]
@@ -80,9 +106,7 @@ def compare(groups: Sequence[Group], x: str) -> Figure:
         for axes, words in zip(row, (REACHED, NEAR), strict=True):
             axes.set(ylim=(-0.02, 1.02), ylabel=words, title=env)
             finish(axes, x)
-    figure.legend(
-        [lines[label] for label in names], names.values(), loc="outside upper center", ncols=columns, frameon=False
-    )
+    legend.put(figure, lines)
     seeds = sorted({len(group.runs) for group in groups})
     number = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     bands = ", bands are 95% intervals (stratified bootstrap)" if seeds[-1] > 1 else ""

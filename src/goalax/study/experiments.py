@@ -33,7 +33,7 @@ class Trained(NamedTuple):
     seed: int
     settings: dict[str, Any]  # flags of the agent, and those of the run that say what is trained, that are set
     names: dict[str, Any]  # NAMES that are set
-    origin: dict[str, Any]  # versions, device and git_commit, as far as they are known
+    origin: dict[str, Any]  # versions, device, git_commit and command; None where they are not known
     rows: list[dict[str, float]]  # of metrics.csv, with at least NEEDED
 
 
@@ -44,12 +44,16 @@ class Group(NamedTuple):
     env: str
     settings: dict[str, Any]  # those of its runs, with NAMES if it needs them to be told apart
     runs: list[Trained]
-    steps: np.ndarray  # [T] environment steps
+    steps: np.ndarray  # [T] environment steps, and before them updates on a dataset
 
     def metric(self, name: str) -> np.ndarray:
         """Values [seeds, T]."""
-        tables = [{row["training/envsteps"]: row[name] for row in run.rows} for run in self.runs]
+        tables = [{runs.progress(row): row[name] for row in run.rows} for run in self.runs]
         return np.array([[table[step] for step in self.steps] for table in tables])
+
+    def has(self, name: str) -> bool:
+        """Whether all evaluations of all runs tell this; runs of older versions tell less."""
+        return all(name in row for run in self.runs for row in run.rows if runs.progress(row) in self.steps)
 
     @property
     def reached(self) -> np.ndarray:
@@ -64,10 +68,11 @@ class Group(NamedTuple):
 
 def directories(path: Path) -> list[Path]:
     """The path itself if it looks like a run, or like nothing; else what is below it."""
-    if not path.is_dir():
+    try:
+        children = sorted(path.iterdir())
+    except OSError:  # it is none, may not be read, or its name is too long
         return [path]
-    children = sorted(path.iterdir())
-    folders = [child for child in children if child.is_dir()]
+    folders = [child for child in children if os.path.isdir(child)]
     if not folders or {"config.json", "metrics.csv", "checkpoints"} & {child.name for child in children}:
         return [path]
     return [found for folder in folders for found in directories(folder)]
@@ -75,7 +80,7 @@ def directories(path: Path) -> list[Path]:
 
 def read_one(directory: Path) -> Trained:
     """A run; FlagError that says why there is none."""
-    if not directory.is_dir():
+    if not os.path.isdir(directory):  # unlike the path's own method, for names of any length
         raise FlagError(f"There is no directory {directory}.")
     content = runs.read_content(directory)
     try:
@@ -97,7 +102,8 @@ def read_one(directory: Path) -> Trained:
     agent_flags = content["agent_flags"]
     settings = {name: value for name, value in flags.items() if name in COMPARED_FLAGS or name in agent_flags}
     names = {name: flags[name] for name in NAMES if name in flags}
-    origin = {name: content.get(name) for name in ("versions", "device", "git_commit")}
+    kinds = {"versions": dict, "device": str, "git_commit": str, "command": list}
+    origin = {name: content.get(name) if isinstance(content.get(name), kind) else None for name, kind in kinds.items()}
     return Trained(directory, flags["seed"], settings, names, origin, rows)
 
 
@@ -158,13 +164,13 @@ def group(trained: Sequence[Trained]) -> tuple[list[Group], list[str]]:
                 notes.append(f"{seeds[run.seed].directory} is left out: {run.directory} has the same flags and seed.")
             seeds[run.seed] = run
         members = [run for run in members if seeds[run.seed] is run]
-        steps = [{row["training/envsteps"] for row in run.rows} for run in members]
+        steps = [{runs.progress(row) for row in run.rows} for run in members]
         common = np.array(sorted(set.intersection(*steps)))
         if not common.size:
             notes.append(f"{members[0].directory} and its other seeds are left out: they share no evaluation.")
             continue
         if common[-1] < max(map(max, steps)):
-            first = min(members, key=lambda run: run.rows[-1]["training/envsteps"])
+            first = min(members, key=lambda run: runs.progress(run.rows[-1]))
             notes.append(f"{first.directory} stops at {common[-1]:,} steps: its group is compared up to there only.")
         groups.append(Group(label, env_of(settings), settings, members, common))
     return groups, notes
@@ -226,10 +232,10 @@ def output(name: str, suffixes: Sequence[str]) -> Path:
     """The file to write; FlagError if --out is none that can be."""
     path = Path(name)
     folder = path.absolute().parent
-    if path.suffix not in suffixes or path.is_dir() or not folder.is_dir():
+    if path.suffix not in suffixes or os.path.isdir(path) or not os.path.isdir(folder):
         ends = ", ".join(suffixes)
         raise FlagError(f"--out is {name!r}; it must name a file that ends in {ends}, in a directory that exists.")
-    if not os.access(path if path.exists() else folder, os.W_OK):
+    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
         raise FlagError(f"--out is {name!r}, which cannot be written.")
     return path
 
@@ -279,6 +285,9 @@ def script(
         print(f"{prog}: {note}", file=sys.stderr)
     try:
         save(groups, notes, path, config)
+    except FlagError as error:  # what is asked for, these runs cannot show
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2
     except OSError as error:  # a full disk, say
         print(f"{prog}: {path} cannot be written: {error.strerror}.", file=sys.stderr)
         return 2

@@ -6,16 +6,20 @@ import io
 import itertools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from goalax.host.display import duration, track
-from goalax.study import curves
+from goalax.host.goal_cells import GoalCells
+from goalax.study import curves, heat_maps, measures, profiles
 from goalax.study.experiments import NAMES, Group, differing, short
+from goalax.study.profiles import MEASURES, by_label
 from goalax.study.statistics import Estimate, interquartile_mean, probability_of_improvement
 
 PAGE = Path(__file__).with_name("report.html")
@@ -24,12 +28,14 @@ ALL = "all environments"
 FEW = "With few seeds, less than ten or so, intervals are narrower than they should be."
 
 
-def save(groups: Sequence[Group], notes: Sequence[str], path: Path) -> None:
+def save(groups: Sequence[Group], notes: Sequence[str], path: Path, threshold: float = 0.5) -> None:
     """Writes the page.
 
     Args:
       notes: one sentence each on runs that are not in the report, or not as they were given.
+      threshold: share of time at the goal; the report tells when it is reached.
     """
+    maps, damaged = heat_maps.of_groups(groups)
     sections = [
         section("Learning curves", "", *drawings(groups)),
         section(
@@ -41,16 +47,20 @@ def save(groups: Sequence[Group], notes: Sequence[str], path: Path) -> None:
                 final(groups),
             ),
         ),
+        on_the_way(groups, threshold),
+        profile(groups),
         improvement(groups),
+        goal_maps(maps),
         settings(groups),
         films(groups),
         section("Where they were trained", "", origins(groups)),
-        section("About these runs", "", listing(groups, notes)),
+        section("About these runs", "", listing(groups, [*notes, *damaged])),
     ]
     number = sum(len(group.runs) for group in groups)
     title = f"{number} run{'s' * (number > 1)} of {', '.join(dict.fromkeys(g.settings['agent'] for g in groups))}"
-    text = PAGE.read_text().replace("{{title}}", html.escape(title))
-    path.write_text(text.replace("{{body}}", "\n".join(filter(None, sections))))
+    text = PAGE.read_text(encoding="utf-8").replace("{{title}}", html.escape(title))
+    text = text.replace("{{body}}", "\n".join(filter(None, sections)))
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def section(title: str, words: str, *parts: str) -> str:
@@ -79,30 +89,25 @@ def drawings(groups: Sequence[Group]) -> list[str]:
 
 
 def drawing(groups: Sequence[Group], x: str) -> str:
-    """The curves as SVG in the text colour of the page."""
+    return svg(partial(curves.compare, groups, x), f"Learning curves over {curves.AXES[x]}")
+
+
+def svg(draw: Callable[[], Figure], label: str) -> str:
+    """A drawing as SVG in the text colour of the page, not larger than it is; label: for those who cannot see it."""
     names = ("text.color", "axes.labelcolor", "axes.titlecolor", "axes.edgecolor", "xtick.color", "ytick.color")
     # Any: newer versions of matplotlib list the names that there are.
     style: dict[Any, str] = {**dict.fromkeys(names, INK), "svg.fonttype": "none", "font.family": "sans-serif"}
     buffer = io.StringIO()
     with matplotlib.rc_context(style):
         empty = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        curves.compare(groups, x).savefig(buffer, format="svg", transparent=True, metadata=empty)
+        figure = draw()
+        figure.savefig(buffer, format="svg", transparent=True, metadata=empty)
     text = buffer.getvalue().replace(INK, "currentColor")
-    label = f"Learning curves over {curves.AXES[x]}"
-    return text[text.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    attributes = f'role="img" aria-label="{html.escape(label)}" style="max-width: {110 * figure.get_figwidth():.0f}px"'
+    return text[text.index("<svg") :].replace("<svg", f"<svg {attributes}", 1)
 
 
 # ---- numbers ---------------------------------------------------------------------------------------------------------
-
-MEASURES = {curves.REACHED: lambda group: group.reached[:, -1], curves.NEAR: lambda group: group.near[:, -1]}
-
-
-def by_label(groups: Sequence[Group]) -> dict[str, dict[str, Group]]:
-    """label -> environment -> group."""
-    found: dict[str, dict[str, Group]] = {}
-    for group in groups:
-        found.setdefault(group.label, {})[group.env] = group
-    return found
 
 
 def final(groups: Sequence[Group]) -> list[list[str]]:
@@ -121,6 +126,54 @@ def final(groups: Sequence[Group]) -> list[list[str]]:
             seeds = sum(len(group.runs) for group in members.values())
             rows.append([ALL, html.escape(label), str(seeds), "", *measures, "", ""])
     return rows
+
+
+def on_the_way(groups: Sequence[Group], threshold: float) -> str:
+    """A row per group: the mean over training, when a threshold was reached, falls and, of mazes, coverage."""
+    columns = ["environment", "agent", f"{curves.NEAR}, mean over training", f"steps to {threshold:g} of the time"]
+    told = {"episodes that end early": measures.FALLS, "cells visited": measures.COVERAGE}
+    told = {words: name for words, name in told.items() if any(group.has(name) for group in groups)}
+    rows = []
+    for group in groups:
+        first, seeds = measures.speed(group, threshold)
+        steps = f"{first:,.0f}" if np.isfinite(first) else f"&gt; {group.steps[-1]:,}"
+        of_seeds = f'<span class="interval">{seeds} of {len(group.runs)} seeds</span>'
+        more = [measures.last(group, name) for name in told.values()]
+        cells = [cell(measures.area(group)), steps + of_seeds, *("" if each is None else cell(each) for each in more)]
+        rows.append([html.escape(group.env), html.escape(group.label), *cells])
+    words = (
+        "The mean over training is the area under the learning curve, from the first evaluation to the last. Steps are"
+        " those of the first evaluation with this share of time at the goal: the median over seeds, where a seed"
+        " without one takes longer than all others. Episodes end early where a body falls or breaks; cells are those of"
+        " the maze that the stored states visit."
+    )
+    return section("On the way, and how safely", words, table((*columns, *told), rows))
+
+
+def profile(groups: Sequence[Group]) -> str:
+    """Performance profiles of the agents that were trained in all environments; nothing of single runs."""
+    if not profiles.drawable(groups):
+        return ""
+    left = [label for label in profiles.by_label(groups) if label not in profiles.complete(groups)]
+    words = (
+        "The share of runs that end above a score, mean over environments; the higher line is better, and where two"
+        " cross neither agent is better throughout (Agarwal et al. 2021)."
+    )
+    words += f" Not trained in all environments, and left out: {', '.join(left)}." if left else ""
+    return section("Performance profiles", words, svg(partial(profiles.compare, groups), "Performance profiles"))
+
+
+def goal_maps(maps: Sequence[tuple[Group, GoalCells]]) -> str:
+    """The heat maps of mazes; nothing where there are none."""
+    drawn = []
+    for group, cells in track(maps, "drawing mazes"):
+        title = f"{group.label} in {group.env}"
+        drawn.append(svg(partial(heat_maps.figure, cells, title), f"Goals reached by {title}"))
+    words = (
+        "By the cell in which the goal lies, at the last evaluation of each seed: the share, and how many episodes of"
+        " all seeds it is of. Walls are grey; cells without a number had no goal."
+    )
+    return section("Goals of the maze", words, *drawn) if drawn else ""
 
 
 def improvement(groups: Sequence[Group]) -> str:

@@ -1,7 +1,9 @@
-"""Point estimates with 95% intervals: over episodes, over seeds within environments, and between two agents.
+"""Point estimates with 95% intervals: over episodes, over seeds within environments, and between two agents; and what
+a learning curve is in one number.
 
-Interquartile mean, probability of improvement and the stratified bootstrap are those of Agarwal et al. 2021 (Deep
-Reinforcement Learning at the Edge of the Statistical Precipice, arXiv:2108.13264); the strata are the environments.
+Interquartile mean, probability of improvement, performance profiles and the stratified bootstrap are those of Agarwal
+et al. 2021 (Deep Reinforcement Learning at the Edge of the Statistical Precipice, arXiv:2108.13264); the strata are the
+environments.
 """
 
 from collections.abc import Callable, Sequence
@@ -78,3 +80,32 @@ def probability_of_improvement(ours: Sequence[np.ndarray], theirs: Sequence[np.n
         return np.mean(wins, axis=0)
 
     return bootstrapped([*ours, *theirs], statistic)
+
+
+def performance_profile(strata: Sequence[np.ndarray], taus: np.ndarray) -> Estimate:
+    """Share of runs whose score is above each of the taus [T], mean over environments, [T] (section 4 of the paper).
+
+    Args:
+      strata: final scores [seeds], one array per environment.
+    """
+
+    def statistic(*samples, axis):
+        return np.mean([np.mean(sample, axis=axis) for sample in samples], axis=0)
+
+    return bootstrapped([(scores[:, None] > taus[None]).astype(float) for scores in strata], statistic)
+
+
+def mean_over_training(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Area under learning curves over its width: values [..., T] at steps [T], straight between these -> [...].
+
+    It begins with the first evaluation; of a single one it is the value.
+    """
+    if len(steps) == 1:
+        return values[..., 0]
+    middle, width = (values[..., 1:] + values[..., :-1]) / 2, np.diff(steps)
+    return np.sum(middle * width, axis=-1) / np.sum(width)
+
+
+def steps_to(threshold: float, steps: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Steps [T] of the first evaluation whose value is at least the threshold, values [..., T] -> [...]; inf: none."""
+    return np.min(np.where(values >= threshold, steps, np.inf), axis=-1)

@@ -1,0 +1,37 @@
+"""What the learning curves of a group are in one number each: how fast, how well on the way, how safely, how widely."""
+
+import dataclasses
+
+import numpy as np
+
+from goalax.flags import flag
+from goalax.study.experiments import Group, RunsConfig
+from goalax.study.statistics import Estimate, interquartile_mean, mean_over_training, steps_to
+
+FALLS, COVERAGE = "eval/falls", "training/coverage"
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasuresConfig(RunsConfig):
+    """Flags of what tells these numbers."""
+
+    threshold: float = flag(0.5, "share of time at the goal whose first evaluation is looked for", above=0, high=1)
+
+
+def area(group: Group) -> Estimate:
+    """Mean over training of the share of time at the goal, the interquartile mean over seeds."""
+    return interquartile_mean([mean_over_training(group.steps, group.near)])
+
+
+def speed(group: Group, threshold: float) -> tuple[float, int]:
+    """Steps of the first evaluation with this share of time at the goal, and how many seeds have such an evaluation.
+
+    The median over seeds; a seed without counts as one that takes longer than all others: inf for half of them.
+    """
+    first = steps_to(threshold, group.steps, group.near)
+    return float(np.median(first)), int(np.isfinite(first).sum())
+
+
+def last(group: Group, name: str) -> Estimate | None:
+    """A metric at the last evaluation, the interquartile mean over seeds; None where not all runs tell it."""
+    return interquartile_mean([group.metric(name)[:, -1]]) if group.has(name) else None
