@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from goalax.commands import benchmark
+from goalax.commands import scale as scale_command
 from goalax.host.config import read_flags
 from goalax.speed import benchmark as measuring
-from goalax.speed import cost_curves, roofline
-from tests.helpers import toy
+from goalax.speed import cost_curves, roofline, scale
+from tests.helpers import ROOT, toy
 
 toy.register()
 
@@ -262,3 +263,48 @@ def test_a_gap_that_shows_while_it_runs(monkeypatch, tmp_path):
     assert [row["gap"] for row in rows] == ["", "RESOURCE_EXHAUSTED: Out of memory"]
     cost_curves.draw(rows, "num_seeds", "title", tmp_path / "curve.png")
     assert rows[0]["steps_per_second"] > 0 and rows[1]["steps_per_second"] is None
+
+
+def counts(**changes):
+    """Made-up counts of 10 environments whose steps take 100 kernels, and of an update per 10 steps."""
+    small = {"kernels": 100, "flops": 1e6, "bytes": 1e6}
+    given = {"num_envs": 10, "unroll_length": 5, "updates_per_step": 0.1, "physics": small, "update": small}
+    return scale.Counts(**{**given, "others": 0.0, "buffer_bytes": 1e6, "agent_bytes": 3e6, **changes})
+
+
+def test_a_prediction_by_hand():
+    machine = scale.Machine(launch=1e-5)
+    speed, bottleneck = scale.predict(counts(), 10, 1, 1, machine)
+    assert speed == pytest.approx(50 / (5 * 1e-3 + 5 * 1e-3)) and "launches" in bottleneck
+    assert scale.predict(counts(), 10, 4, 1, machine).steps_per_second == pytest.approx(
+        4 * speed
+    )  # they share launches
+    shared = scale.predict(counts(), 10, 1, 2, machine).steps_per_second
+    exchange = scale.EXCHANGES * 20e-6 + 2 * 1e6 / 300e9
+    assert shared == pytest.approx(50 / (5 * 1e-3 + 5 * (1e-3 + exchange)))
+
+
+def test_a_prediction_names_the_first_bottleneck():
+    huge = {"kernels": 1, "flops": 1e15, "bytes": 1e6}
+    assert scale.predict(counts(update=huge), 10, 1, 1).bottleneck == "arithmetic of the updates"
+    wide = {"kernels": 1, "flops": 1.0, "bytes": 1e12}
+    assert scale.predict(counts(physics=wide), 10, 1, 1).bottleneck == "memory bandwidth of the physics"
+    full = scale.predict(counts(buffer_bytes=1e10), 10, 1, 1)
+    assert full == (0.0, "memory: 100 GB a GPU")
+    assert scale.predict(counts(buffer_bytes=1e10), 10, 1, 2).steps_per_second > 0
+    assert scale.predict(counts(), 10, 1, 3).bottleneck == "does not divide"
+
+
+def test_the_table_of_predictions_is_that_of_the_docs(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert scale_command.main([]) == 0
+    assert capsys.readouterr().out.strip() in (ROOT / "docs" / "scale.md").read_text()
+
+
+def test_what_is_no_profile_is_one_sentence(tmp_path, capsys):
+    path = tmp_path / "none.json"
+    assert scale_command.main(["--profile", str(path)]) == 2
+    path.write_text('{"results": [{}]}')
+    assert scale_command.main(["--profile", str(path)]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2 and "cannot be read: No such file" in errors[0] and "it must be a file of" in errors[1]

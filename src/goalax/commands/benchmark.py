@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -126,10 +127,12 @@ def measure_curve(config: BenchmarkFlags, agent_config: Any) -> list[dict[str, A
 
 
 def output(config: BenchmarkFlags) -> Path | None:
-    """The file for the results, if any; FlagError if its directory is missing or its name is taken by another."""
+    """The file for the results, if any; FlagError if it cannot be written or its name is taken by another."""
     name = config.out or (f"{config.curve}.json" if config.curve else None)
-    if name and not Path(name).absolute().parent.is_dir():
+    if name and (os.path.isdir(name) or not os.path.isdir(Path(name).absolute().parent)):
         raise FlagError(f"--out is {name!r}; it must be a file in a directory that exists.")
+    if name and not os.access(name if os.path.exists(name) else Path(name).absolute().parent, os.W_OK):
+        raise FlagError(f"--out is {name!r}, which cannot be written.")
     if name and config.curve and Path(name).suffix != ".json":
         raise FlagError(f"--out is {name!r}; with --curve it must end in .json: CSV and PNG lie beside it.")
     return Path(name) if name else None
@@ -158,10 +161,13 @@ def main(argv: Sequence[str], prog: str = "benchmark.py") -> int:
         config, agent_config = read_flags(argv, (defaults, AGENTS[defaults.agent].config()), prog=prog)
         path, measured = output(config), mode(config)
         results = measured(config, agent_config)
+        if path:
+            content = {"machine": machine(), "command": [prog, *argv], "results": results}
+            path.write_text(json.dumps(content, indent=2) + "\n")
     except FlagError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2
-    if path:
-        content = {"machine": machine(), "command": [prog, *argv], "results": results}
-        path.write_text(json.dumps(content, indent=2) + "\n")
+    except OSError as error:  # a full disk, say
+        print(f"{prog}: {error.filename or path} cannot be written: {error.strerror}.", file=sys.stderr)
+        return 1
     return 0

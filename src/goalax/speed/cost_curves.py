@@ -9,10 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib.figure import Figure
 
 from goalax.flags import FlagError, check, convert
 from goalax.host.make import make_run
@@ -123,6 +119,8 @@ def save_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 def draw(rows: Sequence[dict[str, Any]], name: str, title: str, path: Path) -> None:
     """A panel per measure over the values of flag `name`; a gap is a dotted line with its reason."""
+    from matplotlib.figure import Figure  # here, because it takes half a second, and only a curve is drawn
+
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     ran = [row for row in rows if not row["gap"]]
     at = [row["value"] for row in ran]
