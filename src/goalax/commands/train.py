@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import shlex
 import signal
 import sys
@@ -14,30 +15,32 @@ from rich.console import Console
 
 from goalax.core.rollout import Recording
 from goalax.flags import FlagError
-from goalax.host import checkpoint, devices, memory, runs
+from goalax.host import checkpoint, devices, goal_cells, memory, output, runs
 from goalax.host.checkpoint import NoCheckpointError, SaveError
 from goalax.host.config import Config, read_flags, read_resumed_flags
 from goalax.host.display import Display, duration
+from goalax.host.lock import only_writer
 from goalax.host.loggers import Loggers
 from goalax.host.make import Run, enable_compilation_cache, make_run
-from goalax.host.session import Interrupt, NonFiniteError, Session
-from goalax.host.writer import only_writer
+from goalax.host.session import Evaluation, Interrupt, NonFiniteError, Session
 
 FINAL_FILMS = ("policy.html", "policy.gif")
 MAX_TITLE = 80  # characters
+NOTHING_YET = "Stopped before the first step: nothing has been trained, and nothing is lost."
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "training.py") -> int:
     """Runs a command line; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    try:
-        return start_or_resume(argv, prog)
-    except (FlagError, NoCheckpointError) as error:
-        print(f"{prog}: {error}", file=sys.stderr)
-        return 2
-    except (NonFiniteError, UnwrittenError) as error:
-        print(f"{prog}: {error}", file=sys.stderr)
-        return 1
+    with output.protected():
+        try:
+            return start_or_resume(argv, prog)
+        except (FlagError, NoCheckpointError) as error:
+            print(f"{prog}: {error}", file=sys.stderr)
+            return 2
+        except (NonFiniteError, UnwrittenError) as error:
+            print(f"{prog}: {error}", file=sys.stderr)
+            return 1
 
 
 class UnwrittenError(Exception):
@@ -55,32 +58,46 @@ def start_or_resume(argv: list[str], prog: str) -> int:
             if devices.leads():
                 locks.enter_context(only_writer(directories))
             flags, agent_config = read_resumed_flags(argv, flags, directories[0])
+        interrupt = locks.enter_context(Interrupt())
         run = make_run(flags, agent_config)
+        if run.dataset is not None and flags.resume:  # it is read here, before there is a directory
+            run.require_dataset_of(directories[0])
         memory.check(run)
+        (stopped,) = devices.highest(interrupt.signal or 0)
+        if stopped:
+            print(f"{prog}: {NOTHING_YET}", file=sys.stderr)
+            return 128 + stopped
         seeds = range(run.config.seed, run.config.seed + run.config.num_seeds)
         if devices.leads() and not directories:
             directories = [runs.create(run.config, seed) for seed in seeds]
             locks.enter_context(only_writer(directories))
         try:
-            return train(run, list(seeds), directories, prog)
+            return train(run, list(seeds), directories, prog, interrupt)
         except NoCheckpointError:  # is an OSError too
             raise
         except (SaveError, OSError) as error:
             raise UnwrittenError(unwritten(error, run.config, directories, prog)) from None
 
 
-def train(run: Run, seeds: list[int], directories: list[Path], prog: str = "training.py") -> int:
+def train(
+    run: Run,
+    seeds: list[int],
+    directories: list[Path],
+    prog: str = "training.py",
+    interrupt: Interrupt | None = None,
+) -> int:
     """Trains from the start or from the newest checkpoint, and writes everything into the run directories.
 
     Args:
       directories: one per seed; a process that does not write needs them only to read what it resumes.
+      interrupt: what listens for signals already, if anything does.
     """
     config, started = run.config, time.monotonic()
     enable_compilation_cache()
     session = Session(run, directories, seeds)
     written = session.written
     with contextlib.ExitStack() as stack:
-        interrupt = stack.enter_context(Interrupt())
+        interrupt = interrupt or stack.enter_context(Interrupt())
         console = None if written else Console(quiet=True)
         display = stack.enter_context(Display(session.total_steps, console))
         session.note = display.note
@@ -90,7 +107,7 @@ def train(run: Run, seeds: list[int], directories: list[Path], prog: str = "trai
             display.note(f"--num_evals is {config.num_evals}, but only {phases} learning phases fit into the budget.")
         state = session.restored() if config.resume else None
         for directory, seed in zip(written, seeds, strict=False):  # none in a process that does not write
-            runs.write_config(directory, config, run.agent_config, seed)
+            runs.write_config(directory, config, run.agent_config, seed, run.dataset)
         shown = config if written else dataclasses.replace(config, log_wandb=False, log_tensorboard=False)
         loggers = stack.enter_context(Loggers(shown, written, display.note))
 
@@ -98,10 +115,12 @@ def train(run: Run, seeds: list[int], directories: list[Path], prog: str = "trai
         session.compile()
         (stopped,) = devices.highest(interrupt.signal or 0)
         if stopped:
-            display.note("Stopped before the first step: nothing has been trained, and nothing is lost.")
+            display.note(NOTHING_YET)
             return 128 + stopped
         if state is None:
-            if prefill := run.sizes.prefill_unrolls * run.sizes.steps_per_unroll:
+            if run.dataset is not None:
+                display.say(f"learning from {run.dataset.words}")
+            elif prefill := run.sizes.prefill_unrolls * run.sizes.steps_per_unroll:
                 display.say(f"collecting {prefill:,} steps before learning")
             state = session.fresh()
 
@@ -112,6 +131,7 @@ def train(run: Run, seeds: list[int], directories: list[Path], prog: str = "trai
 
         for evaluation in stack.enter_context(contextlib.closing(session.run(state, interrupt, display.step))):
             loggers.log(evaluation.rows)
+            keep_goals(run, session, evaluation)
             display.evaluated(evaluation.env_steps, evaluation.means)
             due = config.visualization_interval and evaluation.number % config.visualization_interval == 0
             if evaluation.last or (due and not interrupt.signal):
@@ -128,6 +148,15 @@ def train(run: Run, seeds: list[int], directories: list[Path], prog: str = "trai
     command = f"{invocation(prog)} {shlex.join(resume_flags(config, directories))}"
     display.note(f"Stopped and saved. To continue exactly here: {command}")
     return 128 + session.stopped_by
+
+
+def keep_goals(run: Run, session: Session, evaluation: Evaluation) -> None:
+    """Writes goals.csv of every run in a maze: how often the goals of each cell were reached."""
+    if (cells := getattr(run.eval_env, "cells", None)) is None:
+        return
+    for index, directory in enumerate(session.written):
+        outcomes = session.of_seed(evaluation.outcomes, index)
+        goal_cells.save(directory, goal_cells.GoalCells.of(cells, outcomes, evaluation.env_steps))
 
 
 def film(run: Run, recording: Recording, steps: int, directory: Path, display: Display, last: bool) -> list[Path]:
@@ -156,7 +185,7 @@ def film(run: Run, recording: Recording, steps: int, directory: Path, display: D
 
 def finish(session: Session, loggers: Loggers) -> None:
     """Draws the curves of every run, and hands its newest checkpoint to the loggers."""
-    from goalax.study import curves, experiments  # here, because matplotlib would make every start slower
+    from goalax.study import curves, experiments, heat_maps  # here, because matplotlib would make every start slower
 
     for index, directory in enumerate(session.written):
         rows = runs.read_metrics(directory / "metrics.csv")
@@ -164,6 +193,7 @@ def finish(session: Session, loggers: Loggers) -> None:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Glyph")  # a letter of the name that Matplotlib's font lacks
                 curves.draw(rows, title_of(directory), directory / "curves.png")
+                heat_maps.draw(directory, title_of(directory))
         for steps in checkpoint.steps(directory / "checkpoints")[:1]:
             newest, last = directory / "checkpoints" / str(steps), session.stopped_by is None
             loggers.artifact(index, "checkpoint", [newest, directory / "config.json"], steps, last)
@@ -190,6 +220,7 @@ def numbers(directory: Path) -> dict[str, str]:
     if not rows:
         return {}
     shown: dict[str, tuple[str, Callable[[float], str]]] = {
+        "updates on the dataset": (runs.OFFLINE, "{:,}".format),
         "environment steps": ("training/envsteps", "{:,}".format),
         "episodes that reach the goal": ("eval/episode_success_any", "{:.3f}".format),
         "share of time at the goal": ("eval/time_at_goal", "{:.3f}".format),
@@ -202,7 +233,15 @@ def numbers(directory: Path) -> dict[str, str]:
 
 
 def files_of(directory: Path) -> list[Path]:
-    names = ("config.json", "metrics.csv", "curves.png", "policy.gif", "policy.html", "checkpoints")
+    names = (
+        "config.json",
+        "metrics.csv",
+        "curves.png",
+        "goals.csv",
+        "goals.png",
+        *reversed(FINAL_FILMS),
+        "checkpoints",
+    )
     return [directory / name for name in names if (directory / name).exists()]
 
 
@@ -234,5 +273,9 @@ def unwritten(error: Exception, config: Config, directories: list[Path], prog: s
 
 
 def start() -> None:
-    """What it does first where it is a program of its own: a signal before there is anything to save ends it."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    """What it does first where it is a program of its own: a signal before there is anything to save ends it.
+
+    At once, and by no exception: a callback of JAX, which Python's garbage collector calls, would swallow it.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: os._exit(128 + number))

@@ -50,6 +50,11 @@ def placement(mesh: Mesh | None, num_seeds: int) -> Any:
     )
 
 
+def everywhere(mesh: Mesh | None) -> NamedSharding | None:
+    """The sharding of what every device holds; None for one device."""
+    return None if mesh is None else NamedSharding(mesh, WHOLE)
+
+
 def put(tree: Any, shardings: Any) -> Any:
     """Arrays of the host, equal on all hosts, on the devices; shardings: a prefix of the tree, or None for one."""
     if shardings is None:

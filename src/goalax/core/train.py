@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-import math
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from goalax.core import buffer, contract, counting, normalization, rollout, sharding
+from goalax.core import buffer, contract, counting, goals, heap, normalization, rollout, sharding
+from goalax.core import updates as updating
 from goalax.core.command.base import Command, Scene
 from goalax.core.sizes import Sizes
 from goalax.core.types import Agent, AgentState, Array, BufferState, Env, Metrics, RunState, Spec, Transition
@@ -31,13 +32,15 @@ class Train(NamedTuple):
     init: Callable[[Array], RunState]  # (key): networks and environments, an empty buffer
     advance: Callable[[RunState, int, int], RunState]  # (state, n, updates): n unrolls, each followed by the updates
     fit: Callable[[RunState], RunState]  # fixes the input statistics, from what the buffer holds after the prefill
-    # Means of training metrics and of fresh episodes under the policy's mode, and a recording of some of these.
-    evaluate: Callable[[RunState], tuple[Metrics, rollout.Recording]]
+    # Means of training metrics and of fresh episodes under the policy's mode, a recording of some of these, and what
+    # became of each.
+    evaluate: Callable[[RunState], tuple[Metrics, rollout.Recording, rollout.Outcomes]]
     # (state of one seed, states [B, S], future states [B, S]) -> [B], how near the critic thinks each future is to an
     # agent that acts for it; None where the agent has no such critic.
     score: Callable[[RunState, Array, Array], Array] | None
     mode: Callable[[AgentState, Array, Array], Array]  # (agent, state [..., S], goal [..., G]) -> action, without noise
     compiler_options: dict[str, Any]  # what XLA must be told when it compiles any of these
+    offline: updating.Offline | None = None  # the same on a dataset; None for another loop than this one
     ahead: bool = True  # compiled before the first step; advance of another loop than this one compiles by itself
 
 
@@ -98,8 +101,8 @@ class Loop:
         state_map, goal_map = normalization.fit(rows, self.spec)
         return state._replace(agent=state.agent._replace(state_map=state_map, goal_map=goal_map))
 
-    def evaluate(self, state: RunState) -> tuple[Metrics, rollout.Recording]:
-        episodes, recording = rollout.evaluate(
+    def evaluate(self, state: RunState) -> tuple[Metrics, rollout.Recording, rollout.Outcomes]:
+        episodes, recording, outcomes = rollout.evaluate(
             self.eval_env,
             self._exploit(state.agent),
             # A stream of its own: train steps take the first four, and folding in 1 would give the second of them.
@@ -112,7 +115,10 @@ class Loop:
         updates = state.metric_sums["updates"].value
         training = {f"training/{name}": total.value / updates for name, total in state.metric_sums.items()}
         training.pop("training/updates")
-        return {**training, **{f"eval/{name}": value for name, value in episodes.items()}}, recording
+        cells: goals.Cells | None = getattr(self.env, "cells", None)
+        if cells is not None and isinstance(state.buffer, BufferState):
+            training["training/coverage"] = buffer.coverage(state.buffer, self.spec, cells)
+        return {**training, **{f"eval/{name}": value for name, value in episodes.items()}}, recording, outcomes
 
     def score(self, state: RunState, observed: Array, future: Array) -> Array:
         assert self.agent.score is not None  # `make_train` leaves this function out for others
@@ -153,18 +159,7 @@ class Loop:
         key, unroll_key, choice_key, update_key = jax.random.split(state.key, 4)
         state = self._unroll(state._replace(key=key), unroll_key)
         drawn = self._choices(state.buffer, choice_key)
-        keys = jax.random.split(update_key, self.sizes.updates_per_unroll)
-
-        def learn(i, carry):
-            agent_state, sums = carry
-            choice = jax.tree.map(lambda leaf: leaf[i], drawn)
-            agent_state, metrics = self.update(agent_state, state.buffer, choice, keys[i])
-            terms = {"updates": jnp.ones(()), **metrics}
-            return agent_state, {name: counting.added(sums[name], term) for name, term in terms.items()}
-
-        agent_state, sums = jax.lax.fori_loop(0, updates, learn, (state.agent, state.metric_sums))
-        gradient_steps = counting.plus(state.gradient_steps, updates)
-        return state._replace(agent=agent_state, metric_sums=sums, gradient_steps=gradient_steps)
+        return updating.learn(self.update, state, state.buffer, drawn, update_key, updates)
 
     def _unroll(self, state: RunState, key: Array) -> RunState:
         sizes = self.sizes
@@ -193,11 +188,9 @@ class Loop:
         return functools.partial(self.command, Scene(self.spec.goal_size, achieved, self.eval_env.sample_goal))
 
     def _choices(self, ring: BufferState, key: Array) -> buffer.Choice:
-        """Samples of all updates of a phase, [updates, B]: one big draw costs far less than many small ones."""
-        shape = self.sizes.updates_per_unroll, self.sizes.batch_size
-        law = self.agent.needs, self.spec.discounting, self.sizes.max_episode_decisions
-        drawn = buffer.choose(ring, key, math.prod(shape), *law)
-        return jax.tree.map(lambda leaf: leaf.reshape(shape), drawn)
+        """Samples of all updates after an unroll, [updates, B]."""
+        longest = self.sizes.max_episode_decisions
+        return updating.choices(ring, key, self.sizes, self.agent.needs, self.spec, longest)
 
 
 def require_scalars(metrics: Metrics) -> None:
@@ -254,25 +247,37 @@ def make_train(
     loop = Loop(env, eval_env, agent, spec, sizes, normalize, command)
     functions = sharding.on_devices(mesh, num_seeds, loop.init, loop.advance, loop.fit, loop.evaluate)
     score = jax.jit(loop.score) if agent.score else None
-    return Train(*functions, score=score, mode=agent.mode, compiler_options=env.compiler_options)
+    offline = updating.offline(loop.update, agent.needs, spec, sizes, normalize, mesh, num_seeds)
+    return Train(*functions, score=score, mode=agent.mode, compiler_options=env.compiler_options, offline=offline)
 
 
 def compile_train(train: Train, key: Array) -> Train:
-    """The functions compiled for the shapes that follow from `key`, side by side; slow, or fast with a filled cache."""
+    """The functions compiled for the shapes that follow from `key`; slow, or fast with a filled cache.
+
+    One after the other on fewer than four cores: each needs up to 0.9 GB while it compiles, and XLA by itself keeps a
+    second core half busy; else side by side.
+    """
     state = jax.eval_shape(train.init, key)
     count = jax.ShapeDtypeStruct((), jnp.int32)
-    with ThreadPoolExecutor() as pool:  # one is traced while others compile
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    def compiled(lowered: Any, options: dict) -> Any:
+        program = lowered.compile(options | train.compiler_options)
+        heap.trim()  # or what the compiler held would still be there as the next one takes its own
+        return program
+
+    with ThreadPoolExecutor(min(4, max(1, cores // 2))) as pool:  # one is traced while others compile
 
         def start(options: dict, function: Any, *args: Any) -> Future:
-            return pool.submit(function.lower(*args).compile, options | train.compiler_options)
+            return pool.submit(compiled, function.lower(*args), options)
 
-        compiled = [
+        programs = [
             start({}, train.advance, state, count, count),
             start({}, train.evaluate, state),
             start(RUN_ONCE, train.init, key),
             start(RUN_ONCE, train.fit, state),
         ]
-        advance, evaluate, init, fit = (future.result() for future in compiled)
+        advance, evaluate, init, fit = (program.result() for program in programs)
 
     def advance_by(state: RunState, unrolls: int, updates: int) -> RunState:
         return advance(state, np.int32(unrolls), np.int32(updates))

@@ -172,8 +172,9 @@ def complete(tree: Any, template: Any) -> Any:
     return jax.tree.map(lambda leaf, like: leaf if like.size else np.zeros(like.shape, like.dtype), tree, template)
 
 
-def save(saver: Saver, state: RunState) -> None:
-    """Starts to write the state, arrays of the host that nobody changes, under its number of environment steps.
+def save(saver: Saver, state: RunState, step: int) -> None:
+    """Starts to write the state, arrays of the host that nobody changes, under its number of environment steps; before
+    them come the updates on a dataset.
 
     Raises:
       SaveError: it cannot be written, or the one before it was not; the end of the saver's `with` tells of the last.
@@ -182,7 +183,7 @@ def save(saver: Saver, state: RunState) -> None:
 
     tree = storable(state._asdict())
     items = {"state": ocp.args.StandardSave(tree), "checksum": ocp.args.JsonSave({"crc32": checksum(tree)})}
-    saver.save(int(state.env_steps), items)
+    saver.save(step, items)
 
 
 def steps(directory: Path) -> list[int]:

@@ -29,8 +29,8 @@ class Flags:
     agent: str = flag("crl", "algorithm", valid=AGENTS)
     num_timesteps: int | None = flag(
         None,
-        "environment steps, all environments together (default: per environment)",
-        low=1,
+        "environment steps, all environments together (default: per environment); 0: none, with --dataset",
+        low=0,
         aliases=["total_env_steps"],
         scope="budget",
         most=1e15,
@@ -67,6 +67,9 @@ class Flags:
     utd_ratio: float | None = flag(
         None, "gradient updates per environment step (default: derived)", above=0, scope="replay", most=10_000
     )
+    # A resumed run may find its dataset elsewhere, and if it never collects, learn from it for longer.
+    dataset: str | None = flag(None, "npz file in OGBench's format to learn from before collecting", scope="budget")
+    offline_steps: int = flag(0, "updates on --dataset", low=0, scope="budget")
     discounting: float = flag(0.99, "gamma of the goal law", above=0, below=1)
     commanded_goals: str = flag("env", "goals of the episodes that collect", valid=COMMAND, scope="replay")
     num_evals: int = flag(50, "evaluations, the last one at the end", low=1, scope="budget", most=1_000_000)
@@ -237,6 +240,11 @@ def read_resumed_flags(argv: Sequence[str], flags: Flags, directory: Path) -> tu
     if given.agent == stored.agent:
         names = [field.name for field in dataclasses.fields(stored_agent)]
         changed += [name for name in names if getattr(given_agent, name) != getattr(stored_agent, name)]
+    if (given.num_timesteps == 0) != (stored.num_timesteps == 0):
+        changed.append("num_timesteps")  # from or to 0: a run that never collects has no buffer
+    elif given.offline_steps != stored.offline_steps and given.num_timesteps != 0:
+        changed.append("offline_steps")
+    changed += ["dataset"] * ((given.dataset is None) != (stored.dataset is None))
     if changed:
         words = ", ".join(f"--{name}" for name in changed)
         raise FlagError(f"--resume continues {directory} exactly; it cannot change {words} (leave out, or start anew).")

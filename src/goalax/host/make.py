@@ -16,7 +16,8 @@ from goalax.core import sharding
 from goalax.core.command import COMMAND
 from goalax.core.sizes import Sizes, sizes_of
 from goalax.core.train import Train, compile_train, forget_metrics, make_train
-from goalax.core.types import RunState, Spec
+from goalax.core.types import BufferState, RunState, Spec
+from goalax.data import files
 from goalax.envs import GoalEnv
 from goalax.flags import COMPARED, FlagError, Flagged, check, names_in
 from goalax.host import checkpoint, devices, runs
@@ -53,17 +54,59 @@ class Run:
         """`train`, compiled at its first use, which takes up to a minute."""
         return compile_train(self.train, self.keys(0)) if self.train.ahead else self.train
 
+    @functools.cached_property
+    def dataset(self) -> files.Dataset | None:
+        """What lies in --dataset, read at its first use; None without one. FlagError for a file that does not fit."""
+        if self.config.dataset is None or self.train.offline is None:
+            return None
+        return files.read(self.config.dataset, self.spec, self.train.offline.min_rows)
+
+    def require_dataset_of(self, directory: Path) -> None:
+        """FlagError unless --dataset is the file that the run in a directory has learned from."""
+        if self.dataset is not None and runs.read_content(directory).get("dataset_sha256") != self.dataset.sha256:
+            raise FlagError(f"--dataset: {self.dataset.path} is not the file that {directory} has learned from.")
+
+    @functools.cached_property
+    def data(self) -> BufferState | None:
+        """The dataset on the devices."""
+        return None if self.dataset is None else sharding.put(self.dataset.ring, sharding.everywhere(self.mesh))
+
     def start(self, seed: int | None = None) -> RunState:
-        """A state after the steps that are collected before learning; seed: --seed if it is not given."""
+        """A state before the first update; seed: --seed if it is not given.
+
+        It has collected what is collected before learning, or with --dataset nothing: `learn` goes on with it, and
+        `collect` comes before `advance`.
+        """
         train = self.compiled
         state = train.init(self.keys(self.config.seed if seed is None else seed))
-        return train.fit(train.advance(state, self.sizes.prefill_unrolls, 0))
+        if self.data is not None and train.offline is not None:
+            return train.offline.fit(state, self.data)
+        return train.fit(self.collect(state))
+
+    def collect(self, state: RunState) -> RunState:
+        """The state after the steps that are collected before learning online; takes `state` away."""
+        self._require_online()
+        return self.compiled.advance(state, self.sizes.prefill_unrolls, 0)
+
+    def learn(self, state: RunState, updates: int) -> RunState:
+        """The state after so many updates on --dataset; takes `state` away. FlagError without one."""
+        offline, size = self.train.offline, self.sizes.updates_per_unroll
+        if self.data is None or offline is None or updates < 0:
+            raise FlagError(f"`updates` is {updates}; it must be at least 0, of a run with --dataset.")
+        state = offline.learn(forget_metrics(state), self.data, updates // size, size)
+        return offline.learn(state, self.data, 1, updates % size) if updates % size else state
+
+    def progress(self, state: RunState) -> int:
+        """Environment steps that a state has behind it, and before them updates on a dataset."""
+        env_steps = int(state.env_steps)
+        return env_steps + self.config.offline_steps if env_steps else int(state.gradient_steps)
 
     def advance(self, state: RunState, unrolls: int = 1) -> RunState:
         """The state after so many unrolls of `sizes.steps_per_unroll` steps with their updates; takes `state` away.
 
         FlagError for less than none, and for more than int32 can number the rows of.
         """
+        self._require_online()
         most = 2**28 // self.sizes.unroll_length
         if not 0 <= unrolls <= most:
             raise FlagError(f"`unrolls` is {unrolls}; it must be at least 0 and at most {most:,} in one call.")
@@ -96,17 +139,22 @@ class Run:
             ):
                 raise FlagError(f"There is another run in {folder}: save into a directory of its own.")
         folder.mkdir(parents=True, exist_ok=True)
-        runs.write_config(folder, self.config, self.agent_config, self.config.seed)
+        runs.write_config(folder, self.config, self.agent_config, self.config.seed, self.dataset)
         with checkpoint.manager(folder / "checkpoints") as saver:
-            checkpoint.save(saver, jax.tree.map(devices.fetch, state))
+            checkpoint.save(saver, jax.tree.map(devices.fetch, state), self.progress(state))
         return folder
 
     def restore(self, directory: str | Path) -> RunState:
         """The newest state in a directory that can be read; NoCheckpointError if there is none of this run."""
         self._require_one_seed("restore")
+        self.require_dataset_of(Path(directory))
         template = jax.eval_shape(self.train.init, self.keys(0))
         state = checkpoint.restore(Path(directory) / "checkpoints", template)
         return sharding.put(state, sharding.placement(self.mesh, 1))
+
+    def _require_online(self) -> None:
+        if self.config.num_timesteps == 0:
+            raise FlagError("--num_timesteps is 0; a run that never collects has no buffer to advance with.")
 
     def _require_one_seed(self, what: str) -> None:
         if self.config.num_seeds > 1:
@@ -119,6 +167,8 @@ def make_run(flags: Flags, agent_config: Flagged) -> Run:
     config, env, eval_env = resolve(flags)
     agent_config = check(agent_config)
     algorithm, sizes = algorithm_of(config), sizes_of(config)
+    if config.num_timesteps == 0:  # a buffer that nothing is written to
+        sizes = sizes._replace(max_replay_size=sizes.unroll_length)
     spec = Spec.of(env, config.discounting, config.action_repeat, config.episode_length)
     mesh, normalize, num_seeds = None, config.normalize_observations, config.num_seeds
     if algorithm.make is not None:
@@ -129,6 +179,8 @@ def make_run(flags: Flags, agent_config: Flagged) -> Run:
     else:
         assert algorithm.train is not None  # an Algorithm has one of the two
         sizes, train = algorithm.train(env, eval_env, spec, sizes, agent_config, normalize, num_seeds)
+    if config.num_timesteps == 0:  # what is never called takes no time to compile
+        train = train._replace(advance=jax.jit(lambda state, unrolls, updates: state, donate_argnums=0))
     return Run(config, agent_config, env, eval_env, sizes, spec, train, mesh)
 
 

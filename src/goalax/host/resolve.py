@@ -60,6 +60,13 @@ def resolve(flags: Flags) -> Setup:
         given["num_devices"] = 1
     else:
         sizes = {field.name: given[field.name] for field in dataclasses.fields(Flags) if field.metadata["divided"]}
+        if flags.dataset is not None:  # each device needs all of it, and so whole seeds
+            sizes["dataset"] = 1
+            if flags.num_devices and devices.sharers(flags.num_seeds, flags.num_devices) > 1:
+                raise FlagError(
+                    f"--num_devices is {flags.num_devices}; with --dataset it must divide"
+                    f" --num_seeds {flags.num_seeds}."
+                )
         given["num_devices"] = devices.choose(flags.num_devices, flags.num_seeds, sizes)
     config = Config(**given)
     check_together(config)
@@ -92,6 +99,16 @@ def check_replay(config: Config) -> None:
         )
 
 
+def check_dataset(config: Config) -> None:
+    """FlagError if the flags of datasets do not fit each other or the agent."""
+    if config.dataset is not None and "replay" in algorithm_of(config).unused:
+        raise FlagError(f"--dataset means nothing to --agent {config.agent}, which learns without a buffer.")
+    if config.dataset is not None and config.offline_steps == 0:
+        raise FlagError(f"--dataset is {config.dataset!r}; --offline_steps must say how many updates to make on it.")
+    if config.dataset is None and config.offline_steps > 0:
+        raise FlagError(f"--offline_steps is {config.offline_steps}; --dataset must name the file to learn from.")
+
+
 def check_together(config: Config) -> None:
     """FlagError if the values of a config do not fit each other."""
     sizes = sizes_of(config)
@@ -101,8 +118,9 @@ def check_together(config: Config) -> None:
             f"--action_repeat is {repeat}; it must divide --episode_length {episode}"
             f" (next valid length: {-(-episode // repeat) * repeat})."
         )
-    if "replay" not in algorithm_of(config).unused:
+    if "replay" not in algorithm_of(config).unused and config.num_timesteps > 0:
         check_replay(config)
+    check_dataset(config)
     for words, size in (("environment steps", sizes.steps_per_unroll), ("updates", sizes.updates_per_unroll)):
         if size >= 2**30:
             raise FlagError(
@@ -110,7 +128,8 @@ def check_together(config: Config) -> None:
                 f"{' or --utd_ratio' if words == 'updates' else ''} to less than {2**30:,}."
             )
     prefill = sizes.prefill_unrolls * sizes.steps_per_unroll
-    if sizes.train_steps(config.num_timesteps) < 1:
+    offline_only = config.dataset is not None and config.num_timesteps == 0
+    if not offline_only and sizes.train_steps(config.num_timesteps) < 1:
         raise FlagError(
             f"--num_timesteps is {config.num_timesteps}; it must be greater than {prefill}, the steps before the first"
             " update (lower --min_replay_size or --num_envs for less)."

@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,12 @@ from goalax.agents import AGENTS
 from goalax.flags import FlagError, Flagged, names_in
 
 if TYPE_CHECKING:
+    from goalax.data.files import Dataset
     from goalax.host.config import Flags  # which reads runs, with this module
 
 ROOT = Path("runs")
-STEPS = "training/envsteps"  # the column that orders the rows of metrics.csv
+STEPS = "training/envsteps"
+OFFLINE = "training/offline_updates"  # of runs that learn from a dataset before they collect
 PACKAGES = ("jax", "jaxlib", "brax", "mujoco", "mujoco-mjx", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -84,9 +86,16 @@ def find_all(config: "Flags") -> list[Path]:
     return [find(config, seed) for seed in range(config.seed, config.seed + config.num_seeds)]
 
 
-def write_config(directory: Path, config: "Flags", agent_config: Flagged, seed: int) -> None:
+def progress(row: Mapping[str, float]) -> float:
+    """What orders the rows of metrics.csv: environment steps, and before them updates on a dataset."""
+    return row[STEPS] + row.get(OFFLINE, 0)
+
+
+def write_config(
+    directory: Path, config: "Flags", agent_config: Flagged, seed: int, dataset: "Dataset | None" = None
+) -> None:
     """config.json: all flags that mean something to the agent, as if this seed had run alone on one device, versions,
-    devices, git commit."""
+    devices, git commit, the SHA-256 of its dataset."""
     unused = names_in(config, AGENTS[config.agent].unused)
     meant = {name: value for name, value in vars(config).items() if name not in unused}
     alone = {"seed": seed, "num_seeds": 1, "resume": False, "run_dir": None}
@@ -102,6 +111,7 @@ def write_config(directory: Path, config: "Flags", agent_config: Flagged, seed: 
         "device": f"{config.num_devices} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
         "git_commit": _git_commit(),
         "command": [program(), *sys.argv[1:]],
+        **({} if dataset is None else {"dataset_sha256": dataset.sha256}),
     }
     _write(directory / "config.json", json.dumps(content, indent=2) + "\n")
 
@@ -118,7 +128,7 @@ def read_content(directory: Path) -> dict[str, Any]:
         content = json.loads((directory / "config.json").read_text())
         if {"flags", "agent_flags"} <= content.keys():
             return content
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         pass
     raise FlagError(f"There is no run in {directory}: its config.json cannot be read.")
 
@@ -158,7 +168,7 @@ class MetricsFile:
     """
 
     def __init__(self, directory: Path, keep_until: int, note: Callable[[str], object] = warnings.warn):
-        """Opens the file of a run, without the rows past `keep_until` environment steps.
+        """Opens the file of a run, without the rows past `keep_until` steps (`progress`).
 
         note: takes a sentence about a file that was not as it should be.
         """
@@ -167,7 +177,7 @@ class MetricsFile:
         self.size: int | None = None  # of the file, as it was left here, in bytes
         rows, strange = _parse(self.path)
         usable = [row for row in rows if STEPS in row]
-        self.rows = [row for row in usable if row[STEPS] <= keep_until]
+        self.rows = [row for row in usable if progress(row) <= keep_until]
         if strange or len(usable) < len(rows):
             went_on = f"{len(self.rows)} rows of it could be read and go on" if self.rows else "a new one begins"
             self.note(f"{self.path} holds what no run writes: it is kept as {self._keep()}; {went_on}.")

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from goalax.core import sharding
-from goalax.core.rollout import Recording
+from goalax.core.rollout import Outcomes, Recording
 from goalax.core.train import compile_train, forget_metrics
 from goalax.core.types import AgentState, Metrics, RunState
 from goalax.host import checkpoint, devices
 from goalax.host.make import Run
-from goalax.host.runs import MetricsFile
+from goalax.host.runs import OFFLINE, MetricsFile
 
 CHUNK_SECONDS = 1.0  # how often the host looks up from training
 
@@ -50,6 +50,12 @@ class Interrupt(contextlib.AbstractContextManager):
             signal.signal(number, handler)
 
 
+def spread(total: int, number: int) -> list[int]:
+    """Whole numbers up to a total, so many of them or as many as there are, at distances that differ by one at most."""
+    number = min(number, total)
+    return [round(total * (k + 1) / number) for k in range(number)]
+
+
 @jax.jit
 def nonfinite_parameters(agent_state: AgentState) -> jax.Array:
     """Number of entries of the agent's state that are not finite."""
@@ -61,9 +67,10 @@ class Evaluation(NamedTuple):
     """What an evaluation found, once it is on disk."""
 
     number: int  # from 1
-    env_steps: int
+    env_steps: int  # before them come updates on a dataset
     rows: list[dict[str, float]]  # new rows of metrics.csv, one per seed; none in a process that does not write
     recording: Recording
+    outcomes: Outcomes
     last: bool
 
     @property
@@ -81,6 +88,7 @@ class Session:
     def __init__(self, run: Run, directories: list[Path], seeds: list[int]):
         """directories: one per seed; a process that does not write needs them only to read what it resumes."""
         self.train, self.sizes, self.directories, self.num_seeds = run.train, run.sizes, directories, len(seeds)
+        self.progress, self.data, self.offline_steps = run.progress, run.data, run.config.offline_steps
         self.init = run.train.init  # for shapes; `compile` replaces the functions of `train`
         self.written = directories if devices.leads() else []
         self.placement = sharding.placement(run.mesh, len(seeds))
@@ -89,23 +97,34 @@ class Session:
         self.note: Callable[[str], object] = warnings.warn
         self.damaged: set[Path] = set()  # checkpoints that could not be read
         self.stopped_by: int | None = None  # the signal that ended training early
-        total = run.sizes.train_steps(run.config.num_timesteps)
-        evaluations = min(run.config.num_evals, total)
-        # Train steps after which to evaluate; the distances between them differ by one at most.
-        self.boundaries = [round(total * (k + 1) / evaluations) for k in range(evaluations)]
+        # Positions at which to evaluate: updates on a dataset, then train steps more. The distances between those of a
+        # phase differ by one train step at most, or by as many updates as follow an unroll.
+        size = run.sizes.updates_per_unroll
+        offline = [size * number for number in spread(-(-self.offline_steps // size), run.config.num_evals)]
+        self.boundaries = [min(updates, self.offline_steps) for updates in offline]
+        if run.config.num_timesteps > 0:
+            online = spread(run.sizes.train_steps(run.config.num_timesteps), run.config.num_evals)
+            self.boundaries += [self.offline_steps + number for number in online]
         self.key = run.keys(seeds[0])
 
     @property
     def total_steps(self) -> int:
-        """Environment steps of the whole run."""
-        return self.env_steps(self.boundaries[-1])
+        """Steps of the whole run."""
+        return self.steps(self.boundaries[-1])
 
-    def env_steps(self, train_steps: int) -> int:
-        return (train_steps + self.sizes.prefill_unrolls) * self.sizes.steps_per_unroll
+    def steps(self, position: int) -> int:
+        """Environment steps up to a position, and before them updates on a dataset."""
+        if position <= self.offline_steps and self.data is not None:
+            return position
+        train_steps = position - self.offline_steps
+        return self.offline_steps + (train_steps + self.sizes.prefill_unrolls) * self.sizes.steps_per_unroll
 
-    def train_steps(self, state: RunState) -> int:
-        """Train steps that a state has behind it."""
-        return int(state.env_steps) // self.sizes.steps_per_unroll - self.sizes.prefill_unrolls
+    def position(self, state: RunState) -> int:
+        """Updates on a dataset and train steps that a state has behind it."""
+        if self.data is not None and int(state.env_steps) == 0:
+            return int(state.gradient_steps)
+        train_steps = int(state.env_steps) // self.sizes.steps_per_unroll - self.sizes.prefill_unrolls
+        return self.offline_steps + train_steps
 
     def of_seed(self, tree: Any, index: int) -> Any:
         """What belongs to one seed; with a single seed there is no axis to take it from."""
@@ -116,8 +135,29 @@ class Session:
             self.train = compile_train(self.train, self.key)
 
     def fresh(self) -> RunState:
-        """The state after the prefill."""
-        return self.train.fit(self.train.advance(self.train.init(self.key), self.sizes.prefill_unrolls, 0))
+        """The state after the prefill, or before the first update on a dataset."""
+        state = self.train.init(self.key)
+        if self.data is not None and self.train.offline is not None:
+            return self.train.offline.fit(state, self.data)
+        return self.train.fit(self._prefilled(state))
+
+    def _prefilled(self, state: RunState) -> RunState:
+        return self.train.advance(state, self.sizes.prefill_unrolls, 0)
+
+    def _trained(self, state: RunState, done: int, boundary: int, chunk: int) -> tuple[RunState, int, int]:
+        """The state some steps on, its position, and how many times learning began: at most `chunk` times.
+
+        On a dataset it begins anew after every `updates_per_unroll` of them, wherever the host looks up in between.
+        """
+        size = self.sizes.updates_per_unroll
+        if done >= self.offline_steps:
+            number = min(chunk, boundary - done)
+            return self.train.advance(state, number, size), done + number, number
+        assert self.train.offline is not None and self.data is not None  # as `check_dataset` requires
+        number, updates = min(chunk, (boundary - done) // size), size
+        if done % size or number == 0:
+            number, updates = 1, min(size - done % size, boundary - done)
+        return self.train.offline.learn(state, self.data, number, updates), done + number * updates, number
 
     def restored(self) -> RunState:
         """The newest state that can be read for every seed; NoCheckpointError if there is none."""
@@ -128,7 +168,7 @@ class Session:
         while True:
             folders = [directory / "checkpoints" for directory in self.directories]
             states = [checkpoint.restore(folder, template, at_most, self.damaged) for folder in folders]
-            steps = {int(state.env_steps) for state in states}
+            steps = {self.progress(state) for state in states}
             if len(steps) == 1:
                 state = states[0] if len(states) == 1 else jax.tree.map(lambda *leaves: np.stack(leaves), *states)
                 return sharding.put(state, self.placement)
@@ -143,37 +183,41 @@ class Session:
         a signal ended training early; then the last state is saved.
 
         Args:
-          on_steps: called with the environment steps so far, every second or so.
+          on_steps: called with the steps so far, every second or so.
 
         Raises:
           NonFiniteError: a metric or a parameter is not finite; nothing of it is saved.
           SaveError, OSError: a checkpoint or a row cannot be written.
         """
-        self._put_aside(int(state.env_steps))
+        self._put_aside(self.progress(state))
         with contextlib.ExitStack() as stack:
             savers = [stack.enter_context(checkpoint.manager(path / "checkpoints")) for path in self.written]
-            files = [MetricsFile(path, int(state.env_steps), self.note) for path in self.written]
-            done, chunk, stop = self.train_steps(state), 1, 0
+            files = [MetricsFile(path, self.progress(state), self.note) for path in self.written]
+            done, chunk, stop = self.position(state), 1, 0
+            if done < self.offline_steps and self.train.offline is not None and self.data is not None:
+                state = self.train.offline.learn(state, self.data, 0, 0)  # compiles it
             for number, boundary in enumerate(self.boundaries, start=1):
                 if boundary <= done:
                     continue
-                seconds, since = 0.0, done
+                seconds = 0.0
+                if self.data is not None and done == self.offline_steps and int(state.env_steps) == 0:
+                    state, chunk = self._prefilled(state), 1
+                since = int(state.env_steps)
                 while done < boundary:
                     chunk, stop = devices.highest(chunk, interrupt.signal or 0)
                     if stop:
                         break
-                    length = min(chunk, boundary - done)
                     started = time.monotonic()
-                    state = self.train.advance(state, length, self.sizes.updates_per_unroll)
+                    state, done, length = self._trained(state, done, boundary, chunk)
                     jax.block_until_ready(state)
                     elapsed = time.monotonic() - started
-                    seconds, done = seconds + elapsed, done + length
+                    seconds += elapsed
                     chunk = max(1, round(CHUNK_SECONDS * length / elapsed))
-                    on_steps(self.env_steps(done))
+                    on_steps(self.steps(done))
                 evaluation, last = None, number == len(self.boundaries)
                 if done == boundary:
-                    rows, recording = self._evaluate(state, files, seconds, done - since)
-                    evaluation = Evaluation(number, self.env_steps(done), rows, recording, last)
+                    rows, recording, outcomes = self._evaluate(state, files, seconds, since)
+                    evaluation = Evaluation(number, self.steps(done), rows, recording, outcomes, last)
                     state = forget_metrics(state)
                     (stop,) = devices.highest(interrupt.signal or 0)
                 due = self.checkpoint_interval > 0 and number % self.checkpoint_interval == 0
@@ -186,10 +230,10 @@ class Session:
                 if stop:
                     return
 
-    def _put_aside(self, env_steps: int) -> None:
+    def _put_aside(self, done: int) -> None:
         """Renames newer checkpoints than the one to go on from: they would keep others from being saved."""
         for folder in [path / "checkpoints" for path in self.written]:
-            for step in [step for step in checkpoint.steps(folder) if step > env_steps]:
+            for step in [step for step in checkpoint.steps(folder) if step > done]:
                 word = "damaged" if folder / str(step) in self.damaged else "later"
                 aside = checkpoint.put_aside(folder, step, word)
                 self.note(f"The checkpoint {folder / str(step)} is kept as {aside.name}; training goes on before it.")
@@ -199,23 +243,27 @@ class Session:
         return jax.device_get(self.train.evaluate(self.restored())[1])
 
     def _evaluate(
-        self, state: RunState, files: list[MetricsFile], seconds: float, train_steps: int
-    ) -> tuple[list[dict[str, float]], Recording]:
-        """Evaluates, appends a row to every metrics.csv, and returns these rows and the recording."""
+        self, state: RunState, files: list[MetricsFile], seconds: float, since: int
+    ) -> tuple[list[dict[str, float]], Recording, Outcomes]:
+        """Evaluates, appends a row to every metrics.csv, and returns these rows and what the evaluation saw.
+
+        since: environment steps before the `seconds` of training that it follows.
+        """
         started = time.monotonic()
-        metrics, recording = jax.device_get(self.train.evaluate(state))
+        metrics, recording, outcomes = jax.device_get(self.train.evaluate(state))
         evaluation_seconds = time.monotonic() - started
-        env_steps = self.env_steps(self.train_steps(state))
-        self._check_metrics(metrics, env_steps)
+        env_steps, updates = int(state.env_steps), int(state.gradient_steps)
+        self._check_metrics(metrics, self.progress(state))
         self._check_parameters(state)
         rows = []
         for index, file in enumerate(files):
             values = {name: float(value) for name, value in sorted(self.of_seed(metrics, index).items())}
             row = {
                 "training/envsteps": env_steps,
-                "training/gradient_steps": int(state.gradient_steps),
+                "training/gradient_steps": updates,
+                **({} if self.data is None else {OFFLINE: min(updates, self.offline_steps)}),
                 "training/walltime": file.walltime + seconds + evaluation_seconds,
-                "training/sps": train_steps * self.sizes.steps_per_unroll / seconds,
+                "training/sps": (env_steps - since) / seconds,
                 **values,
                 "eval/sps": self.sizes.num_eval_envs * self.sizes.episode_length / evaluation_seconds,
                 "eval/epoch_eval_time": evaluation_seconds,
@@ -223,27 +271,28 @@ class Session:
             rows.append(row)
         for row, file in zip(rows, files, strict=True):
             file.append(row)
-        return rows, recording
+        return rows, recording, outcomes
 
     def _save(self, state: RunState, savers: list[checkpoint.Saver]) -> None:
         for index in range(self.num_seeds):
             fetched = jax.tree.map(lambda leaf, index=index: devices.fetch(self.of_seed(leaf, index)), state)
             if savers:
-                checkpoint.save(savers[index], fetched)
+                checkpoint.save(savers[index], fetched, self.progress(state))
 
-    def _check_metrics(self, metrics: Metrics, env_steps: int) -> None:
+    def _check_metrics(self, metrics: Metrics, steps: int) -> None:
         for name, value in sorted(metrics.items()):
             for bad in np.extract(~np.isfinite(value), value):
-                self._stop_nonfinite(f"{name} is {bad}", env_steps)
+                self._stop_nonfinite(f"{name} is {bad}", steps)
 
     def _check_parameters(self, state: RunState) -> None:
         if nonfinite_parameters(state.agent) > 0:
-            self._stop_nonfinite("a parameter of the agent is not finite", self.env_steps(self.train_steps(state)))
+            self._stop_nonfinite("a parameter of the agent is not finite", self.progress(state))
 
-    def _stop_nonfinite(self, what: str, env_steps: int) -> None:
+    def _stop_nonfinite(self, what: str, done: int) -> None:
+        words = "environment steps" if self.data is None else "updates on the dataset and environment steps"
         if not self.written:
-            raise NonFiniteError(f"Training stopped at {env_steps:,} environment steps: {what}.")
+            raise NonFiniteError(f"Training stopped at {done:,} {words}: {what}.")
         folder = self.written[0] / "checkpoints"
         good = checkpoint.steps(folder)
         last = f"the last good checkpoint is {folder / str(good[0])}" if good else "there is no checkpoint before it"
-        raise NonFiniteError(f"Training stopped at {env_steps:,} environment steps: {what}; {last}.")
+        raise NonFiniteError(f"Training stopped at {done:,} {words}: {what}; {last}.")

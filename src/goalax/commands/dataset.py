@@ -1,0 +1,97 @@
+"""Writes a dataset in OGBench's format: what a run holds in its buffer, or scripted walks through a maze."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from goalax.core.types import BufferState
+from goalax.data import collect, files
+from goalax.envs import ENVS, create_env
+from goalax.envs.maze import MAZES
+from goalax.envs.simple import SimpleMaze
+from goalax.flags import FlagError, flag, parse
+from goalax.host import loading
+from goalax.host.checkpoint import NoCheckpointError
+from goalax.host.make import enable_compilation_cache
+
+NUM_ENVS = 64  # environments that are collected in at once
+VALIDATION = 0.1  # of the transitions, more of them, in a file beside
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetConfig:
+    """What to write, and where."""
+
+    run: tuple[str, ...] = flag((), "run directory, whose buffer is written", positional=True)
+    out: str = flag("", "npz file to write")
+    step: int | None = flag(None, "environment steps of the run's checkpoint (default: the newest)", low=0)
+    env_name: str | None = flag(None, "maze of a point mass to collect in, in place of a run", valid=ENVS)
+    style: str = flag("navigate", "how a script walks", valid=tuple(collect.STYLES))
+    steps: int = flag(1_000_000, "transitions to collect; a tenth more for validation", low=1, most=1e8)
+    seed: int = flag(0, "draws starts, goals and noise", low=0, high=2**30)
+
+
+def check(config: DatasetConfig) -> None:
+    """FlagError if the flags do not fit each other."""
+    if not config.out.endswith(".npz"):
+        raise FlagError(f"--out is {config.out!r}; it must be the npz file to write.")
+    if (config.env_name is None) != (len(config.run) == 1) or len(config.run) > 1:
+        raise FlagError(f"It takes one run directory or --env_name, but {len(config.run)} directories are given.")
+    if config.env_name is not None and config.step is not None:
+        raise FlagError("--step is a checkpoint of a run; leave it out with --env_name.")
+    place = Path(config.out).parent
+    if not place.is_dir():
+        raise FlagError(f"--out is {config.out!r}; there is no folder {place}.")
+
+
+def write_run(config: DatasetConfig) -> None:
+    """Writes the buffer of a run."""
+    run, state = loading.load(Path(config.run[0]), config.step)
+    if not isinstance(state.buffer, BufferState):
+        raise FlagError(f"The run {config.run[0]} has no buffer: --agent {run.config.agent} learns without.")
+    ring = jax.device_get(state.buffer)
+    if int(ring.count) == 0:
+        raise FlagError(f"The buffer of the run {config.run[0]} is empty at this checkpoint.")
+    write(Path(config.out), files.columns_of(ring))
+
+
+def write_walks(config: DatasetConfig) -> None:
+    """Collects in a maze, and writes training and validation set."""
+    env = create_env(config.env_name or "")
+    if not isinstance(env, SimpleMaze):
+        names = ", ".join(f"simple_{layout}" for layout in MAZES["simple"][:4])
+        raise FlagError(f"--env_name is {config.env_name!r}; a script walks with point masses only, such as {names}.")
+    out = Path(config.out)
+    sets = ((out, config.steps, 0), (files.validation_path(out), max(1, round(VALIDATION * config.steps)), 1))
+    for path, steps, number in sets:
+        seed = 2 * config.seed + number  # of its own for each set
+        parts = list(collect.collect(env, config.style, seed, steps, NUM_ENVS))
+        write(path, {key: np.concatenate([part[key] for part in parts]) for key in parts[0]})
+
+
+def write(path: Path, columns: dict[str, np.ndarray]) -> None:
+    files.write(path, columns)
+    num, episodes = len(columns["terminals"]), int(columns["terminals"].sum())
+    print(f"{path}: {num:,} rows, {episodes:,} episodes, {num - episodes:,} transitions")
+
+
+def start() -> None:
+    """What it does first where it is a program of its own."""
+    enable_compilation_cache()
+
+
+def main(argv: Sequence[str], prog: str = "dataset.py") -> int:
+    """Runs a command line; returns the exit code."""
+    try:
+        description = "Writes a dataset: the buffer of a run, or scripted walks of a point mass through a maze."
+        (config,) = parse(argv, DatasetConfig(), others={}, prog=prog, description=description)
+        check(config)
+        (write_walks if config.env_name else write_run)(config)
+    except (FlagError, NoCheckpointError) as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2
+    return 0
