@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from goalax.flags import FlagError, flag
 from goalax.learning import survival
 from goalax.learning.diagnostics import SELF_SAMPLES, distance_metrics
 from goalax.learning.losses import CONTRASTIVE_LOSSES, contrastive_loss
-from goalax.learning.networks import state_action
+from goalax.learning.networks import Network, state_action
 from goalax.learning.pairwise import pairwise_squared_distance
 from goalax.learning.quasimetrics import Quasimetric
 
@@ -172,89 +172,116 @@ def visit_terms(
     return loss, metrics
 
 
-def make(config: TMDConfig, spec: Spec) -> Agent:
-    decision, encoder = config.decision(spec), config.mlp(config.repr_dim)
-    potential = config.mlp(1, h_dim=math.ceil(config.h_dim / 4))  # of goals alone: it learns as much at 1/4 the width
-    loss_fn = CONTRASTIVE_LOSSES[config.contrastive_loss_fn]
-    require_repr_dim(config.repr_dim, config.metric(config.init_metric()).pairwise)
-    head = VisitHead.of(config, spec)
-    step = -math.log(spec.discounting)  # the distance of a row
-    far = step * spec.max_decisions  # as far as an episode is long: stands for infinity, which no loss could bear
+class TMDCritic(NamedTuple):
+    """The networks and losses of one critic."""
 
-    def phi(params: dict, state: Array, action: Array) -> Array:
-        return encoder.apply(params["phi"], state_action(state, action))
+    config: TMDConfig
+    spec: Spec
+    decision: Spec  # of what the actor chooses at once
+    head: VisitHead
 
-    goal_encoder = "psi" if config.critic_goal == "goal" else "psi_s"
+    @property
+    def encoder(self) -> Network[Array]:
+        return self.config.mlp(self.config.repr_dim)
 
-    def init_one(keys: Iterator[Array]) -> dict:
+    @property
+    def potential(self) -> Network[Array]:
+        """Of goals alone: it learns as much at a quarter of the width."""
+        return self.config.mlp(1, h_dim=math.ceil(self.config.h_dim / 4))
+
+    @property
+    def step(self) -> float:
+        """The distance of a row."""
+        return -math.log(self.spec.discounting)
+
+    def init(self, keys: Iterator[Array]) -> dict[str, Any]:
+        config, spec, encoder = self.config, self.spec, self.encoder
+        goal = jnp.zeros(config.goal_size(spec))
         params = {
-            "phi": encoder.init(next(keys), jnp.zeros(spec.state_size + decision.action_size)),
+            "phi": encoder.init(next(keys), jnp.zeros(spec.state_size + self.decision.action_size)),
             "psi_s": encoder.init(next(keys), jnp.zeros(spec.state_size)),
             "metric": config.init_metric(),
         }
-        goal = jnp.zeros(config.goal_size(spec))
         if config.critic_goal == "goal":
             params["psi"] = encoder.init(next(keys), goal)
         if config.potential:
-            params["potential"] = potential.init(next(keys), goal)
+            params["potential"] = self.potential.init(next(keys), goal)
         if config.learn_temperature:
             params["log_temperature"] = jnp.log(jnp.float32(config.temperature))
         if config.hazard_weight:
-            params["head"] = head.init(next(keys))
+            params["head"] = self.head.init(next(keys))
         return params
 
-    def goals_one(params: dict, future_state: Array) -> Array:
-        return encoder.apply(params[goal_encoder], config.goal_input(spec, future_state))
+    def phi(self, params: dict, state: Array, action: Array) -> Array:
+        return self.encoder.apply(params["phi"], state_action(state, action))
 
-    def loss_one(params: dict, batch: Batch) -> tuple[Array, Array, Metrics]:
-        """Loss of one critic, representations [B, D] of the goals, and metrics."""
-        metric = config.metric(params["metric"])
-        x, s = phi(params, batch.state, batch.action), encoder.apply(params["psi_s"], batch.state)
-        s_next, y = encoder.apply(params["psi_s"], batch.next_state), goals_one(params, batch.future_state)
-        later = backup_of(config, decision, spec.discounting, batch)
-        s_later = s_next if batch.waypoint is None else encoder.apply(params["psi_s"], later.state)
+    def psi(self, params: dict, future_state: Array) -> Array:
+        name = "psi" if self.config.critic_goal == "goal" else "psi_s"
+        return self.encoder.apply(params[name], self.config.goal_input(self.spec, future_state))
 
-        d = metric.pairwise(x, y)
-        d_later = out_of_reach(metric.pairwise(s_later, y), later.terminal, batch.future_reward, far)
+    def logits(self, params: dict, d: Array, future_state: Array) -> tuple[Array, Array]:
+        """Those of distances [B, B], and their temperature []."""
+        config = self.config
         temperature = jnp.exp(params["log_temperature"]) if config.learn_temperature else config.temperature
         logits = -d / temperature
         if config.potential:
-            logits += potential.apply(params["potential"], config.goal_input(spec, batch.future_state)).T
+            logits += self.potential.apply(params["potential"], config.goal_input(self.spec, future_state)).T
+        return logits, jnp.asarray(temperature)
+
+    def loss(self, params: dict, batch: Batch) -> tuple[Array, Array, Metrics]:
+        """Loss [], representations [B, D] of the goals, and metrics."""
+        config, spec, metric = self.config, self.spec, self.config.metric(params["metric"])
+        x, s = self.phi(params, batch.state, batch.action), self.encoder.apply(params["psi_s"], batch.state)
+        s_next, y = self.encoder.apply(params["psi_s"], batch.next_state), self.psi(params, batch.future_state)
+        later = backup_of(config, self.decision, spec.discounting, batch)
+        s_later = s_next if batch.waypoint is None else self.encoder.apply(params["psi_s"], later.state)
+
+        d = metric.pairwise(x, y)
+        far = self.step * spec.max_decisions  # as far as an episode is long, for infinity, which no loss could bear
+        d_later = out_of_reach(metric.pairwise(s_later, y), later.terminal, batch.future_reward, far)
+        logits, temperature = self.logits(params, d, batch.future_state)
+        loss_fn = CONTRASTIVE_LOSSES[config.contrastive_loss_fn]
         contrastive, metrics = contrastive_loss(loss_fn, logits, x, y, **config.penalties)
-        tied, tied_metrics = consistency(config, decision, metric, d, d_later, later.discounting, x, s, s_next)
-        metrics |= {"contrastive_loss": contrastive, "temperature": jnp.asarray(temperature), **tied_metrics}
-        itself = s[:SELF_SAMPLES], goals_one(params, batch.state[:SELF_SAMPLES])
+        tied, tied_metrics = consistency(config, self.decision, metric, d, d_later, later.discounting, x, s, s_next)
+        metrics |= {"contrastive_loss": contrastive, "temperature": temperature, **tied_metrics}
+        itself = s[:SELF_SAMPLES], self.psi(params, batch.state[:SELF_SAMPLES])
         metrics |= distance_metrics(metric.between, x, y, s, itself)
         loss = config.contrastive_weight * contrastive + tied
         if batch.visit is not None:
-            more, others = visit_terms(config, spec, head, params, metric.between(x, y), d, x, y, batch.visit)
+            more, others = visit_terms(config, spec, self.head, params, metric.between(x, y), d, x, y, batch.visit)
             loss, metrics = loss + more, metrics | others
         return loss, y, metrics
 
-    def init(keys):
-        return [init_one(keys) for _ in range(config.critics)]
-
-    # Critics one after the other, not vmapped: XLA's batched products are several times slower on CPUs.
-
-    def goals(params, future_state, future_action):
-        return [goals_one(critic, future_state) for critic in params]
-
-    def loss(params, batch):
-        losses, targets, metrics = zip(*(loss_one(critic, batch) for critic in params), strict=True)
-        return sum(losses), list(targets), jax.tree.map(lambda *values: sum(values) / len(values), *metrics)
-
-    def value_one(params: dict, state: Array, action: Array, y: Array) -> Array:
-        x = phi(params, state, action)
+    def value(self, params: dict, state: Array, action: Array, y: Array) -> Array:
+        """What the actor improves, [B]; y: representations of goals."""
+        config, x = self.config, self.phi(params, state, action)
         if config.actor_value == "hazard":
-            return head.value(head.apply(params["head"], x, y))
+            return self.head.value(self.head.apply(params["head"], x, y))
         nearness = -config.metric(params["metric"]).between(x, y)
         if config.actor_value == "distance":
             return nearness
-        return head.value(head.apply(params["head"], x, y)) + nearness / step  # both in rows
+        return self.head.value(self.head.apply(params["head"], x, y)) + nearness / self.step  # both in rows
+
+
+def make(config: TMDConfig, spec: Spec) -> Agent:
+    critic = TMDCritic(config, spec, config.decision(spec), VisitHead.of(config, spec))
+    require_repr_dim(config.repr_dim, config.metric(config.init_metric()).pairwise)
+
+    # Critics one after the other, not vmapped: XLA's batched products are several times slower on CPUs.
+
+    def init(keys):
+        return [critic.init(keys) for _ in range(config.critics)]
+
+    def goals(params, future_state, future_action):
+        return [critic.psi(each, future_state) for each in params]
+
+    def loss(params, batch):
+        losses, targets, metrics = zip(*(critic.loss(each, batch) for each in params), strict=True)
+        return sum(losses), list(targets), jax.tree.map(lambda *values: sum(values) / len(values), *metrics)
 
     def value(params, state, action, targets):
         pairs = zip(params, targets, strict=True)
-        return reduce(jnp.minimum, [value_one(critic, state, action, target) for critic, target in pairs])
+        return reduce(jnp.minimum, [critic.value(each, state, action, target) for each, target in pairs])
 
     return actor_critic(config, spec, Critic(init, loss, goals, value))
 
