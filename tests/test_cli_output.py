@@ -246,7 +246,7 @@ def test_a_signal_before_there_is_a_run_is_not_lost(place, number, folder, monke
     """Whatever JAX's callback of the garbage collector does with an exception: here it swallows them."""
     holder, _, name = f"training.{place}".rpartition(".")
     holder = training.memory if "memory" in holder else training
-    real = getattr(holder, name)
+    real, handler = getattr(holder, name), signal.getsignal(signal.SIGINT)
 
     def swallow(*args):
         with contextlib.suppress(BaseException):
@@ -256,4 +256,4 @@ def test_a_signal_before_there_is_a_run_is_not_lost(place, number, folder, monke
     monkeypatch.setattr(holder, name, swallow)
     assert training.main(toy.TINY) == 128 + number
     assert capsys.readouterr().err == f"training.py: {training.NOTHING_YET}\n" and not list(folder.iterdir())
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
