@@ -164,7 +164,7 @@ def test_only_consecutive_seeds_share_a_program():
         ),
         ("random", {"critic_lr": {"mu": 1, "min": 0.1}}, ["--count", "1"], "`critic_lr` has `mu`; only"),
         ("random", {}, [], "--count must say how many runs"),
-        ("grid", {}, ["--out", "train.py"], "train.py cannot be written: File exists."),
+        ("grid", {}, ["--out", "train.py"], "train.py cannot be written: Not a directory."),
         ("grid", {"batchsize": {"value": 4}}, [], "Unknown flag --batchsize; did you mean --batch_size"),
         ("grid", {"energy_fn": {"values": ["l2", "l9"]}}, [], "--energy_fn is 'l9'; choose from"),
         ("grid", {}, ["--workers", "0"], "--workers is 0; it must be at least 1"),
