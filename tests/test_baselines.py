@@ -137,6 +137,7 @@ def chain_batch(key, size, terminal):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("terminal", [False, True])
 @pytest.mark.parametrize("name", Q_AGENTS)
 def test_values_of_a_chain_are_known(name, terminal):

@@ -74,6 +74,7 @@ def test_a_ring_with_smaller_numbers_of_rows_gives_the_same_samples():
             jax.tree.map(np.testing.assert_array_equal, samples[0], other)
 
 
+@pytest.mark.slow
 def test_training_goes_on_bit_for_bit_across_a_rebase(tmp_path, monkeypatch):
     """Rows are renumbered every few unrolls here, and never there."""
     for name, limit in (("never", 2**30), ("often", 90)):

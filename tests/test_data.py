@@ -289,6 +289,7 @@ def test_walks_are_episodes_of_the_maze(walks, maze, tmp_path):
         assert written["rewards"].reshape(3, rows).max(axis=1).sum() >= 2
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_a_run_holds(toy_runs, tmp_path, capsys):
     assert dataset.main([str(toy_runs / "l2_s0"), "--out", str(tmp_path / "x.npz")]) == 0
     run, state = loading.load(toy_runs / "l2_s0")

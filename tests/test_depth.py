@@ -208,6 +208,7 @@ def test_layers_of_encoders(config, depth, expected):
     assert layers_of(encoder, jnp.zeros(5)) == expected
 
 
+@pytest.mark.slow
 def test_two_seeds_of_a_deep_network_are_each_of_them_alone_on_two_devices(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert training.main([*DEEP, "--num_seeds", "2"]) == 0
@@ -215,6 +216,7 @@ def test_two_seeds_of_a_deep_network_are_each_of_them_alone_on_two_devices(tmp_p
     assert_equal_runs(Path("runs/alone_s1"), Path("runs/toy_crl_s1"))
 
 
+@pytest.mark.slow
 def test_a_deep_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert training.main(DEEP) == 0

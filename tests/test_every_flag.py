@@ -103,6 +103,7 @@ def _filmed(run, recording, steps, directory, display, last):
     return []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CHANGES if name not in NAMES])
 def test_every_flag_changes_something(name, outcome):
     base = BASE

@@ -102,6 +102,7 @@ def test_an_older_checkpoint_has_no_film_and_its_own_metrics(files, tmp_path, to
     np.testing.assert_allclose(function.call(*inputs()), goalax.load(toy_runs / "l2_s0", 100)(*inputs()), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AGENTS)
 def test_every_agent_can_be_exported(name):
     small = {"h_dim": 8, "n_hidden": 1, "repr_dim": 16, "num_minibatches": 2}  # of which every agent has some

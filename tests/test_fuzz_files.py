@@ -109,6 +109,7 @@ def no_pictures(monkeypatch):
     monkeypatch.setattr(plot.curves, "compare", lambda *_: type("Figure", (), {"savefig": lambda *_, **__: None}))
 
 
+@pytest.mark.slow
 def test_config_json(toy_runs, tmp_path, monkeypatch, capsys, no_pictures):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(training, "train", lambda *_: 0)

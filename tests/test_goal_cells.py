@@ -93,6 +93,7 @@ def by_hand(outcomes):
     return [(len(values), *(np.mean(values, axis=0) if values else (np.nan, np.nan))) for values in cells]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_seeds", "num_devices"), [(1, 1), (2, 1), (1, 2), (2, 2)])
 def test_coverage_and_goals_of_a_run_from_python(num_seeds, num_devices):
     sizes = {"num_envs": 4, "num_eval_envs": 16, "unroll_length": 5, "min_replay_size": 10, "max_replay_size": 40}

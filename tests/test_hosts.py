@@ -53,6 +53,7 @@ def stop(processes, metrics, until):
     processes[1].send_signal(signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_with_two_devices(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     out, other_out = finish(start(tmp_path, "--exp_name", "hosts"), 0)

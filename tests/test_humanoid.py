@@ -42,6 +42,7 @@ def brax_env(backend):
         return brax_humanoid.Humanoid(backend=backend)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "backend", ["spring", "positional", "generalized", pytest.param("mjx", marks=pytest.mark.slow)]
 )

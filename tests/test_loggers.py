@@ -206,6 +206,7 @@ def test_a_wandb_that_dies_in_the_middle_warns_once(run, capsys, monkeypatch):
     assert len(read_metrics(FIRST / "metrics.csv")) == 3 and checkpoint.steps(FIRST / "checkpoints")[0] == 120
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_in_the_middle_delays_the_end_by_a_few_seconds(run, account, capsys, monkeypatch):
     server = Server()
     account(server.url)

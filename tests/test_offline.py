@@ -124,6 +124,7 @@ def test_it_learns_to_imitate(here):
     assert after["eval/final_dist"] < 0.6 * before["eval/final_dist"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 2])
 def test_resume_is_exact(here, stop):
     assert training.main(OFFLINE) == 0
@@ -168,6 +169,7 @@ def test_how_often_the_host_looks_up_changes_nothing(here, monkeypatch):
     assert equal(newest(RUN.with_name("often_s0"))[1], often)
 
 
+@pytest.mark.slow
 def test_online_goes_on_with_the_same_state(here):
     both = [*OFFLINE[:-1], "120"]
     assert training.main(both) == 0
@@ -188,6 +190,7 @@ def test_online_goes_on_with_the_same_state(here):
         assert equal(forget_metrics(newest(RUN.with_name(f"{name}_s0"))[1]), forget_metrics(state))
 
 
+@pytest.mark.slow
 def test_seeds_share_the_dataset(here):
     assert training.main([*OFFLINE, "--num_seeds", "2"]) == 0
     assert training.main([*OFFLINE, "--seed", "1", "--exp_name", "alone"]) == 0
@@ -198,6 +201,7 @@ def test_seeds_share_the_dataset(here):
         np.testing.assert_allclose(leaf, other, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_devices_hold_whole_seeds(here):
     """Two seeds on two devices, resumed on one, are the two seeds of one device."""
     both = [*OFFLINE[:-1], "100", "--num_seeds", "2"]
@@ -208,6 +212,7 @@ def test_devices_hold_whole_seeds(here):
         assert_equal_runs(RUN.with_name(f"two_s{seed}"), RUN.with_name(f"toy_crl_s{seed}"))
 
 
+@pytest.mark.slow
 def test_an_offline_run_goes_on_for_longer(here):
     assert training.main(OFFLINE) == 0
     (here / "data.npz").rename(here / "moved.npz")

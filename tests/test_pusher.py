@@ -99,6 +99,7 @@ def test_pusher_state_says_where_tip_and_object_are(name, backend):
         np.testing.assert_allclose(state, np.concatenate(expected), atol=2e-5)
 
 
+@pytest.mark.slow
 def test_pusher_arm_pushes_the_object(env_functions):
     env, _, run = env_functions("pusher_easy")
 

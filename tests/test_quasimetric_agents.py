@@ -120,6 +120,7 @@ def test_distance_metrics_of_what_is_no_quasimetric():
     assert {name: float(value) for name, value in metrics.items()} == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "flags", "per_step"),
     [
@@ -140,6 +141,7 @@ def test_distances_on_a_chain_are_temporal(name, flags, per_step):
     np.testing.assert_allclose(slope, per_step, rtol=0.4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cmd", "cmd2"])
 def test_goal_coordinates_keep_the_order_on_a_chain(name):
     """Not more: where a goal is no pair of state and action, CMD knows distances up to a function of the goal."""

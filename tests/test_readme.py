@@ -77,6 +77,7 @@ def test_the_examples_train_together(extended):
     assert (extended / "runs" / "line_noisy_crl_s0" / "metrics.csv").exists()
 
 
+@pytest.mark.slow
 def test_the_maze_example_trains_and_shows_up(extended):
     assert "Finished" in python(extended, "training.py", "--env_name", "simple_cross_maze", *TINY_FLAGS)
     words = python(extended, "training.py", "--help")
@@ -85,6 +86,7 @@ def test_the_maze_example_trains_and_shows_up(extended):
     assert all(name in words for name in (*mazes, "line", "noisy_crl", "l4", "margin", "near"))
 
 
+@pytest.mark.slow
 def test_the_example_from_python_runs(tmp_path):
     (code,) = (code for path, _, code in BLOCKS if path == FROM_PYTHON)
     (tmp_path / FROM_PYTHON).write_text(code)
@@ -109,6 +111,7 @@ def test_the_notebook_is_whole():
         assert set(cell) == wanted
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path):
     cells = {cell["id"]: cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"}
     sources = {name: "".join(cell["source"]) for name, cell in cells.items()}

@@ -100,6 +100,7 @@ def test_a_row_that_fails_does_not_stop_the_others(folder, capsys):
     assert bad.name in {path.stem for path in (folder / "runs/results").glob("*.log")}
 
 
+@pytest.mark.slow
 def test_a_section_without_a_place_stops_no_row(folder, capsys, monkeypatch):
     """Somebody adds a section to the file while the first row trains, and forgets the document."""
     write(folder, "--agent gcbc")
@@ -140,6 +141,7 @@ def wait_for(condition, seconds=90):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_queue_goes_on_where_it_was(number, folder):
     long = FLAGS.replace("--num_timesteps 120 --num_evals 3", "--num_timesteps 40000 --num_evals 40")

@@ -49,6 +49,7 @@ def hash_of(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_odd_names_in_every_place(tmp_path, monkeypatch, capsys):
     folder = tmp_path / ODD
     folder.mkdir()
@@ -127,6 +128,7 @@ def test_a_damaged_checkpoint_is_put_aside_so_that_the_next_is_saved(run, monkey
     assert envsteps() == [60, 100, 120, 140, 160] and checkpoint.steps(folder)[0] == 160
 
 
+@pytest.mark.slow
 def test_a_later_checkpoint_of_one_seed_is_put_aside(run):
     shutil.copytree(RUN, "runs/toy_crl_s1")
     shutil.rmtree("runs/toy_crl_s1/checkpoints/120")

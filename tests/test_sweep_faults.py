@@ -197,6 +197,7 @@ def test_names_with_brackets_spaces_quotes_and_dollars(folder, capfd):
     assert states(f"out/{name}") == ["finished"] and Path("runs", f"{name}_000_s0", "metrics.csv").is_file()
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_finishes_its_run_and_a_second_one_is_refused(folder, capsys):
     write("grid", LONGER)
     program = f"{toy.START} from goalax.commands import sweep; sys.exit(sweep.main(['s.yml']))"

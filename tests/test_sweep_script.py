@@ -69,6 +69,7 @@ def test_a_grid_runs_seeds_together_and_survives_a_failure(folder, capsys):
     assert script.main(["s.yml"]) == 0 and rows() == table, "nothing is run twice"
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_goes_on_from_the_checkpoint(folder):
     longer = {"num_timesteps": {"value": 40_000}, "num_evals": {"value": 40}}
     write("random", longer | {"discounting": {"min": 0.9, "max": 0.99}})

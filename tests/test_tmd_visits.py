@@ -84,6 +84,7 @@ def test_an_actor_that_nothing_teaches_is_refused(value):
         chain_agent("tmd", actor_value=value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [

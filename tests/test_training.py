@@ -86,6 +86,7 @@ def test_a_run_that_was_stopped_resumes_bit_for_bit(run, monkeypatch, capsys, tm
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_bit_for_bit(run, tmp_path):
     flags = ["--num_timesteps", "40000", "--num_evals", "40"]
     assert run(*flags) == 0
@@ -179,6 +180,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(run, capsys):
     assert "there is no checkpoint before it" in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("agent", "flags"),
     [("crl", toy.TINY), ("sac", [*toy.BASELINE, "--use_her"]), ("td3", [*toy.BASELINE, "--use_her"])],
@@ -207,6 +209,7 @@ def test_an_agent_chooses_its_law_of_goals(tmp_path, monkeypatch):
     assert losses[0] != losses[1]
 
 
+@pytest.mark.slow
 def test_seeds_are_resumed_together_and_alone(run):
     assert run("--num_seeds", "2") == 0
     longer = ("--num_timesteps", "160", "--num_evals", "4")
