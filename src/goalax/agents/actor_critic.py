@@ -150,6 +150,19 @@ def entropy_actor_loss(
     return actor_loss + alpha_loss, metrics
 
 
+def soft_value(
+    config: EntropyConfig,
+    policy: tuple[Array, Array],
+    value: Callable[[Array], Array],
+    log_alpha: Array,
+    key: Array,
+) -> Array:
+    """What a policy is worth with its entropy, [B] (arXiv 1812.05905, equation 3); arguments as `entropy_actor_loss`."""
+    action, log_density = sample_action(*policy, key)
+    worth = value(action)
+    return worth if config.disable_entropy_actor else worth - jnp.exp(log_alpha) * log_density
+
+
 def entropy_optimizer(policy_lr: float, critic_lr: float, alpha_lr: float) -> optax.GradientTransformation:
     """Adam for parameters {actor, critic, log_alpha}, each with its learning rate."""
     adam = {"actor": optax.adam(policy_lr), "critic": optax.adam(critic_lr), "log_alpha": optax.adam(alpha_lr)}

@@ -1,20 +1,21 @@
 """C-TeC: exploration by temporal contrast (arXiv 2603.02008): SAC that seeks what its own critic did not expect."""
 
 import dataclasses
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from goalax.agents.actor_critic import entropy_actor_loss, entropy_optimizer, gaussian_policy
+from goalax.agents.actor_critic import entropy_actor_loss, entropy_optimizer, gaussian_policy, soft_value
 from goalax.agents.base import AGENTS, Algorithm, ContrastiveFlags, EntropyConfig, require_repr_dim
 from goalax.agents.q_learning import TwinCritic, bellman_target
 from goalax.core.types import Agent, Array, Spec
 from goalax.flags import flag
 from goalax.learning.energies import ENERGIES
 from goalax.learning.losses import CONTRASTIVE_LOSSES, contrastive_loss
-from goalax.learning.networks import gaussian_actor, sample_action, state_action
+from goalax.learning.networks import gaussian_actor, state_action
 
 FLOOR = 1e-6  # under squared norms, so that the gradient at 0 is finite
 
@@ -38,6 +39,11 @@ class CTeCState(NamedTuple):
     params: dict  # actor, critic (q, phi, psi, energy, log_scale), log_alpha
     target: list  # slow parameters of q
     optimizer: optax.OptState
+
+
+def blind(goal: Array) -> Array:
+    """A goal [..., G] without coordinates, [..., 0]: what policy and value get."""
+    return goal[..., :0]
 
 
 def unit(x: Array) -> Array:
@@ -77,15 +83,12 @@ def make(config: CTeCConfig, spec: Spec) -> Agent:
         sources, targets = represent(params, state, action, future_state)
         return energy(sources, targets, params["energy"])
 
-    def blind(goal):
-        return goal[..., :0]
-
     def next_value(agent, batch, key):
         """Soft value of next_state by the lower one of the target critics, [B]."""
         goal = blind(batch.goal)
-        action, log_density = sample_action(*actor.apply(agent.params["actor"], batch.next_state, goal), key)
-        value = critic.lower(agent.target, batch.next_state, goal, action)
-        return value if config.disable_entropy_actor else value - jnp.exp(agent.params["log_alpha"]) * log_density
+        policy = actor.apply(agent.params["actor"], batch.next_state, goal)
+        lower = partial(critic.lower, agent.target, batch.next_state, goal)
+        return soft_value(config, policy, lower, agent.params["log_alpha"], key)
 
     def losses(params, batch, target, key):
         of_critic = params["critic"]

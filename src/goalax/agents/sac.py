@@ -2,17 +2,18 @@
 (arXiv 1707.01495)."""
 
 import dataclasses
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from goalax.agents.actor_critic import entropy_actor_loss, entropy_optimizer, gaussian_policy
+from goalax.agents.actor_critic import entropy_actor_loss, entropy_optimizer, gaussian_policy, soft_value
 from goalax.agents.base import AGENTS, Algorithm, EntropyConfig
 from goalax.agents.q_learning import QConfig, TwinCritic, bellman_target
 from goalax.core.types import Agent, Spec
-from goalax.learning.networks import gaussian_actor, sample_action
+from goalax.learning.networks import gaussian_actor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +42,10 @@ def make(config: SACConfig, spec: Spec) -> Agent:
         return SACState(params, params["critic"], optimizer.init(params))
 
     def next_value(agent, batch, key):
-        """Soft value of next_state (equation 3) by the lower one of the target critics, [B]."""
-        mean, log_std = actor.apply(agent.params["actor"], batch.next_state, batch.goal)
-        action, log_density = sample_action(mean, log_std, key)
-        value = critic.lower(agent.target, batch.next_state, batch.goal, action)
-        return value if config.disable_entropy_actor else value - jnp.exp(agent.params["log_alpha"]) * log_density
+        """Soft value of next_state by the lower one of the target critics, [B]."""
+        policy = actor.apply(agent.params["actor"], batch.next_state, batch.goal)
+        lower = partial(critic.lower, agent.target, batch.next_state, batch.goal)
+        return soft_value(config, policy, lower, agent.params["log_alpha"], key)
 
     def losses(params, batch, target, key):
         critic_loss, metrics = critic.loss(params["critic"], batch, target)
