@@ -157,7 +157,7 @@ def soft_value(
     log_alpha: Array,
     key: Array,
 ) -> Array:
-    """What a policy is worth with its entropy, [B] (arXiv 1812.05905, equation 3); arguments as `entropy_actor_loss`."""
+    """What a policy is worth with its entropy, [B] (arXiv 1812.05905, eq. 3); arguments as `entropy_actor_loss`."""
     action, log_density = sample_action(*policy, key)
     worth = value(action)
     return worth if config.disable_entropy_actor else worth - jnp.exp(log_alpha) * log_density
