@@ -130,6 +130,7 @@ def test_all_envs_measures_them_against_those_of_brax(name, tmp_path, capsys):
         (["--agent", "dqn"], "benchmark.py: --agent is 'dqn'; choose from: "),
         (["--env_name", "moon"], "benchmark.py: --env_name is 'moon'; choose from: "),
         (["--backend", "warp"], "benchmark.py: --backend is 'warp' with --env_name toy: "),
+        (["--trace", "t"], "benchmark.py: --trace is that of a --profile; give both."),
         (["--profile", "--curve", "h_dim"], "benchmark.py: --profile and --curve are two measurements; give one"),
         (["--values", "1,2"], "benchmark.py: --values are those of a --curve; name its flag."),
         (["--curve", "seed"], "benchmark.py: --curve is 'seed'; choose from: "),
@@ -153,9 +154,11 @@ def test_a_bad_flag_ends_with_one_sentence_and_exit_code_2(argv, sentence, capsy
 def profiled(tmp_path_factory):
     """What --profile of a toy run writes and prints."""
     out = tmp_path_factory.mktemp("profile") / "results.json"
+    flags = ["--repeats", "2", "--profile", "--out", str(out), "--trace", str(out.with_name("trace"))]
     with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.MonkeyPatch.context() as patch:
         patch.setattr(toy.Toy, "compiler_options", {})  # the programs that people run are optimised
-        assert benchmark.main([*ARGV, "--repeats", "2", "--profile", "--out", str(out)]) == 0
+        assert benchmark.main([*ARGV, *flags]) == 0
+    assert len(list((out.with_name("trace") / "plugins" / "profile").rglob("*.xplane.pb"))) == 1  # where xprof looks
     return json.loads(out.read_text())["results"][0], printed.getvalue()
 
 

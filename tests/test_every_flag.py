@@ -48,6 +48,7 @@ CHANGES = {
     "log_wandb": "true",
     "wandb_mode": "offline",
     "log_tensorboard": "true",
+    "watch": "true",
     "checkpoint_interval": "0",
 }
 ELSEWHERE = {"agent", "resume", "run_dir"}  # tested in test_training.py and test_flags.py

@@ -125,6 +125,16 @@ def test_a_row_that_a_crash_cut_short_is_left_out(tmp_path):
     assert (group.steps.tolist(), notes) == ([60, 100], [])
 
 
+def test_a_flag_that_an_older_version_did_not_have_is_at_its_default(tmp_path):
+    make_run(tmp_path / "old_s0", 0, (0.5, 1), agent="tmd", agent_flags={"tmd_goal": "goal", "h_dim": 32})
+    make_run(
+        tmp_path / "new_s1", 1, (0.5, 1), agent="tmd", agent_flags={"critic_goal": "goal", "h_dim": 32, "depth": 0}
+    )
+    make_run(tmp_path / "mine_s0", 0, (0.5, 1), agent="not_here", agent_flags={"odd": 3})
+    groups, notes = experiments.compare([tmp_path])
+    assert sorted((group.label, len(group.runs)) for group in groups) == [("not_here", 1), ("tmd", 2)] and not notes
+
+
 @pytest.mark.parametrize(("script", "words"), [(plot, "RUNS"), (report, "RUNS"), (evaluate, "RUN")])
 def test_help(script, words, capsys):
     with pytest.raises(SystemExit) as end:
@@ -140,7 +150,7 @@ def test_curves_are_interquartile_means_with_bands(tmp_path):
         make_run(tmp_path / f"a_s{seed}", seed, (final, 0.5))
         make_run(tmp_path / f"b_s{seed}", seed, (final / 3, 1), env_name="toy_eval", eval_env="toy_eval")
     groups, _ = experiments.compare([tmp_path])
-    figure = curves.compare(groups, "wall_clock")
+    figure = curves.compare(groups, "wall_clock").figure
     panels = np.array(figure.axes).reshape(2, 2)
     line, band = panels[0, 1].lines[0], panels[0, 1].collections[0].get_datalim(panels[0, 1].transData)
     np.testing.assert_allclose(line.get_ydata(), 0.3 * np.array([1, 2, 3]) / 3)  # without the lowest and the highest
@@ -165,7 +175,7 @@ def crowd(tmp_path_factory):
 
 def test_the_legend_is_inside_the_picture_whatever_the_labels(crowd, toy_runs):
     for groups in (crowd, crowd[:3], experiments.compare([toy_runs])[0]):
-        figure = curves.compare(groups, "steps")
+        figure = curves.compare(groups, "steps").figure
         FigureCanvasAgg(figure).draw()
         box, (legend,) = figure.bbox, figure.legends
         inside = legend.get_window_extent()
@@ -177,7 +187,7 @@ def test_no_two_labels_share_a_style(crowd):
     styles = curves.styles_of(crowd)
     assert len(styles) == 25 and len({str(style) for style in styles.values()}) == 25
     assert list(styles)[-1] == "2 others, which end lower" and crowd[0].label not in styles
-    lines = curves.compare(crowd, "steps").axes[1].lines
+    lines = curves.compare(crowd, "steps").figure.axes[1].lines
     assert [line.get_color() for line in lines if line.get_ydata()[0] < 0.07] == [curves.OTHERS] * 2
 
 
@@ -187,7 +197,7 @@ def test_profiles_are_shares_of_runs_of_agents_in_all_environments(tmp_path, cap
             make_run(tmp_path / f"{env}_a_s{seed}", seed, (final, final / 2), env_name=env, eval_env=env)
         make_run(tmp_path / f"b_s{seed}", seed, (1, 1), agent="tmd")  # in one of them only
     groups, _ = experiments.compare([tmp_path])
-    figure = profiles.compare(groups)
+    figure = profiles.compare(groups).figure
     reached, near = figure.axes
     for axes, scores in ((near, (0.0, 0.25, 0.5, 0.9)), (reached, (0.0, 0.125, 0.25, 0.45))):
         (line,) = axes.lines

@@ -143,3 +143,39 @@ def test_one_sentence_without_flatbuffers(toy_runs, tmp_path, monkeypatch, capsy
     monkeypatch.setitem(sys.modules, "jax._src.export.serialization", None)
     assert command.main([str(toy_runs / "l2_s0"), "--out", str(tmp_path / "policy")]) == 2
     assert capsys.readouterr().err == "export.py: Exporting needs the package flatbuffers: pip install flatbuffers.\n"
+
+
+def test_onnx_runs_without_jax_and_equals_the_policy(toy_runs, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("jax2onnx")
+    out = tmp_path / "policy.onnx"
+    assert command.main([str(toy_runs / "l2_s0"), "--out", str(out), "--card", str(tmp_path / "card.md")]) == 0
+    about = json.loads((tmp_path / "policy.onnx.json").read_text())
+    assert about["format"] == "onnx" and about["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
+    session = onnxruntime.InferenceSession(str(out))
+    assert [each.name for each in session.get_inputs()] == ["state", "goal"]
+    policy = goalax.load(toy_runs / "l2_s0")
+    for num in (1, 7):
+        state, goal = inputs(num)
+        (action,) = session.run(None, {"state": state, "goal": goal})
+        np.testing.assert_allclose(action, policy(state, goal), atol=1e-5)
+    (code,) = re.findall("```python\n(.*?)```", (tmp_path / "card.md").read_text(), re.DOTALL)
+    subprocess.run([sys.executable, "-c", f"{code}\nassert action.shape == (1, 2)"], check=True, cwd=tmp_path)
+
+
+def test_onnx_without_its_package_is_one_sentence(toy_runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    assert command.main([str(toy_runs / "l2_s0"), "--out", str(tmp_path / "policy.onnx")]) == 2
+    error = capsys.readouterr().err
+    assert error == (
+        "export.py: Exporting to ONNX needs jax2onnx: pip install -e .[onnx], then pip install --no-deps jax2onnx.\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_onnx_file_that_differs_is_not_written(toy_runs, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("jax2onnx")
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("goalax.interop.onnx.TOLERANCE", -1.0)
+    assert command.main([str(toy_runs / "l2_s0"), "--out", str(tmp_path / "policy.onnx")]) == 2
+    assert "The ONNX file would differ from the policy by" in capsys.readouterr().err and not list(tmp_path.iterdir())

@@ -155,6 +155,44 @@ def test_a_browser_without_network_shows_all_of_it(many, browser, tmp_path):
     assert complaints(), "a request that fails would be seen"
 
 
+ACTIONS = """
+const chart = document.querySelector(".chart"), svg = chart.querySelector("svg"), told = [];
+const [first] = JSON.parse(chart.dataset.curves).panels, frame = svg.getBoundingClientRect();
+const [left, top_, right, bottom] = first.box;
+function point(share) {
+  const clientX = frame.left + frame.width * (left + share * (right - left));
+  const clientY = frame.top + frame.height * (top_ + bottom) / 2;
+  svg.dispatchEvent(new PointerEvent("pointermove", { clientX, clientY }));
+  const tip = chart.querySelector(".tip");
+  told.push(tip.hidden ? "hidden" : [...tip.children].map((line) => line.textContent).join("|"));
+}
+point(0.95);
+const key = [...svg.querySelectorAll("[role=button]")].find((each) => each.getAttribute("aria-label") === "show tmd");
+key.dispatchEvent(new MouseEvent("click", { bubbles: true }));
+point(0.95);
+told.push(key.getAttribute("aria-pressed"));
+key.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true }));
+point(0.95);
+point(-0.2);
+document.title = told.join("#");
+"""
+
+
+def test_pointing_tells_values_and_a_click_hides_a_line(many, browser, tmp_path):
+    path = tmp_path / "a.html"
+    assert script.main([str(many), "--out", str(path)]) == 0
+    page = re.sub("<meta http-equiv=.*?>", "", path.read_text())  # it forbids any script but the report's own
+    path.write_text(page.replace("</script>", f"{ACTIONS}</script>"))
+    title = html.unescape(re.search("<title>(.*?)</title>", browser(path.as_uri(), "--dump-dom").stdout).group(1))
+    both, alone, pressed, again, outside = title.split("#")
+    along, tmd, crl = both.split("|")
+    assert along == "120 environment steps" and pressed == "false" and outside == "hidden"
+    for line, label, value in ((tmd, "tmd", 0.75), (crl, "crl", 0.5)):
+        number, low, high, name = re.fullmatch(r"([\d.]+) \(([\d.]+) to ([\d.]+)\)  (.*)", line).groups()
+        assert name == label and float(number) == pytest.approx(value) and float(low) <= float(number) <= float(high)
+    assert alone == f"{along}|{crl}" and again == both
+
+
 def test_a_full_disk_is_one_sentence(many, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Path, "write_text", lambda *_, **__: os.write(os.open("/dev/full", os.O_WRONLY), b"a"))
     assert script.main([str(many), "--out", str(tmp_path / "a.html")]) == 2

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from goalax.agents import AGENTS
 from goalax.envs import ENVS
+from goalax.envs.control import TASKS
 from goalax.flags import FlagError
 from goalax.host.config import read_flags
 from goalax.speed import cost_curves, roofline
@@ -49,7 +50,7 @@ def measure_run(config: BenchmarkFlags, agent_config: Any) -> list[dict[str, Any
 
 def measure_envs(config: BenchmarkFlags, agent_config: Any) -> list[dict[str, Any]]:
     """Speeds of all environments, printed as they come. FlagError if none is meant."""
-    names = [name for name in ENVS if re.search(config.env_match, name)]
+    names = [name for name in ENVS if name not in TASKS and re.search(config.env_match, name)]
     if not names:
         raise FlagError(f"--env_match is {config.env_match!r}; it must match the name of an environment.")
     line, results = "{:24}{:>12}{:>14}{:>12}{:>12}{:>8}  {}".format, []
@@ -146,6 +147,10 @@ def mode(config: BenchmarkFlags) -> Mode:
         raise FlagError(f"--{names[0]} and --{names[1]} are two measurements; give one of them.")
     if config.values is not None and not config.curve:
         raise FlagError("--values are those of a --curve; name its flag.")
+    if config.trace is not None:
+        if not config.profile:
+            raise FlagError("--trace is that of a --profile; give both.")
+        os.makedirs(config.trace, exist_ok=True)  # now, not after minutes of measuring
     return asked[names[0]] if names else measure_run
 
 

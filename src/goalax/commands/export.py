@@ -1,4 +1,4 @@
-"""Writes the policy of a run as a file that runs without Goalax (jax.export), and a card that describes it."""
+"""Writes the policy of a run as a file that runs without Goalax (StableHLO or ONNX), and a card that describes it."""
 
 import dataclasses
 import sys
@@ -19,7 +19,8 @@ class ExportConfig:
     run: tuple[str, ...] = flag((), "run directory", positional=True)
     step: int | None = flag(None, "environment steps of the checkpoint (default: the newest)", low=0)
     out: str = flag(
-        "policy.stablehlo", "file to write; its description is written beside it, with .json behind its name"
+        "policy.stablehlo",
+        "file to write, ONNX where it ends in .onnx; its description lies beside it, with .json behind its name",
     )
     card: str | None = flag(None, "Markdown file to write: metrics, command, film of the run, how to call the policy")
 
@@ -41,7 +42,7 @@ def start() -> None:
 def main(argv: Sequence[str], prog: str = "export.py") -> int:
     """Runs a command line; returns the exit code."""
     try:
-        description = "Writes the policy of a run as a file that runs with JAX alone."
+        description = "Writes the policy of a run as a file that runs with JAX or, as ONNX, without it."
         (config,) = parse(argv, ExportConfig(), others={}, prog=prog, description=description)
         if len(config.run) != 1:
             raise FlagError(f"It takes one run directory, but {len(config.run)} are given.")

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from goalax.envs import ENVS, GoalEnv, create_env
+from goalax.envs.control import TASKS
 from goalax.envs.maze import MAZES, InMaze, Maze
 from goalax.envs.stitching import MARK, Stitching
 from goalax.films import render, scene
@@ -224,8 +225,9 @@ def maze_table(envs: Mapping[str, GoalEnv], names: Iterable[str]) -> str:
 
 def main(argv: Sequence[str], prog: str = "gallery.py") -> int:
     """Runs a command line, which has no arguments; returns the exit code."""
-    envs = {name: create_env(name) for name in pictured(ENVS)}
-    parts = {"environments": table(envs, ENVS), "mazes": maze_table(envs, ENVS), "speeds": comparison()}
+    names = [name for name in ENVS if name not in TASKS]
+    envs = {name: create_env(name) for name in pictured(names)}
+    parts = {"environments": table(envs, names), "mazes": maze_table(envs, names), "speeds": comparison()}
     for name, content in parts.items():
         path = ROOT / DOCUMENTS[name]
         path.write_text(markdown.replace(path.read_text(), name, "gallery.py", content))

@@ -18,8 +18,8 @@ class PlotConfig(RunsConfig):
 
 
 def save(groups: Sequence[Group], notes: Sequence[str], path: Path, config: PlotConfig) -> None:
-    figure = profiles.compare(groups) if config.x == "score" else curves.compare(groups, config.x)
-    figure.savefig(path, dpi=120)
+    drawing = profiles.compare(groups) if config.x == "score" else curves.compare(groups, config.x)
+    drawing.figure.savefig(path, dpi=120)
 
 
 def main(argv: Sequence[str], prog: str = "plot.py") -> int:

@@ -7,9 +7,9 @@ import shlex
 import signal
 import sys
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -24,8 +24,11 @@ from goalax.host.loggers import Loggers
 from goalax.host.make import Run, enable_compilation_cache, make_run
 from goalax.host.session import Evaluation, Interrupt, NonFiniteError, Session
 
+if TYPE_CHECKING:
+    from goalax.study.watch import Watch
+
 FINAL_FILMS = ("policy.html", "policy.gif")
-MAX_TITLE = 80  # characters
+REWARD = ("eval/episode_reward", "{:,.1f}".format)
 NOTHING_YET = "Stopped before the first step: nothing has been trained, and nothing is lost."
 
 
@@ -110,6 +113,7 @@ def train(
             runs.write_config(directory, config, run.agent_config, seed, run.dataset)
         shown = config if written else dataclasses.replace(config, log_wandb=False, log_tensorboard=False)
         loggers = stack.enter_context(Loggers(shown, written, display.note))
+        page = stack.enter_context(watched(written, display)) if config.watch and written else None
 
         display.say("compiling (the next start of the same sizes takes seconds)")
         session.compile()
@@ -128,11 +132,15 @@ def train(
             for index, directory in enumerate(written):
                 files = film(run, session.of_seed(recording, index), steps, directory, display, last)
                 loggers.artifact(index, "policy", files, steps, last)
+                if page is not None and index == 0 and files:
+                    page.filmed(files[0])
 
         for evaluation in stack.enter_context(contextlib.closing(session.run(state, interrupt, display.step))):
             loggers.log(evaluation.rows)
             keep_goals(run, session, evaluation)
             display.evaluated(evaluation.env_steps, evaluation.means)
+            if page is not None:
+                page.evaluated(numbers(written[0]))
             due = config.visualization_interval and evaluation.number % config.visualization_interval == 0
             if evaluation.last or (due and not interrupt.signal):
                 show(evaluation.recording, evaluation.env_steps, evaluation.last)
@@ -185,24 +193,21 @@ def film(run: Run, recording: Recording, steps: int, directory: Path, display: D
 
 def finish(session: Session, loggers: Loggers) -> None:
     """Draws the curves of every run, and hands its newest checkpoint to the loggers."""
-    from goalax.study import curves, experiments, heat_maps  # here, because matplotlib would make every start slower
+    from goalax.study import pictures  # here, because matplotlib would make every start slower
 
     for index, directory in enumerate(session.written):
-        rows = runs.read_metrics(directory / "metrics.csv")
-        if rows := [row for row in rows if row.keys() >= experiments.NEEDED]:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Glyph")  # a letter of the name that Matplotlib's font lacks
-                curves.draw(rows, title_of(directory), directory / "curves.png")
-                heat_maps.draw(directory, title_of(directory))
+        pictures.draw(directory)
         for steps in checkpoint.steps(directory / "checkpoints")[:1]:
             newest, last = directory / "checkpoints" / str(steps), session.stopped_by is None
             loggers.artifact(index, "checkpoint", [newest, directory / "config.json"], steps, last)
 
 
-def title_of(directory: Path) -> str:
-    """The name of a run above its curves: short enough, and no formula, which Matplotlib sees between two `$`."""
-    name = directory.name
-    return (name if len(name) <= MAX_TITLE else f"{name[: MAX_TITLE - 1]}…").replace("$", r"\$")
+def watched(directories: list[Path], display: Display) -> "Watch":
+    """The page of the first run."""
+    from goalax.study.watch import Watch  # here, because matplotlib would make every start slower
+
+    others = f" and {len(directories) - 1} more seeds, which are not shown" if len(directories) > 1 else ""
+    return Watch(directories[0], f"{directories[0].name}{others}", display.progress, display.note)
 
 
 def describe(run: Run) -> str:
@@ -219,12 +224,14 @@ def numbers(directory: Path) -> dict[str, str]:
     rows = runs.read_metrics(directory / "metrics.csv")
     if not rows:
         return {}
+    rewarded = {} if "eval/time_at_goal" in rows[-1] else {"rewards of an episode": REWARD}
     shown: dict[str, tuple[str, Callable[[float], str]]] = {
         "updates on the dataset": (runs.OFFLINE, "{:,}".format),
         "environment steps": ("training/envsteps", "{:,}".format),
         "episodes that reach the goal": ("eval/episode_success_any", "{:.3f}".format),
         "share of time at the goal": ("eval/time_at_goal", "{:.3f}".format),
         "distance at the end": ("eval/final_dist", "{:.3f}".format),
+        **rewarded,
         "training speed": ("training/sps", "{:,.0f} steps/s".format),
         "wall clock": ("training/walltime", duration),
     }

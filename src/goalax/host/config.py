@@ -123,6 +123,9 @@ class Flags:
         scope="host",
     )
     log_tensorboard: bool = flag(False, "write TensorBoard's event files into the run directory", scope="host")
+    watch: bool = flag(
+        False, "keep watch.html in the run directory: curves, speed and newest film in a browser", scope="host"
+    )
     checkpoint_interval: int = flag(1, "evaluations between checkpoints; 0: only at the end", low=0, scope="host")
     resume: bool = flag(False, "continue the newest run of the same name exactly where it stopped", scope="host")
     run_dir: str | None = flag(None, "the run to resume, in place of the newest one of that name", scope="host")
@@ -211,6 +214,21 @@ def flags_from(values: Mapping[str, Any]) -> tuple[Flags, Any]:
     agent = check_agent(values.get("agent", Flags().agent))
     check_unused(agent, values)
     return set_in((Flags(), AGENTS[agent].config()), {**values, "agent": agent}, other_configs())
+
+
+def completed(flags: Mapping[str, Any], agent_flags: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All flags of a config.json: under today's names, and with those that its version did not have at their defaults.
+
+    Such a default is what a version without the flag did. Of an agent that is not known here they are as they are.
+    """
+    agent = flags["agent"]
+    known: list[Any] = [Flags(), *([AGENTS[agent].config()] if agent in AGENTS else [])]
+    both = []
+    for config, stored in itertools.zip_longest(known, (flags, agent_flags)):
+        names = {} if config is None else names_of(config)
+        defaults = {} if config is None else vars(config)
+        both.append({**defaults, **{names[name].name if name in names else name: stored[name] for name in stored}})
+    return both[0], both[1]
 
 
 def read_run(directory: Path) -> tuple[Flags, Any]:

@@ -39,6 +39,7 @@ class Display:
         self.console = console or Console(highlight=False)
         self.total_steps = total_steps
         self.success = ""
+        self.steps = 0
         self.first: tuple[float, int] | None = None  # when and where the speed started to be measured
         columns = [
             SpinnerColumn(),
@@ -80,6 +81,10 @@ class Display:
         age = time.monotonic() - when
         return text if age < OLD_SECONDS else f"{text}  {duration(age)} ago"
 
+    def progress(self) -> tuple[str, float]:
+        """`now`, and the share of all steps that is done."""
+        return self.now(), min(1.0, self.steps / self.total_steps)
+
     def note(self, text: str) -> None:
         """A line that stays."""
         self.printed = time.monotonic()
@@ -95,7 +100,7 @@ class Display:
 
     def step(self, env_steps: int) -> str:
         """Takes note of progress; returns the words for it."""
-        now = time.monotonic()
+        now, self.steps = time.monotonic(), env_steps
         if self.first is None:
             self.first = (now, env_steps)
         words = [f"{env_steps:,} / {self.total_steps:,} steps"]
@@ -110,7 +115,9 @@ class Display:
 
     def evaluated(self, env_steps: int, metrics: dict[str, float]) -> None:
         """metrics: a row of metrics.csv, or nothing."""
-        if metrics:
+        if metrics and "eval/time_at_goal" not in metrics:  # of an environment without goals
+            self.success = f"reward {metrics['eval/episode_reward']:.1f}"
+        elif metrics:
             reached, near = metrics["eval/episode_success_any"], metrics["eval/time_at_goal"]
             self.success = f"success {reached:.2f}  time at goal {near:.2f}"
         text = self.step(env_steps)

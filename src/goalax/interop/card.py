@@ -7,6 +7,7 @@ from pathlib import Path
 from goalax.core.types import RunState
 from goalax.host import runs
 from goalax.host.make import Run
+from goalax.interop import export
 from goalax.study import markdown
 
 FILMS = ("policy.gif", "policy.mp4")  # of a run directory, the first one that is there
@@ -23,6 +24,17 @@ def measured(directory: Path, env_steps: int) -> dict[str, float]:
 
 def usage(run: Run, policy: str) -> str:
     spec = run.spec
+    if export.is_onnx(Path(policy)):
+        return (
+            "```python\n"
+            "import numpy as np\n"
+            "import onnxruntime\n\n"
+            f"policy = onnxruntime.InferenceSession({policy!r})\n"
+            f"state, goal = np.zeros((1, {spec.state_size}), np.float32), np.zeros((1, {spec.goal_size}), np.float32)\n"
+            'action = policy.run(None, {"state": state, "goal": goal})[0]'
+            f"  # [1, {spec.action_size}], each entry in [-1, 1]\n"
+            "```\n"
+        )
     return (
         "```python\n"
         "from pathlib import Path\n"

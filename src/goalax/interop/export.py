@@ -1,4 +1,4 @@
-"""A policy as one file that runs without Goalax: StableHLO by `jax.export`, and beside it JSON that describes it."""
+"""A policy as one file that runs without Goalax: StableHLO or ONNX, and beside it JSON that describes it."""
 
 import functools
 import hashlib
@@ -14,6 +14,7 @@ from goalax import __version__
 from goalax.core.types import RunState
 from goalax.flags import FlagError
 from goalax.host.make import Run
+from goalax.interop import onnx
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # that the file runs on
 
@@ -37,13 +38,18 @@ def serialize(function: export.Exported) -> bytes:
         raise FlagError("Exporting needs the package flatbuffers: pip install flatbuffers.") from None
 
 
-def description(run: Run, state: RunState, content: bytes) -> dict[str, Any]:
+def is_onnx(path: Path) -> bool:
+    """Whether the name of a file asks for ONNX."""
+    return path.suffix == ".onnx"
+
+
+def description(run: Run, state: RunState, path: Path, content: bytes) -> dict[str, Any]:
     """What somebody must know to call the file of this content."""
     spec, config, env = run.spec, run.config, run.env
+    form = {"format": "onnx"} if is_onnx(path) else {"format": "jax.export", "platforms": list(PLATFORMS)}
     return {
-        "format": "jax.export",
+        **form,
         "sha256": hashlib.sha256(content).hexdigest(),
-        "platforms": list(PLATFORMS),
         "env_name": config.env_name,
         "backend": env.backend,
         "agent": config.agent,
@@ -64,11 +70,11 @@ def write(run: Run, state: RunState, path: Path) -> tuple[Path, Path]:
     """Writes the policy, and its description under the same name with `.json` behind it; returns both paths.
 
     Raises:
-      FlagError: a package is missing.
+      FlagError: a package is missing, or ONNX cannot say what the policy does.
       OSError: they cannot be written.
     """
-    content = serialize(exported(run, state))
+    content = onnx.serialize(run, state) if is_onnx(path) else serialize(exported(run, state))
     about = path.with_name(f"{path.name}.json")
     path.write_bytes(content)
-    about.write_text(json.dumps(description(run, state, content), indent=2) + "\n")
+    about.write_text(json.dumps(description(run, state, path, content), indent=2) + "\n")
     return path, about

@@ -55,6 +55,9 @@ class BenchmarkFlags(Flags):
     all_envs: bool = flag(False, "measure stepping alone, in all environments and in Brax's own with the same bodies")
     env_match: str = flag("", "regular expression for names; with --all_envs only those that match are measured")
     profile: bool = flag(False, "show where the time of a train step goes: phases, kernels, roofline")
+    trace: str | None = flag(
+        None, "with --profile, directory in which the trace of a train step stays, as `xprof --logdir` reads it"
+    )
     curve: str | None = flag(None, "measure training over the values of this flag, as JSON, CSV and PNG", valid=CURVES)
     values: str | None = flag(
         None, "values of the curve, with commas between them (default: a quarter to four times the run's own)"

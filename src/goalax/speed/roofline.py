@@ -2,6 +2,7 @@
 
 import math
 import re
+import shutil
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -118,10 +119,13 @@ class Program:
                 self.kinds[name], self.phases[name] = "matmul" if matmul else instruction.opcode, phase
 
 
-def traced(program: Program, run: Callable[[], None]) -> dict[str, tuple[int, float]]:
+def traced(program: Program, run: Callable[[], None], keep: str | None = None) -> dict[str, tuple[int, float]]:
     """Kernels that ran: name -> how often, and seconds in all.
 
     The tracer takes a microsecond or so per kernel on a CPU: the seconds of short ones are its own.
+
+    Args:
+      keep: directory in which the trace stays, for xprof or Perfetto.
     """
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
@@ -131,6 +135,8 @@ def traced(program: Program, run: Callable[[], None]) -> dict[str, tuple[int, fl
         with jax.profiler.trace(folder, profiler_options=options):
             run()
         data = jax.profiler.ProfileData.from_file(str(next(Path(folder).rglob("*.xplane.pb"))))
+        if keep is not None:
+            shutil.copytree(folder, keep, dirs_exist_ok=True)
         planes = list(data.planes)
         planes = [
             plane for plane in planes if plane.name.startswith("/device:")
@@ -262,7 +268,7 @@ def profile(config: BenchmarkFlags, agent_config: Any) -> dict[str, Any]:
     seconds["the rest of collecting"] = seconds["collecting"] - seconds["physics"]
     seconds["draws, buffer, loop"] = seconds["train step"] - seconds["collecting"] - seconds["updates"]
     whole = Program(train.advance)
-    found = traced(whole, lambda: train.run(1))
+    found = traced(whole, lambda: train.run(1), config.trace)
     result = {
         **flags_of(run),
         "times": times,

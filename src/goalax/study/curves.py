@@ -17,6 +17,7 @@ from matplotlib.ticker import EngFormatter
 from goalax.host import runs
 from goalax.host.display import track
 from goalax.study.experiments import Group
+from goalax.study.hover import Curve, Drawing
 from goalax.study.statistics import interquartile_mean
 
 REACHED, NEAR = "episodes that reach the goal", "share of time at the goal"
@@ -29,13 +30,22 @@ LEGENDS = {20: 4, 30: 3, 48: 2}  # longest label -> columns that fit side by sid
 
 
 def draw(rows: list[dict[str, float]], title: str, path: Path) -> None:
-    """Draws success and losses over environment steps from the rows of metrics.csv."""
+    """Draws `of_run` into a PNG file."""
+    of_run(rows, title).savefig(path, dpi=120)
+
+
+def of_run(rows: list[dict[str, float]], title: str) -> Figure:
+    """Success, or without goals rewards, and losses over environment steps, from the rows of metrics.csv."""
     steps = [runs.progress(row) for row in rows]
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     success, losses = figure.subplots(1, 2)
-    success.plot(steps, [row["eval/episode_success_any"] for row in rows], label=REACHED)
-    success.plot(steps, [row["eval/time_at_goal"] for row in rows], label=NEAR)
-    success.set(ylim=(-0.02, 1.02), ylabel="success", title=title)
+    if all("eval/time_at_goal" in row for row in rows):
+        success.plot(steps, [row["eval/episode_success_any"] for row in rows], label=REACHED)
+        success.plot(steps, [row["eval/time_at_goal"] for row in rows], label=NEAR)
+        success.set(ylim=(-0.02, 1.02), ylabel="success", title=title)
+    else:  # of an environment without goals
+        success.plot(steps, [row["eval/episode_reward"] for row in rows], label="sum of the rewards of an episode")
+        success.set(ylabel="reward", title=title)
     for name in ("critic_loss", "actor_loss"):
         if all(f"training/{name}" in row for row in rows):
             losses.plot(steps, [row[f"training/{name}"] for row in rows], label=name.replace("_", " "))
@@ -43,7 +53,7 @@ def draw(rows: list[dict[str, float]], title: str, path: Path) -> None:
     for axes in (success, losses):
         finish(axes, "steps")
         axes.legend(frameon=False)
-    figure.savefig(path, dpi=120)
+    return figure
 
 
 def finish(axes: Axes, x: str) -> None:
@@ -81,7 +91,7 @@ class Legend(NamedTuple):
         figure.legend(handles, names, loc="outside upper center", ncols=self.columns, frameon=False)
 
 
-def compare(groups: Sequence[Group], x: str) -> Figure:
+def compare(groups: Sequence[Group], x: str) -> Drawing:
     """Interquartile means over seeds with 95% bands: a row of panels per environment, a column per measure.
 
     Args:
@@ -93,6 +103,7 @@ def compare(groups: Sequence[Group], x: str) -> Figure:
     figure = Figure(figsize=(10, 0.8 + legend.inches + 3 * len(envs)), layout="constrained")
     panels = figure.subplots(len(envs), 2, squeeze=False)
     lines: dict[str, Line2D] = {}
+    shown: list[Curve] = []
     alpha = min(0.2, 1.6 / len(styles))
     for group in track(groups, "drawing"):
         at = group.steps if x == "steps" else group.metric("training/walltime").mean(0) / 60
@@ -101,7 +112,9 @@ def compare(groups: Sequence[Group], x: str) -> Figure:
             estimate = interquartile_mean([scores])
             marker = "o" if len(at) == 1 else None
             (lines[label],) = axes.plot(at, estimate.value, marker=marker, **styles[label])
-            axes.fill_between(at, estimate.low, estimate.high, color=styles[label]["color"], alpha=alpha, linewidth=0)
+            low, high, colour = estimate.low, estimate.high, styles[label]["color"]
+            band = axes.fill_between(at, low, high, color=colour, alpha=alpha, linewidth=0)
+            shown.append(Curve(label, axes, (lines[label], band), at, estimate))
     for env, row in zip(envs, panels, strict=True):
         for axes, words in zip(row, (REACHED, NEAR), strict=True):
             axes.set(ylim=(-0.02, 1.02), ylabel=words, title=env)
@@ -112,7 +125,7 @@ def compare(groups: Sequence[Group], x: str) -> Figure:
     bands = ", bands are 95% intervals (stratified bootstrap)" if seeds[-1] > 1 else ""
     words = f"Interquartile mean over {number} seed{'s' * (seeds[-1] > 1)}{bands}"
     figure.supxlabel(words, fontsize=9, alpha=0.8)
-    return figure
+    return Drawing(figure, list(legend.names), shown)
 
 
 def styles_of(groups: Sequence[Group]) -> dict[str, dict[str, Any]]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from goalax.flags import COMPARED, FlagError, Flagged, flag, names_in, parse
 from goalax.host import runs
-from goalax.host.config import Flags
+from goalax.host.config import Flags, completed
 from goalax.host.display import track
 
 NAMES = names_in(Flags, {"name"})
@@ -84,7 +84,8 @@ def read_one(directory: Path) -> Trained:
         raise FlagError(f"There is no directory {directory}.")
     content = runs.read_content(directory)
     try:
-        flags = {**content["flags"], **content["agent_flags"]}
+        flags, agent_flags = completed(content["flags"], content["agent_flags"])
+        flags |= agent_flags
         flags = {name: value for name, value in flags.items() if value is not None}
         kinds = {"env_name": str, "agent": str, "episode_length": int, "seed": int}
         readable = all(type(flags[name]) is kind for name, kind in kinds.items()) and flags["episode_length"] > 0
@@ -96,10 +97,13 @@ def read_one(directory: Path) -> Trained:
     with contextlib.suppress(OSError, ValueError, csv.Error):
         rows = [row for row in runs.read_metrics(directory / "metrics.csv") if row.keys() >= NEEDED]
     if not rows:
+        with contextlib.suppress(OSError, ValueError, csv.Error):
+            rows = runs.read_metrics(directory / "metrics.csv")
+        if any("eval/episode_reward" in row and "eval/episode_success" not in row for row in rows):
+            raise FlagError(f"The run {directory} has no goals; what is compared here is success at goals.")
         raise FlagError(f"The run {directory} has no evaluation in its metrics.csv.")
     if not all(math.isfinite(row[name]) for row in rows for name in NEEDED):
         raise FlagError(f"The run {directory} has numbers that are not finite in its metrics.csv.")
-    agent_flags = content["agent_flags"]
     settings = {name: value for name, value in flags.items() if name in COMPARED_FLAGS or name in agent_flags}
     names = {name: flags[name] for name in NAMES if name in flags}
     kinds = {"versions": dict, "device": str, "git_commit": str, "command": list}

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from goalax.flags import FlagError
 from goalax.study import curves
 from goalax.study.experiments import Group
+from goalax.study.hover import Curve, Drawing
 from goalax.study.statistics import performance_profile
 
 TAUS = np.linspace(0, 1, 101)
@@ -38,7 +39,7 @@ def drawable(groups: Sequence[Group]) -> bool:
     return any(sum(len(group.runs) for group in members) > 1 for members in complete(groups).values())
 
 
-def compare(groups: Sequence[Group]) -> Figure:
+def compare(groups: Sequence[Group]) -> Drawing:
     """A panel per measure at the last evaluation, a line per agent with its 95% band (stratified bootstrap).
 
     Source: section 4 of arXiv 2108.13264.
@@ -51,20 +52,22 @@ def compare(groups: Sequence[Group]) -> Figure:
     found, styles = complete(groups), curves.styles_of(groups)
     others = list(styles)[-1]
     legend = curves.Legend.of(dict.fromkeys(label if label in styles else others for label in found))
-    drawing = Figure(figsize=(10, 0.8 + legend.inches + 3), layout="constrained")
-    panels = drawing.subplots(1, 2)
+    figure = Figure(figsize=(10, 0.8 + legend.inches + 3), layout="constrained")
+    panels = figure.subplots(1, 2)
     lines: dict[str, Line2D] = {}
+    shown: list[Curve] = []
     for axes, (words, scores_of) in zip(panels, MEASURES.items(), strict=True):
         for label, members in found.items():
             estimate = performance_profile([scores_of(group) for group in members], TAUS)
             name = label if label in styles else others
             (lines[name],) = axes.step(TAUS, estimate.value, where="post", **styles[name])
-            low, high = estimate.low, estimate.high
-            axes.fill_between(TAUS, low, high, step="post", color=styles[name]["color"], alpha=0.15, linewidth=0)
+            low, high, colour = estimate.low, estimate.high, styles[name]["color"]
+            band = axes.fill_between(TAUS, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
+            shown.append(Curve(name, axes, (lines[name], band), TAUS, estimate))
         axes.set(ylim=(-0.02, 1.02), xlim=(0, 1), xlabel=f"score: {words}", ylabel="share of runs above the score")
         curves.tidy(axes)
-    legend.put(drawing, lines)
+    legend.put(figure, lines)
     number = len({group.env for group in groups})
     words = f"Last evaluations, mean over {number} environment{'s' * (number > 1)}"
-    drawing.supxlabel(f"{words}, bands are 95% intervals (stratified bootstrap)", fontsize=9, alpha=0.8)
-    return drawing
+    figure.supxlabel(f"{words}, bands are 95% intervals (stratified bootstrap)", fontsize=9, alpha=0.8)
+    return Drawing(figure, list(legend.names), shown)

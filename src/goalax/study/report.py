@@ -1,17 +1,15 @@
 """The report on groups of runs: one HTML page with curves, tables and films inside, which needs no network."""
 
 import base64
+import hashlib
 import html
-import io
 import itertools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -19,12 +17,15 @@ from goalax.host.display import duration, track
 from goalax.host.goal_cells import GoalCells
 from goalax.study import curves, heat_maps, measures, profiles
 from goalax.study.experiments import NAMES, Group, differing, short
+from goalax.study.hover import Drawing, described, mark
 from goalax.study.profiles import MEASURES, by_label
 from goalax.study.statistics import Estimate, interquartile_mean, probability_of_improvement
+from goalax.study.svg import svg
 
 PAGE = Path(__file__).with_name("report.html")
-INK = "#010203"  # stands for the page's text colour, which is another one in the dark
+SCRIPT = Path(__file__).with_name("report.js")
 ALL = "all environments"
+CURVES = "Point at a drawing for the values there; a click on a name in its legend hides the line, or shows it again."
 FEW = "With few seeds, less than ten or so, intervals are narrower than they should be."
 
 
@@ -37,7 +38,7 @@ def save(groups: Sequence[Group], notes: Sequence[str], path: Path, threshold: f
     """
     maps, damaged = heat_maps.of_groups(groups)
     sections = [
-        section("Learning curves", "", *drawings(groups)),
+        section("Learning curves", CURVES, *drawings(groups)),
         section(
             "Final evaluation",
             "Interquartile mean over seeds with its 95% interval, at the last evaluation that all seeds have. All"
@@ -58,7 +59,10 @@ def save(groups: Sequence[Group], notes: Sequence[str], path: Path, threshold: f
     ]
     number = sum(len(group.runs) for group in groups)
     title = f"{number} run{'s' * (number > 1)} of {', '.join(dict.fromkeys(g.settings['agent'] for g in groups))}"
+    script = SCRIPT.read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     text = PAGE.read_text(encoding="utf-8").replace("{{title}}", html.escape(title))
+    text = text.replace("{{script}}", script).replace("{{script_hash}}", f"sha256-{digest}")
     text = text.replace("{{body}}", "\n".join(filter(None, sections)))
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
@@ -89,22 +93,20 @@ def drawings(groups: Sequence[Group]) -> list[str]:
 
 
 def drawing(groups: Sequence[Group], x: str) -> str:
-    return svg(partial(curves.compare, groups, x), f"Learning curves over {curves.AXES[x]}")
+    return chart(partial(curves.compare, groups, x), f"Learning curves over {curves.AXES[x]}", f"over-{x}")
 
 
-def svg(draw: Callable[[], Figure], label: str) -> str:
-    """A drawing as SVG in the text colour of the page, not larger than it is; label: for those who cannot see it."""
-    names = ("text.color", "axes.labelcolor", "axes.titlecolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    # Any: newer versions of matplotlib list the names that there are.
-    style: dict[Any, str] = {**dict.fromkeys(names, INK), "svg.fonttype": "none", "font.family": "sans-serif"}
-    buffer = io.StringIO()
-    with matplotlib.rc_context(style):
-        empty = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure = draw()
-        figure.savefig(buffer, format="svg", transparent=True, metadata=empty)
-    text = buffer.getvalue().replace(INK, "currentColor")
-    attributes = f'role="img" aria-label="{html.escape(label)}" style="max-width: {110 * figure.get_figwidth():.0f}px"'
-    return text[text.index("<svg") :].replace("<svg", f"<svg {attributes}", 1)
+def chart(draw: Callable[[], Drawing], label: str, name: str) -> str:
+    """A drawing that tells the values under the pointer; name: for its ids."""
+    drawn: list[Drawing] = []
+
+    def figure() -> Figure:
+        drawn.append(draw())
+        mark(drawn[0], name)
+        return drawn[0].figure
+
+    picture = svg(figure, label)
+    return f'<div class="chart" data-curves="{html.escape(described(drawn[0], name))}">{picture}</div>'
 
 
 # ---- numbers ---------------------------------------------------------------------------------------------------------
@@ -160,7 +162,9 @@ def profile(groups: Sequence[Group]) -> str:
         " cross neither agent is better throughout (Agarwal et al. 2021)."
     )
     words += f" Not trained in all environments, and left out: {', '.join(left)}." if left else ""
-    return section("Performance profiles", words, svg(partial(profiles.compare, groups), "Performance profiles"))
+    return section(
+        "Performance profiles", words, chart(partial(profiles.compare, groups), "Performance profiles", "profiles")
+    )
 
 
 def goal_maps(maps: Sequence[tuple[Group, GoalCells]]) -> str:

@@ -19,7 +19,7 @@ import yaml
 
 from goalax.flags import COMPARED, FlagError, names_in
 from goalax.host import runs
-from goalax.host.config import Flags, read_flags
+from goalax.host.config import Flags, completed, read_flags
 from goalax.host.display import duration
 from goalax.host.resolve import resolve
 from goalax.study import experiments, markdown
@@ -114,8 +114,8 @@ def settings_of(row: Row) -> dict[str, Any]:
 def fits(row: Row, content: dict[str, Any]) -> bool:
     """Whether a config.json is of the row as it is now; a flag that its version did not have must be at its default."""
     wanted = settings_of(row)
-    defaults = {**vars(Flags()), **vars(type(row.agent_flags)())}
-    stored = {**defaults, **content["flags"], **content["agent_flags"]}
+    flags, agent_flags = completed(content["flags"], content["agent_flags"])
+    stored = flags | agent_flags
     return all(stored.get(name) == value for name, value in wanted.items())
 
 
