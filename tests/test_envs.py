@@ -10,11 +10,12 @@ import pytest
 
 from goalax.core import rollout
 from goalax.envs import ENVS, GoalEnv, create_env
+from goalax.envs.control import TASKS
 from goalax.envs.maze import MAZES
 from tests.helpers.envs import NUM_ENVS, STEPS, frozen, keys
 
 CLASSES = {name: getattr(ENVS[name], "func", ENVS[name]) for name in ENVS}
-NAMES = [name for name in ENVS if CLASSES[name].__module__.startswith("goalax.envs.")]
+NAMES = [name for name in ENVS if CLASSES[name].__module__.startswith("goalax.envs.") and name not in TASKS]
 # Mazes of a body differ by their pictures, as test_maze.py proves: here, one with few walls and one with many shall do.
 MAZE_NAMES = [f"{body}_{layout}" for body, layouts in MAZES.items() for layout in layouts]
 SHOWN = ("_u_maze", "_ball_big_maze", "_hardest_maze", "_u_maze_gen_1f2f3f")
@@ -53,9 +54,17 @@ every_env = pytest.mark.parametrize("name", NAMES)
 # The bodies of this release, whose sizes are known; what else is asked here holds for any environment.
 KNOWN = [name for name in NAMES if any(name.startswith(f"{body}_") or name == body for body in SPEC)]
 every_body = pytest.mark.parametrize("name", ONE_OF_EACH_BODY)
-# One of each body on its default backend and on the others; the cheapest body shall do by default.
+# One of each body on its default backend and on the others; the cheapest body shall do by default, and those that
+# compile for twenty seconds, whose own tests step them too, wait for `-m slow`.
+LONG_TO_COMPILE = {"ant_push", "cheetah", "pusher2"}
+
+
+def marks_of(param):
+    return pytest.mark.slow if set(param.values) & LONG_TO_COMPILE else param.marks
+
+
 PAIRS = [
-    *(pytest.param(*param.values, None, marks=param.marks) for param in ONE_OF_EACH_BODY),
+    *(pytest.param(*param.values, None, marks=marks_of(param)) for param in ONE_OF_EACH_BODY),
     *(
         pytest.param(name, backend, marks=() if name == "simple_u_maze" else pytest.mark.table, id=f"{name}-{backend}")
         for name, backend in ADVERTISED

@@ -291,6 +291,7 @@ def test_walls_stop_a_flying_ant(env_functions):
 every_backend = pytest.mark.parametrize("backend", ["spring", "mjx", "positional", "generalized"])
 
 
+@pytest.mark.slow
 @every_backend
 def test_random_point_mass_never_leaves_the_free_cells(env_functions, backend):
     env, reset, run = env_functions("simple_u_maze", backend)

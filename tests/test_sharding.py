@@ -40,6 +40,7 @@ def test_two_devices_share_the_environments_of_a_seed(alone, tmp_path, monkeypat
     assert_equal_runs(Path("runs/toy_crl_s0"), alone / "toy_crl_s0")
 
 
+@pytest.mark.slow
 def test_eight_devices_share_two_seeds(alone, tmp_path):
     code = f"{toy.START} train.main({[*TINY, '--num_seeds', '2']} + "
     code += "['--num_devices', '8'])"
@@ -84,6 +85,7 @@ def test_seeds_are_spread_first():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("numbers", [("2", "1"), ("1", "2")])
 def test_a_run_is_resumed_on_another_number_of_devices(numbers, alone, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
