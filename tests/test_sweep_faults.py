@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from goalax.commands import sweep as script
+from goalax.host import checkpoint
 from goalax.host.config import read_flags
 from goalax.host.runs import read_metrics
 from goalax.study import sweep_file, sweeps
@@ -227,7 +228,7 @@ def test_only_a_run_of_its_own_is_resumed(folder, monkeypatch, older):
     Path("train.py").write_text("import sys; print(sys.argv)")
     Path("runs/s_000_s0").mkdir(parents=True)
     Path("runs/s_000_s0/config.json").write_text("{}")
-    monkeypatch.setattr(script.checkpoint, "steps", lambda directory: [1])
+    monkeypatch.setattr(checkpoint, "steps", lambda directory: [1])
     write("grid", {})
     sweep = sweeps.read(Path("s.yml"))
     (job,) = sweeps.grid(sweep, None)

@@ -45,7 +45,7 @@ def rows():
 def test_a_grid_runs_seeds_together_and_survives_a_failure(folder, capsys):
     parameters = {"min_replay_size": {"values": [10, 5]}, "seed": {"values": [3, 4]}, "log_wandb": {"value": True}}
     command = ["${env}", "python", "${program}", "${args}", "--discounting=0.9"]
-    write("grid", parameters, command=command, early_terminate={"type": "hyperband"})
+    write("grid", parameters, command=command, controller={"type": "local"})
     assert script.main(["s.yml", "--workers", "2"]) == 0
     table = rows()
     assert [(row["run"], row["seed"], row["min_replay_size"], row["state"]) for row in table] == [
@@ -63,7 +63,7 @@ def test_a_grid_runs_seeds_together_and_survives_a_failure(folder, capsys):
     out, error = capsys.readouterr()
     assert "run 1 failed: training.py: --min_replay_size is 5; it must be" in out
     assert "run 0 started, its output goes to sweeps/s/000.log" in out
-    assert error == "sweep.py: `early_terminate` of s.yml is for wandb's server only.\n"
+    assert error == "sweep.py: `controller` of s.yml is for wandb's server only.\n"
     shown = [line for line in out.splitlines() if "min_replay_size" in line and "│" in line]
     assert [[word in line for word in ("finished", "failed")] for line in shown] == [[True, False], [False, True]]
     assert script.main(["s.yml"]) == 0 and rows() == table, "nothing is run twice"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 METRIC = {"name": "eval/episode_success", "goal": "maximize"}  # where the file names none
 METHODS = ("grid", "random", "bayes")
 SEARCH = {"program", "method", "metric", "parameters", "command"}  # what two equal sweeps have in common
-KNOWN = SEARCH | {"name", "description", "project", "entity", "run_cap"}
+KNOWN = SEARCH | {"name", "description", "project", "entity", "run_cap", "early_terminate"}
 SPECS = {"value", "values", "min", "max", "distribution", "q"}
 LARGEST = 2**53  # limit of `min`, `max` and `q`; up to here floats hold whole numbers, and samplers do not overflow
 

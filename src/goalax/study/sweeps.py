@@ -12,7 +12,8 @@ from goalax.study.sweep_file import KNOWN, METRIC, SEARCH, SweepError, distribut
 __all__ = ["METRIC", "Job", "SweepError", "grid", "ignored", "load", "read", "runs_of", "save", "suggest"]
 
 MAX_RUNS = 10_000  # of a grid that no count limits: more is a mistake in the file
-STATES = ("waiting", "running", "stopped", "finished", "failed")
+STATES = ("waiting", "running", "stopped", "finished", "failed", "ended early")
+ENDED = ("finished", "failed", "ended early")
 
 
 @dataclasses.dataclass
@@ -25,6 +26,7 @@ class Job:
     state: str = "waiting"  # one of STATES
     values: list[float] = dataclasses.field(default_factory=list)  # of the metric, one per seed
     reason: str = ""  # of a failure
+    evaluations: int = 0  # of a job that was ended early
     older: list[str] = dataclasses.field(default_factory=list)  # directories of its name from before it was started
 
 
@@ -91,19 +93,27 @@ def suggest(sweep: dict[str, Any], jobs: list[Job]) -> Job:
     else:
         sampler = optuna.samplers.RandomSampler(seed=seed)
     study = optuna.create_study(direction=sweep["metric"]["goal"], sampler=sampler)
-    states = {"finished": optuna.trial.TrialState.COMPLETE, "failed": optuna.trial.TrialState.FAIL}
+    known_states = optuna.trial.TrialState
+    states = {"finished": known_states.COMPLETE, "failed": known_states.FAIL, "ended early": known_states.PRUNED}
     for job in jobs:
         known = {**job.parameters, "seed": job.seeds[0]}
         trial = optuna.trial.create_trial(
             params={name: known[name] for name in spaces},
             distributions=spaces,
-            value=job.values[0] if job.values else None,
+            value=job.values[0] if job.state == "finished" else None,
+            intermediate_values={job.evaluations: job.values[0]} if job.state == "ended early" and job.values else {},
             state=states.get(job.state, optuna.trial.TrialState.RUNNING),
         )
         study.add_trial(trial)
-    parameters = {name: spec["value"] for name, spec in specs.items() if "value" in spec} | study.ask(spaces).params
+    return job_of(sweep, len(jobs), study.ask(spaces).params)
+
+
+def job_of(sweep: dict[str, Any], number: int, sampled: dict[str, Any]) -> Job:
+    """The job of a number with sampled parameters, and those that have one value."""
+    specs = sweep["parameters"]
+    parameters = {name: spec["value"] for name, spec in specs.items() if "value" in spec} | sampled
     seed = parameters.pop("seed", 0)
-    return Job(len(jobs), {name: parameters[name] for name in specs if name != "seed"}, [int(seed)])
+    return Job(number, {name: parameters[name] for name in specs if name != "seed"}, [int(seed)])
 
 
 def search(sweep: dict[str, Any]) -> dict[str, Any]:
@@ -119,8 +129,10 @@ def save(path: Path, sweep: dict[str, Any], jobs: list[Job]) -> None:
     part.replace(path)
 
 
-def load(path: Path, sweep: dict[str, Any]) -> list[Job]:
+def load(path: Path, sweep: dict[str, Any], shared: bool = False) -> list[Job]:
     """The jobs of an earlier call, none if there was none; SweepError if it searched for something else.
+
+    Numbers are 0, 1, 2, ...; of a search that hosts share, they are those that this one took.
 
     A job that the file says is running was left by a call that was killed: it is stopped.
     """
@@ -133,7 +145,12 @@ def load(path: Path, sweep: dict[str, Any]) -> list[Job]:
         raise SweepError(f"{path} cannot be read; choose another --out.") from None
     if earlier != search(sweep):
         raise SweepError(f"{path.parent} holds a sweep over something else; choose another --out.")
-    if not all(sound(job, number, sweep["parameters"].keys() - {"seed"}) for number, job in enumerate(jobs)):
+    names = sweep["parameters"].keys() - {"seed"}
+    numbers = [job.number for job in jobs]
+    counted = numbers == list(range(len(jobs)))
+    if shared:
+        counted = all(type(n) is int and n >= 0 for n in numbers) and len({*numbers}) == len(numbers)
+    if not (counted and all(sound(job, names) for job in jobs)):
         raise SweepError(f"{path} cannot be read; choose another --out.")
     for job in jobs:
         if job.state == "running":
@@ -141,7 +158,7 @@ def load(path: Path, sweep: dict[str, Any]) -> list[Job]:
     return jobs
 
 
-def sound(job: Job, number: int, names: set[str]) -> bool:
+def sound(job: Job, names: set[str]) -> bool:
     """Whether a job from a file is of the types that it must have."""
     lists = all(isinstance(part, list) for part in (job.seeds, job.values, job.older))
     if not lists or not isinstance(job.parameters, dict) or not isinstance(job.reason, str):
@@ -149,4 +166,4 @@ def sound(job: Job, number: int, names: set[str]) -> bool:
     seeds = bool(job.seeds) and all(type(seed) is int for seed in job.seeds)
     values = all(type(value) in (int, float) for value in job.values)
     complete = len(job.values) == len(job.seeds) if job.state == "finished" else job.state in STATES
-    return job.number == number and job.parameters.keys() == names and seeds and values and complete
+    return type(job.evaluations) is int and job.parameters.keys() == names and seeds and values and complete
