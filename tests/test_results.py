@@ -203,3 +203,34 @@ def test_the_rows_of_this_project_are_command_lines_and_have_their_places():
         assert start in text and end in text
     names = {f"{row.name}_s{seed}" for row in listed for seed in row.seeds}
     assert {path.parent.name for path in (ROOT / "benchmarks/results").glob("*/config.json")} <= names
+
+
+def test_the_best_row_of_every_environment_is_told(folder, capsys):
+    write(
+        folder,
+        "--agent gcbc --num_seeds 2",
+        "--agent gcbc --num_seeds 2 --policy_lr 1e-3",
+        "--agent gcbc --policy_lr 2e-3",
+    )
+    assert command.main(["--readme", "README.md"]) == 2
+    assert capsys.readouterr().err == "results.py: --readme is written with --tables; give both.\n"
+    for row, near in zip(rows(folder)[:2], (0.25, 0.75), strict=True):  # the third one has not run
+        for seed in row.seeds:
+            flags = {name: getattr(row.flags, name) for name in vars(row.flags)} | results.settings_of(row)
+            content = {"flags": flags | {"seed": seed}, "agent_flags": vars(row.agent_flags), "device": "a core"}
+            run = folder / f"benchmarks/results/{row.name}_s{seed}"
+            run.mkdir()
+            (run / "config.json").write_text(json.dumps(content))
+            columns = {name: 0.5 for name in results.experiments.NEEDED}
+            columns |= {"training/envsteps": 120, "training/gradient_steps": 30, "eval/time_at_goal": near}
+            text = ",".join(columns) + "\n" + ",".join(map(str, columns.values())) + "\n"
+            (run / "metrics.csv").write_text(text)
+    (folder / "README.md").write_text("a\n" + "old\n".join(markdown.marks("best", "results.py")) + "b\n")
+    assert command.main(["--tables", "--readme", "README.md"]) == 0
+    _, _, _, _, line, *_ = (folder / "README.md").read_text().splitlines()
+    env, words, seeds = [cell.strip() for cell in line.split("|")[1:4]]
+    assert env == "`toy`" and words.startswith("`--agent gcbc --policy_lr 1e-3 ") and seeds == "2"
+    assert "0.75" in line and "old" not in (folder / "README.md").read_text()
+    (folder / "README.md").write_text("a")
+    assert command.main(["--tables", "--readme", "README.md"]) == 2
+    assert "The document is without a place for best" in capsys.readouterr().err

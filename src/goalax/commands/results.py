@@ -29,6 +29,7 @@ class ResultsConfig:
     core: int | None = flag(None, "processor core that everything runs on (default: any)", low=0, high=4095)
     list: bool = flag(False, "print what is finished and what is left, and run nothing")
     tables: bool = flag(False, "write the tables, and run nothing")
+    readme: str | None = flag(None, "with --tables, Markdown file whose table of the best rows is replaced, too")
 
 
 class Queue:
@@ -115,8 +116,12 @@ def main(argv: Sequence[str], prog: str = "results.py") -> int:
             for row in queue.rows():
                 print(f"{queue.state(row):<28}{row.command}")
             return 0
+        if config.readme is not None and not config.tables:
+            raise FlagError("--readme is written with --tables; give both.")
         if config.tables:
             queue.write()
+            if config.readme is not None:
+                results.write_best(Path(config.readme), queue.rows(), queue.keep, "results.py")
             return 0
         if config.core is not None:
             pin(config.core)

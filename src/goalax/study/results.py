@@ -10,7 +10,7 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -226,15 +226,47 @@ def section_text(rows: Sequence[Row], folder: Path, notes: dict[str, str]) -> st
     return "\n".join([*parts, f"```\n{commands}\n```\n"])
 
 
+BEST = "best"  # the part of a document that `best_text` fills
+
+
+def best_text(rows: Sequence[Row], folder: Path) -> str:
+    """A table of the best finished row of every environment, by the time at the goal at the last evaluation."""
+    found: dict[str, tuple[float, list[str]]] = {}
+    for row in rows:
+        if not finished(row, trained := kept(row, folder)):
+            continue
+        group = group_of(row, trained)
+        score = float(interquartile_mean([group.near[:, -1]]).value)
+        if group.env not in found or score > found[group.env][0]:
+            *line, _, wall_clock, _ = cells(row, trained, "")
+            found[group.env] = score, [f"`{group.env}`", *line, wall_clock]
+    columns = ("environment", *COLUMNS[:6], "wall clock")
+    return markdown.table(columns, [line for _, line in found.values()])
+
+
+def write_best(path: Path, rows: Sequence[Row], folder: Path, script: str) -> None:
+    """Replaces the table of the best rows in a document; FlagError if it has no place for one."""
+    _rewrite(path, lambda text: markdown.replace(text, BEST, script, best_text(rows, folder)))
+
+
 def write_document(path: Path, rows: Sequence[Row], folder: Path, notes: dict[str, str], script: str) -> None:
     """Replaces the part of every section in a document; FlagError if it has no place for one."""
+
+    def replaced(text: str) -> str:
+        for section in dict.fromkeys(row.section for row in rows):
+            members = [row for row in rows if row.section == section]
+            text = markdown.replace(text, section, script, section_text(members, folder, notes))
+        return text
+
+    _rewrite(path, replaced)
+
+
+def _rewrite(path: Path, replaced: Callable[[str], str]) -> None:
+    """Replaces a document as a whole."""
     try:
-        text = path.read_text()
+        text = replaced(path.read_text())
     except OSError as error:
-        raise FlagError(f"--out is {str(path)!r}, which cannot be read: {error.strerror}.") from None
-    for section in dict.fromkeys(row.section for row in rows):
-        members = [row for row in rows if row.section == section]
-        text = markdown.replace(text, section, script, section_text(members, folder, notes))
+        raise FlagError(f"{path} cannot be read: {error.strerror}.") from None
     part = path.with_name(f"{path.name}.part")
     part.write_text(text)
     part.replace(path)
