@@ -12,12 +12,12 @@ from goalax.agents import AGENTS
 from goalax.agents.actor_critic import actor_goals, entropy_actor_loss
 from goalax.agents.base import ActorConfig, NetworkConfig
 from goalax.core.relabel.geometric import geometric
-from goalax.core.types import Batch, Path, Spec, Visit, Waypoint
+from goalax.core.types import Batch, Path, Spec, Subgoals, Visit, Waypoint
 
 SPEC = Spec(state_size=5, goal_size=2, action_size=3, goal_indices=(1, 3), discounting=0.9, goal_reach_thresh=1)
 COMMON = {
-    name: entry for name, entry in AGENTS.items() if entry.make
-}  # the others have a loop, and tests, of their own
+    name: entry for name, entry in AGENTS.items() if entry.make and name != "tdmpc2"
+}  # the others have a loop, or networks and a planner, and tests, of their own
 SMALL = {"h_dim": 8, "n_hidden": 2, "repr_dim": 8, "window": 41}  # the quasimetric energies take multiples of 8
 
 
@@ -42,6 +42,14 @@ def small_batch(needs, size=6):
         batch = batch._replace(path=path)
     if needs.waypoint is not None:
         batch = batch._replace(waypoint=Waypoint(normal(10, size, 5), jnp.arange(1, size + 1), jnp.arange(size) % 2.0))
+    if needs.actor_goals is not None:
+        batch = batch._replace(actor_state=normal(11, size, 5))
+    if needs.same:
+        batch = batch._replace(same=(jnp.arange(size) == 2).astype(jnp.float32))
+    if needs.subgoal:
+        batch = batch._replace(subgoals=Subgoals(normal(12, size, 5), normal(13, size, 5)))
+    if needs.next_action:
+        batch = batch._replace(next_action=jnp.tanh(normal(14, size, 3)))
     if needs.within:
         bins = size, max(0, len(needs.bins) - 1)
         steps, left = jnp.array([0, 3, 7, needs.within, 40, needs.within]), jnp.array([9, 8, 7, 6, 50, 4])
@@ -112,6 +120,8 @@ CHANGES = {
     "window": 10,
     "time_bins": 5,
     "value_discounting": 0.9,
+    "relabel": "final",
+    "cql_floor": -50.0,  # a valid one binds only where stored actions are the best by far
 }
 # Flags without which one has no effect; with a small gamma the window is far away.
 VISITS = {"hazard_weight": 1.0, "time_weight": 1.0, "separation_weight": 1.0, "value_discounting": 0.5}
@@ -123,6 +133,9 @@ NEEDS = {
     ("tmd", "value_discounting"): VISITS | {"actor_value": "hazard"},
     "her_ratio": {"use_her": True},
     "her_strategy": {"use_her": True},
+    "bc_noise": {"bc_weight": 0.5},
+    "cql_gap": {"cql_lagrange": True},
+    ("gciql", "awr_alpha"): {"extraction": "awr"},
     "separation_weight": {"value_discounting": 0.5},
 }
 
@@ -133,8 +146,9 @@ def shared(config):
     return {field.name for field in dataclasses.fields(base)}
 
 
+# Those of crl, which other agents share, and by `-m slow` those that each of the others adds.
 EVERY_FLAG = [
-    (name, field.name)
+    pytest.param(name, field.name, marks=[] if name == "crl" else [pytest.mark.slow])
     for name, entry in COMMON.items()
     for field in dataclasses.fields(entry.config)
     if name == "crl" or field.name not in shared(entry.config)
@@ -160,8 +174,9 @@ def outcome(agent):
     state, metrics = after_updates(agent)
     action = agent.act(state, jnp.ones((1, 5)), jnp.ones((1, 2)), jax.random.PRNGKey(0))
     targets = getattr(state, "target", None)
-    law = (agent.needs.law or geometric(SPEC.discounting))(jnp.linspace(0, 1, 50, endpoint=False), jnp.full(50, 100))
-    law = law, agent.needs.goals
+    needs, uniform, left = agent.needs, jnp.linspace(0, 1, 50, endpoint=False), jnp.full(50, 100)
+    law = (needs.law or geometric(SPEC.discounting))(uniform, left), needs.goals, needs.actor_goals, needs.subgoal
+    law = law if needs.actor_law is None else (*law, needs.actor_law(uniform, left))
     return [np.asarray(leaf) for leaf in jax.tree.leaves((state.params, targets, metrics, action, law))]
 
 
@@ -193,7 +208,7 @@ def kernels(params):
 @pytest.mark.parametrize("name", COMMON)
 def test_depth_is_that_of_every_network(name):
     """Shapes alone: compiling as many deep networks would take minutes."""
-    agent = make(name, depth=8, h_dim=16)
+    agent = make(name, depth=8, h_dim=16, n_hidden=AGENTS[name].config.n_hidden)
     state = jax.eval_shape(agent.init, jax.random.PRNGKey(7))
     after, _ = jax.eval_shape(agent.update, state, small_batch(agent.needs), jax.random.PRNGKey(0))
     assert jax.tree.structure(after) == jax.tree.structure(state)

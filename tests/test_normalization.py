@@ -7,7 +7,7 @@ import pytest
 
 from goalax.agents import AGENTS
 from goalax.core.normalization import SMALLEST_SPREAD, Affine, NormalizedState, fit, normalized
-from goalax.core.types import Agent, Batch, Spec, Transition
+from goalax.core.types import Agent, Batch, Spec, Subgoals, Transition
 from goalax.host.config import read_flags
 from goalax.host.make import make_run
 from tests.helpers import toy
@@ -108,12 +108,15 @@ def test_act_and_mode_see_normalised_values(fitted):
 def test_update_sees_normalised_values_and_keeps_the_maps(fitted):
     agent, state = fitted
     rng = np.random.default_rng(0)
-    sizes = dict.fromkeys(("state", "next_state", "future_state"), 5) | {"goal": 2, "action": 3, "future_action": 3}
+    states = ("state", "next_state", "future_state", "actor_state")
+    sizes = dict.fromkeys(states, 5) | {"goal": 2, "action": 3, "future_action": 3}
     batch = {name: rng.standard_normal((4, size)).astype(np.float32) for name, size in sizes.items()}
     batch = Batch(**batch, reward=np.arange(4.0), future_reward=np.arange(4.0) / 3, discount=np.arange(4.0) / 5)
+    batch = batch._replace(subgoals=Subgoals(*rng.standard_normal((2, 4, 5)).astype(np.float32)))
     after, told = agent.update(state, batch, "key")
     seen, key = told["batch"], told["key"]
-    maps = dict.fromkeys(("state", "next_state", "future_state"), STATE_MAP) | {"goal": GOAL_MAP}
+    maps = dict.fromkeys(states, STATE_MAP) | {"goal": GOAL_MAP}
+    maps["subgoals"] = lambda both: [STATE_MAP(state) for state in both]
     for name, value in batch._asdict().items():
         expected = maps[name](value) if name in maps else value
         np.testing.assert_array_equal(getattr(seen, name), expected, err_msg=name)

@@ -7,6 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from goalax.agents import AGENTS
+from goalax.core.types import Spec
+from goalax.flags import FlagError
 from goalax.learning import survival
 from goalax.learning.networks import fuse
 
@@ -95,3 +98,11 @@ def test_gradients_are_finite_far_out():
     for scale in (0.0, 100.0, -100.0):
         logits = jnp.full((4, len(edges) - 1), scale)
         assert all(np.isfinite(part).all() for part in jax.grad(loss, (0, 1))(jnp.full(4, scale), logits))
+
+
+def test_goals_of_the_actor_alone_are_refused_where_the_critic_counts_ends():
+    spec = Spec(4, 2, 1, (0, 1), 0.9, 0.5)
+    entry = AGENTS["chronosrl"]
+    with pytest.raises(FlagError, match="--actor_relabel is 'uniform'; with --occupancy_weight"):
+        entry.make(entry.config(actor_relabel="uniform"), spec)
+    assert entry.make(entry.config(actor_relabel="uniform", occupancy_weight=0.0), spec).needs.actor_law is not None

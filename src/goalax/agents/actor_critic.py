@@ -1,7 +1,7 @@
-"""An entropy-regularised actor that learns from any critic, and the policies that agents act by."""
+"""An actor that learns from any critic, held by entropy or near stored actions, and the policies that agents act by."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -10,8 +10,10 @@ import optax
 
 from goalax.agents.base import ActorConfig, EntropyConfig
 from goalax.agents.chunks import chunked, of_decisions
+from goalax.agents.extraction import clipped_policy, ddpg_bc_loss, log_density
 from goalax.core.types import Agent, Array, Batch, Metrics, Needs, Spec
-from goalax.learning.networks import Network, gaussian_actor, sample_action
+from goalax.learning.diagnostics import neighbours
+from goalax.learning.networks import Network, deterministic_actor, gaussian_actor, sample_action
 
 
 class Critic(NamedTuple):
@@ -23,6 +25,27 @@ class Critic(NamedTuple):
     value: Callable[[Any, Array, Array, Any], Array]  # (parameters, state [B, S], action [B, A], G) -> [B], to maximise
 
 
+def several(critic: Critic, number: int) -> Critic:
+    """So many critics, whose parameters are a list; the most pessimistic one counts for the actor."""
+    # One after the other, not vmapped: XLA's batched products are several times slower on CPUs.
+
+    def init(keys):
+        return [critic.init(keys) for _ in range(number)]
+
+    def goals(params, future_state, future_action):
+        return [critic.goals(each, future_state, future_action) for each in params]
+
+    def loss(params, batch):
+        losses, targets, metrics = zip(*(critic.loss(each, batch) for each in params), strict=True)
+        return sum(losses), list(targets), jax.tree.map(lambda *values: sum(values) / len(values), *metrics)
+
+    def value(params, state, action, targets):
+        pairs = zip(params, targets, strict=True)
+        return reduce(jnp.minimum, [critic.value(each, state, action, target) for each, target in pairs])
+
+    return Critic(init, loss, goals, value)
+
+
 class ActorCriticState(NamedTuple):
     params: dict  # actor, critic, log_alpha
     optimizer: optax.OptState
@@ -32,6 +55,7 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs |
     """A tanh-Gaussian actor and a critic that learn side by side from the same batch, one gradient per update.
 
     The actor is trained on goals achieved later in the same episode (`random_goals` of them from another sample). With
+    --bc_weight it is a Gaussian without tanh, whose clipped mean maximises the critic near stored actions. With
     --action_chunk it chooses several actions at once, and the critic values them together: they are one long action
     of `config.decision(spec)`, whose next state is the one after all of them.
 
@@ -40,7 +64,10 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs |
       critic: for actions of `config.decision(spec)`.
       needs: what the critic asks of the buffer; None: what the flags ask for.
     """
-    actor = gaussian_actor(config.mlp, config.decision(spec).action_size)
+    config.require_no_entropy()
+    size = config.decision(spec).action_size
+    gaussian, cloning = gaussian_actor(config.mlp, size), deterministic_actor(config.mlp, size)
+    actor: Network[Any] = cloning if config.bc_weight else gaussian
     optimizer = entropy_optimizer(config.policy_lr, config.critic_lr, config.alpha_lr)
     pick = partial(actor_goals, random_goals=config.random_goals)
 
@@ -56,14 +83,22 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs |
     def losses(params, batch: Batch, key):
         batch = of_decisions(batch)
         critic_loss, goals, critic_metrics = critic.loss(params["critic"], batch)
+        achieved = batch.future_state
+        if batch.actor_state is not None:  # goals of its own, in whose states the policy's action is not stored
+            achieved = batch.actor_state
+            goals = critic.goals(params["critic"], achieved, neighbours(batch.future_action))
         fixed, wanted = jax.lax.stop_gradient((params["critic"], jax.tree.map(pick, goals)))
-        actor_loss, metrics = entropy_actor_loss(
-            config,
-            actor.apply(params["actor"], batch.state, pick(spec.goal_of(batch.future_state))),
-            lambda action: critic.value(fixed, batch.state, action, wanted),
-            params["log_alpha"],
-            key,
-        )
+        policy = actor.apply(params["actor"], batch.state, pick(spec.goal_of(achieved)))
+
+        def value(action):
+            return critic.value(fixed, batch.state, action, wanted)
+
+        if config.bc_weight:
+            likelihood = log_density(batch.action, policy)
+            actor_loss = ddpg_bc_loss(value(jnp.clip(policy, -1, 1)), likelihood, config.bc_weight)
+            metrics = {"actor_loss": actor_loss, "log_density": jnp.mean(likelihood)}
+        else:
+            actor_loss, metrics = entropy_actor_loss(config, policy, value, params["log_alpha"], key)
         return critic_loss + actor_loss, {"critic_loss": critic_loss, **critic_metrics, **metrics}
 
     def update(agent, batch, key):
@@ -71,7 +106,7 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs |
         steps, optimizer_state = optimizer.update(gradients, agent.optimizer, agent.params)
         return ActorCriticState(optax.apply_updates(agent.params, steps), optimizer_state), metrics
 
-    act, mode = gaussian_policy(actor)
+    act, mode = clipped_policy(cloning, config.bc_noise) if config.bc_weight else gaussian_policy(gaussian)
 
     def score(agent, state, future_state):
         goal, params = spec.goal_of(future_state), agent.params["critic"]

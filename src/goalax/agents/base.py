@@ -40,6 +40,7 @@ class Algorithm:
     make: Make | None = None
     train: TrainAlone | None = None
     unused: tuple[Scope, ...] = ()  # run flags about these mean nothing to it
+    goals: bool = True  # whether it learns from goals, and so in no environment without
 
     def __post_init__(self) -> None:
         if (self.make is None) == (self.train is None):
@@ -122,6 +123,13 @@ class ActorConfig(EntropyConfig):
     relabel: str = flag("geometric", "law of the steps ahead at which relabelled goals lie", valid=RELABEL)
     current_goals: float = flag(0.0, "share of relabelled goals that are the state itself", low=0, high=1)
     any_goals: float = flag(0.0, "share of relabelled goals that are any stored state", low=0, high=1)
+    actor_relabel: str = flag(
+        "critic", "law of the steps ahead of the actor's goals; critic: its goals are those", valid=("critic", *RELABEL)
+    )
+    bc_weight: float = flag(
+        0.0, "weight of imitating stored actions, by an actor without tanh and entropy (DDPG+BC); 0: not at all", low=0
+    )
+    bc_noise: float = flag(0.4, "with --bc_weight, standard deviation of the noise on actions taken", low=0)
 
     def decision(self, spec: Spec) -> Spec:
         """The spec of what the actor chooses at once: a chunk is one long action, and discounts as many steps."""
@@ -139,7 +147,20 @@ class ActorConfig(EntropyConfig):
                 " at most 1."
             )
         law = None if self.relabel == "geometric" else RELABEL[self.relabel](spec.discounting)
-        return Needs((later, self.current_goals, self.any_goals), law, horizon=self.action_chunk)
+        needs = Needs((later, self.current_goals, self.any_goals), law, horizon=self.action_chunk)
+        if self.actor_relabel == "critic":
+            return needs
+        actor_law = RELABEL[self.actor_relabel](spec.discounting)
+        return needs._replace(actor_goals=(1.0, 0.0, 0.0), actor_law=actor_law)
+
+    def require_no_entropy(self) -> None:
+        """FlagError if flags of an actor with entropy are set beside --bc_weight, which has none."""
+        for name in EntropyConfig.__annotations__:
+            if self.bc_weight and getattr(self, name) != self._default(name):
+                raise FlagError(
+                    f"--{name} is {getattr(self, name)}; it means nothing with --bc_weight {self.bc_weight:g}, whose"
+                    " actor has no entropy: leave one of them out."
+                )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""CMD: contrastive metric distillation (arXiv 2406.17098) in one step (`cmd`) or two (`cmd2`)."""
+"""CMD: contrastive metric distillation (arXiv 2406.17098) in one step (`cmd`) or two (`cmd2`). Offline as published,
+and what differs from it: docs/offline.md."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -7,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from goalax.agents.actor_critic import Critic, actor_critic
+from goalax.agents.actor_critic import Critic, actor_critic, several
 from goalax.agents.base import AGENTS, Algorithm, ContrastiveConfig, QuasimetricConfig, require_repr_dim
 from goalax.core.types import Agent, Array, Batch, Metrics, Spec
 from goalax.flags import flag
@@ -20,6 +21,8 @@ from goalax.learning.networks import Network, state_action
 @dataclasses.dataclass(frozen=True)
 class CMDConfig(QuasimetricConfig, ContrastiveConfig):
     temperature: float = flag(1.0, "of the distance in the logits c(g) - d / temperature", above=0)
+    potential: bool = flag(True, "learn the c(g) of the logits; else it is 0")
+    critics: int = flag(1, "critics, the most pessimistic of which counts for the actor", low=1, high=2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +88,7 @@ def make(config: CMDConfig, spec: Spec) -> Agent:
         one_goal = as_goals.inputs(pair[:, : spec.state_size], pair[:, spec.state_size :])
         return {
             "encoder": encoder.init(next(keys), pair),
-            "potential": potential.init(next(keys), one_goal),
+            **({"potential": potential.init(next(keys), one_goal)} if config.potential else {}),
             "metric": config.init_metric(),
             **as_goals.init(keys),
         }
@@ -95,11 +98,15 @@ def make(config: CMDConfig, spec: Spec) -> Agent:
         sources = encoder.apply(params["encoder"], state_action(batch.state, batch.action))
         targets = as_goals.encode(params, goals)
         d = config.metric(params["metric"]).pairwise(sources, targets)
-        logits = potential.apply(params["potential"], goals).T - d / config.temperature
+        if config.potential:
+            logits = potential.apply(params["potential"], goals).T - d / config.temperature
+        else:
+            logits = -d / config.temperature
         total, metrics = contrastive_loss(loss_fn, logits, sources, targets, **config.penalties)
         return total, targets, metrics | metrics_of(as_goals, params, batch, sources, targets)
 
-    return actor_critic(config, spec, critic_of(as_goals, init, loss))
+    critic = critic_of(as_goals, init, loss)
+    return actor_critic(config, spec, critic if config.critics == 1 else several(critic, config.critics))
 
 
 def make_two_step(config: CMD2Config, spec: Spec) -> Agent:

@@ -1,10 +1,11 @@
-"""CRL: contrastive RL (arXiv 2206.07568; online in JAX: arXiv 2408.11052)."""
+"""CRL: contrastive RL (arXiv 2206.07568; online in JAX: arXiv 2408.11052). Offline as in OGBench, and what differs from
+it: docs/offline.md."""
 
 import dataclasses
 
 import jax.numpy as jnp
 
-from goalax.agents.actor_critic import Critic, actor_critic
+from goalax.agents.actor_critic import Critic, actor_critic, several
 from goalax.agents.base import AGENTS, Algorithm, ContrastiveConfig, require_repr_dim
 from goalax.core.types import Agent, Spec
 from goalax.flags import flag
@@ -16,6 +17,7 @@ from goalax.learning.networks import state_action
 @dataclasses.dataclass(frozen=True)
 class CRLConfig(ContrastiveConfig):
     energy_fn: str = flag("l2", "what turns two representations into a logit", valid=ENERGIES)
+    critics: int = flag(1, "critics, the most pessimistic of which counts for the actor", low=1, high=2)
 
 
 def make(config: CRLConfig, spec: Spec) -> Agent:
@@ -46,7 +48,8 @@ def make(config: CRLConfig, spec: Spec) -> Agent:
     def value(params, state, action, targets):
         return energy(phi(params, state, action), targets, params["energy"])
 
-    return actor_critic(config, spec, Critic(init, loss, goals, value))
+    critic = Critic(init, loss, goals, value)
+    return actor_critic(config, spec, critic if config.critics == 1 else several(critic, config.critics))
 
 
 AGENTS.add("crl", Algorithm(CRLConfig, make))

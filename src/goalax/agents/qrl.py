@@ -1,4 +1,5 @@
-"""QRL: quasimetric reinforcement learning (arXiv 2304.01203): distances as large as one step per transition allows."""
+"""QRL: quasimetric reinforcement learning (arXiv 2304.01203): distances as large as one step per transition allows.
+Offline as in OGBench, and what differs from it: docs/offline.md."""
 
 import dataclasses
 

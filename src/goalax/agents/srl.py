@@ -13,7 +13,7 @@ from goalax.agents.actor_critic import Critic, actor_critic
 from goalax.agents.base import AGENTS, ActorConfig, Algorithm
 from goalax.agents.first_visits import Times, VisitConfig, VisitHead
 from goalax.core.types import Agent, Array, Batch, Metrics, Spec, Visit
-from goalax.flags import flag
+from goalax.flags import FlagError, flag
 from goalax.learning import survival
 from goalax.learning.networks import BLOCK, Network, state_action
 from goalax.learning.pairwise import pairwise_squared_distance
@@ -141,6 +141,11 @@ class SurvivalCritic(NamedTuple):
 
 def make(config: SRLConfig, spec: Spec) -> Agent:
     critic, needs = SurvivalCritic.of(config, spec), config.needs(spec)
+    if critic.head.occupancy_edges and needs.actor_goals is not None:
+        raise FlagError(
+            f"--actor_relabel is {config.actor_relabel!r}; with --occupancy_weight the actor must have the goals of the"
+            " critic: leave one of them out."
+        )
     needs = needs._replace(within=critic.head.window, bins=critic.head.occupancy_edges)
     return actor_critic(config, spec, Critic(critic.init, critic.loss, critic.goals, critic.value), needs)
 

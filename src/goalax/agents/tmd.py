@@ -1,17 +1,17 @@
 """TMD: temporal metric distillation (arXiv 2509.20478), brought online: a contrastive critic whose logits are a learned
 quasimetric d, made consistent with the dynamics by action invariance and a temporal backup; and, if flags ask,
-with first visits: the distribution of the time until a goal is first reached, as in SRL (arXiv 2605.31273)."""
+with first visits: the distribution of the time until a goal is first reached, as in SRL (arXiv 2605.31273).
+Offline as published, and what differs from it: docs/offline.md."""
 
 import dataclasses
 import math
 from collections.abc import Iterator
-from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from goalax.agents.actor_critic import Critic, actor_critic
+from goalax.agents.actor_critic import Critic, actor_critic, several
 from goalax.agents.base import AGENTS, Algorithm, ContrastiveConfig, QuasimetricConfig, require_repr_dim
 from goalax.agents.first_visits import VisitConfig, VisitHead
 from goalax.core.relabel.waypoint import mixed_steps
@@ -267,23 +267,8 @@ def make(config: TMDConfig, spec: Spec) -> Agent:
     critic = TMDCritic(config, spec, config.decision(spec), VisitHead.of(config, spec))
     require_repr_dim(config.repr_dim, config.metric(config.init_metric()).pairwise)
 
-    # Critics one after the other, not vmapped: XLA's batched products are several times slower on CPUs.
-
-    def init(keys):
-        return [critic.init(keys) for _ in range(config.critics)]
-
-    def goals(params, future_state, future_action):
-        return [critic.psi(each, future_state) for each in params]
-
-    def loss(params, batch):
-        losses, targets, metrics = zip(*(critic.loss(each, batch) for each in params), strict=True)
-        return sum(losses), list(targets), jax.tree.map(lambda *values: sum(values) / len(values), *metrics)
-
-    def value(params, state, action, targets):
-        pairs = zip(params, targets, strict=True)
-        return reduce(jnp.minimum, [critic.value(each, state, action, target) for each, target in pairs])
-
-    return actor_critic(config, spec, Critic(init, loss, goals, value))
+    one = Critic(critic.init, critic.loss, lambda params, state, action: critic.psi(params, state), critic.value)
+    return actor_critic(config, spec, several(one, config.critics))
 
 
 AGENTS.add("tmd", Algorithm(TMDConfig, make))

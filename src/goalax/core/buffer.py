@@ -6,10 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from goalax.core import goals, visits
+from goalax.core import goals, visits, ways
 from goalax.core.relabel.geometric import geometric
 from goalax.core.sharding import look_up
-from goalax.core.types import Array, Batch, BufferState, Needs, Path, Spec, Transition, Visit, Waypoint
+from goalax.core.types import Array, Batch, BufferState, Needs, Spec, Subgoals, Transition, Visit
 
 MANY_ROWS = 2**29  # after which `rebase` is due: up to twice as many, the sum of two numbers of rows is an int32
 CANDIDATES = 4  # rows drawn per sample, of which the first that has a future is taken
@@ -145,6 +145,8 @@ class Choice(NamedTuple):
     actor_column: Array | None = None
     way_steps: Array | None = None
     left: Array | None = None
+    near_steps: Array | None = None  # to `Subgoals.near`
+    actor_steps: Array | None = None  # to `Subgoals.way`
 
 
 def choose(
@@ -172,21 +174,29 @@ def choose(
         """Keys for what few agents ask for, [3]: `split` gives the same first ones, however many it is asked for."""
         return jax.random.split(key, 5)[2:]
 
-    def mixed(number: int, shares: tuple[float, float, float]) -> tuple[Array, Array]:
-        """Slots and columns of goals by their shares."""
+    def mixed(number: int, shares: tuple[float, float, float], ahead: Array) -> tuple[Array, Array, Array]:
+        """Slots and columns of goals by their shares, and the steps to them, or to the end for any stored ones."""
         kind_key, row_key, column_key = jax.random.split(more_keys()[number], 3)
         kind = jax.random.uniform(kind_key, (num,))
         later, now = kind < shares[0], kind < shares[0] + shares[1]
         any_row, any_column = anywhere(buffer, row_key, column_key, num)
         goal_row = jnp.where(later, row + ahead, jnp.where(now, row, any_row))
-        return goal_row % capacity, jnp.where(now, column, any_column)
+        steps = jnp.where(later, ahead, jnp.where(now, 0, left))
+        return goal_row % capacity, jnp.where(now, column, any_column), steps
 
     if needs.goals != Needs().goals:
-        future_slot, future_column = mixed(0, needs.goals)
+        future_slot, future_column, _ = mixed(0, needs.goals, ahead)
         choice = choice._replace(future_slot=future_slot, future_column=future_column)
     if needs.actor_goals is not None:
-        actor_slot, actor_column = mixed(1, needs.actor_goals)
+        actor_ahead = ahead
+        if needs.actor_law is not None:
+            actor_key = jax.random.split(more_keys()[1], 4)[3]  # the three before are those of the mix
+            actor_ahead = needs.actor_law(jax.random.uniform(actor_key, (num,)), left)
+        actor_slot, actor_column, actor_steps = mixed(1, needs.actor_goals, actor_ahead)
         choice = choice._replace(actor_slot=actor_slot, actor_column=actor_column)
+        if needs.subgoal:
+            near, way = (jnp.minimum(needs.subgoal, steps) for steps in (left, actor_steps))
+            choice = choice._replace(near_steps=near, actor_steps=way)
     if needs.waypoint is not None:
         choice = choice._replace(way_steps=needs.waypoint(jax.random.uniform(more_keys()[2], (num,)), ahead))
     if needs.within:
@@ -229,9 +239,28 @@ def gather(buffer: BufferState, choice: Choice, spec: Spec, needs: Needs = Needs
     if choice.actor_slot is not None and choice.actor_column is not None:
         batch = batch._replace(actor_state=state_at(choice.actor_column, choice.actor_slot))
     if needs.horizon > 1:
-        batch = batch._replace(path=path_of(buffer, choice, spec, needs.horizon))
+        path = ways.path(buffer.rows, choice.column, choice.slot, spec, needs.horizon)
+        path_reward = spec.reached(path.state[:, 1:], spec.goal_of(future_state)[:, None])
+        batch = batch._replace(path=path._replace(future_reward=path_reward))
     if choice.way_steps is not None:
-        batch = batch._replace(waypoint=waypoint_of(buffer, choice, choice.way_steps))
+        waypoint = ways.waypoint(buffer.rows, choice.column, choice.slot, choice.way_steps)
+        batch = batch._replace(waypoint=waypoint)
+    if needs.same:
+        same = choice.future_slot == choice.slot
+        if choice.future_column is not None:
+            same &= choice.future_column == choice.column
+        batch = batch._replace(same=same.astype(jnp.float32))
+    if choice.near_steps is not None and choice.actor_steps is not None:
+        steps = choice.near_steps, choice.actor_steps
+        batch = batch._replace(
+            subgoals=Subgoals(*(ways.after(buffer.rows, choice.column, choice.slot, k) for k in steps))
+        )
+    if needs.next_action:
+        action = look_up(
+            lambda action, column, slot: take(action, slot, column),
+            *(buffer.rows.action, choice.column, choice.next_slot),
+        )
+        batch = batch._replace(next_action=action)
     if choice.left is not None:
 
         def visit(rows: Transition, column: Array, slot: Array, left: Array, goal: Array) -> Visit:
@@ -240,34 +269,6 @@ def gather(buffer: BufferState, choice: Choice, spec: Spec, needs: Needs = Needs
         goal = spec.goal_of(future_state)
         batch = batch._replace(visit=look_up(visit, buffer.rows, choice.column, choice.slot, choice.left, goal))
     return batch
-
-
-def waypoint_of(buffer: BufferState, choice: Choice, steps: Array) -> Waypoint:
-    """The states [B] steps after samples."""
-    capacity = buffer.rows.reward.shape[0]
-
-    def at(rows: Transition, column: Array, slot: Array) -> Waypoint:
-        there = rows.state.at[(slot + steps) % capacity, column].get(mode="promise_in_bounds")
-        ended = rows.terminal.at[(slot + steps - 1) % capacity, column].get(mode="promise_in_bounds")
-        return Waypoint(there, steps, ended)
-
-    return look_up(at, buffer.rows, choice.column, choice.slot)
-
-
-def path_of(buffer: BufferState, choice: Choice, spec: Spec, horizon: int) -> Path:
-    """The next rows of samples."""
-    capacity = buffer.rows.reward.shape[0]
-
-    def at(rows: Transition, column: Array, slot: Array) -> Path:
-        slots = (slot[:, None] + jnp.arange(horizon + 1)[None]) % capacity
-        states = rows.state.at[slots, column[:, None]].get(mode="promise_in_bounds")
-        actions, reward, terminal = (
-            ring.at[slots[:, :-1], column[:, None]].get(mode="promise_in_bounds")
-            for ring in (rows.action, rows.reward, rows.terminal)
-        )
-        return Path(states, actions, reward, spec.discounting * (1 - terminal))
-
-    return look_up(at, buffer.rows, choice.column, choice.slot)
 
 
 def sample(

@@ -106,6 +106,7 @@ class Path(NamedTuple):
     action: Array  # [B, H, A]
     reward: Array  # [B, H] for the commanded goal
     discount: Array  # [B, H] gamma, 0 after a true termination
+    future_reward: Array | None = None  # [B, H] for the goal that future_state achieves, as `Batch.future_reward`
 
 
 class Visit(NamedTuple):
@@ -134,6 +135,13 @@ class Waypoint(NamedTuple):
     terminal: Array  # [B] 1 where the episode has ended there for good
 
 
+class Subgoals(NamedTuple):
+    """States at most `Needs.subgoal` rows after a sample."""
+
+    near: Array  # [B, S] later in the episode, or its last one
+    way: Array  # [B, S] on the way to actor_state, or actor_state itself; as `near` where that is any stored state
+
+
 class Batch(NamedTuple):
     """What every agent's update sees; what `Needs` does not ask for is None, and costs nothing."""
 
@@ -150,6 +158,9 @@ class Batch(NamedTuple):
     path: Path | None = None  # where `Needs.horizon` is more than 1
     waypoint: Waypoint | None = None
     visit: Visit | None = None
+    same: Array | None = None  # [B] 1 where future_state is the very row of the sample, else 0
+    subgoals: Subgoals | None = None
+    next_action: Array | None = None  # [B, A] of the next row: stored beside next_state
 
 
 class Needs(NamedTuple):
@@ -159,10 +170,15 @@ class Needs(NamedTuple):
     goals: tuple[float, float, float] = (1.0, 0.0, 0.0)
     law: Law | None = None  # None: geometric with Spec.discounting
     actor_goals: tuple[float, float, float] | None = None  # None: the actor has the rows of the critic
+    # Of actor_state, drawn independently; None: where it lies later in the episode, it is as far ahead as future_state.
+    actor_law: Law | None = None
     horizon: int = 1  # rows of Batch.path; all of them lie in one episode
     waypoint: Law | None = None  # (uniform [B], steps to future_state [B]) -> steps to Batch.waypoint
     within: int = 0  # rows in which Batch.visit looks for the first visit of the goal; 0: not at all
     bins: tuple[int, ...] = ()  # edges of the steps ahead that Batch.visit.occupancy averages over
+    same: bool = False  # whether to tell which goals are the sample itself
+    subgoal: int = 0  # rows to Batch.subgoals, which come with actor_goals; 0: none
+    next_action: bool = False  # whether to tell the action of the next row
 
 
 class Memory(NamedTuple):
@@ -173,6 +189,8 @@ class Memory(NamedTuple):
     act: Callable[[AgentState, Any, Array, Array, Array], tuple[Array, Any]]
     # (agent, memory, state, goal) -> action [N, A], memory; for evaluation
     mode: Callable[[AgentState, Any, Array, Array], tuple[Array, Any]]
+    # (memory at the end of N episodes) -> metrics of evaluation by name, [N] each
+    measures: Callable[[Any], Metrics] | None = None
 
 
 class Agent(NamedTuple):
