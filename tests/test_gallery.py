@@ -11,7 +11,7 @@ from goalax.envs.maze import LAYOUTS, parse
 from goalax.study import markdown
 from tests.helpers import ROOT
 
-NAMES = [name for name in ENVS if not name.startswith("toy")]
+NAMES = [name for name in ENVS if not name.startswith(("toy", "dm_"))]
 PICTURES = gallery.pictured(NAMES)
 
 

@@ -15,4 +15,5 @@ def train(
     return make_ppo(env, eval_env, spec, sizes, config, normalize, num_seeds)
 
 
-AGENTS.add("ppo", Algorithm(PPOConfig, train=train, unused=("replay", "devices")))  # Brax's trainer is given a device
+# Brax's trainer is given a device.
+AGENTS.add("ppo", Algorithm(PPOConfig, train=train, unused=("replay", "devices"), goals=False))

@@ -73,4 +73,4 @@ def make(config: SACConfig, spec: Spec) -> Agent:
     return Agent(init, act, mode, update, critic.score(mode), config.needs)
 
 
-AGENTS.add("sac", Algorithm(SACConfig, make))
+AGENTS.add("sac", Algorithm(SACConfig, make, goals=False))

@@ -99,4 +99,4 @@ def make(config: TD3Config, spec: Spec) -> Agent:
     return Agent(init, act, mode, update, critic.score(mode), config.needs)
 
 
-AGENTS.add("td3", Algorithm(TD3Config, make))
+AGENTS.add("td3", Algorithm(TD3Config, make, goals=False))

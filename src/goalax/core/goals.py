@@ -9,7 +9,7 @@ from jax import Array
 
 def goal_of(state: Array, goal_indices: tuple[int, ...]) -> Array:
     """The goal [..., G] that a state [..., S] achieves."""
-    return state[..., jnp.array(goal_indices)]
+    return state[..., jnp.array(goal_indices, jnp.int32)]
 
 
 def distance(achieved: Array, goal: Array) -> Array:

@@ -34,7 +34,7 @@ def fit(rows: Transition, spec: Spec) -> tuple[Affine, Affine]:
     around the mean achieved goal. (An ant explores 1 m around its start while goals lie 10 m away; the spread of
     achieved goals alone would blow the goals up.)
     """
-    indices = jnp.array(spec.goal_indices)
+    indices = jnp.array(spec.goal_indices, jnp.int32)
     mean = jnp.mean(rows.state, axis=(0, 1))
     spread = jnp.std(rows.state, axis=(0, 1))
     commanded = jnp.sqrt(jnp.mean((rows.goal - mean[indices].reshape(1, 1, -1)) ** 2, axis=(0, 1)))
@@ -74,6 +74,9 @@ def normalized(agent: Agent, spec: Spec) -> Agent:
             batch = batch._replace(path=batch.path._replace(state=of_state(batch.path.state)))
         if batch.waypoint is not None:
             batch = batch._replace(waypoint=batch.waypoint._replace(state=of_state(batch.waypoint.state)))
+        if batch.subgoals is not None:
+            near, way = (of_state(state) for state in batch.subgoals)
+            batch = batch._replace(subgoals=batch.subgoals._replace(near=near, way=way))
         inner, metrics = contract.pair(agent.update(state.agent, batch, key))
         return state._replace(agent=inner), metrics
 
@@ -91,7 +94,7 @@ def normalized(agent: Agent, spec: Spec) -> Agent:
         def mode(state: NormalizedState, held, observed, goal):
             return memory.mode(state.agent, held, state.state_map(observed), state.goal_map(goal))
 
-        return Memory(start, act, mode)
+        return Memory(start, act, mode, memory.measures)
 
     return agent._replace(
         init=init,

@@ -16,6 +16,7 @@ class Policy(NamedTuple):
 
     act: Callable[[Any, Array, Array, Array], tuple[Array, Any]]  # (memory, state [N, S], goal [N, G], key) -> [N, A]
     start: Callable[[int], Any]  # (N) -> memory of N fresh episodes, leaves [N, ...]
+    measures: Callable[[Any], Metrics] | None = None  # (memory) -> metrics of evaluation, [N] each
 
 
 def memoryless(act: Callable[[Array, Array, Array], Array]) -> Policy:
@@ -140,6 +141,10 @@ def unroll(
     return jax.lax.scan(step, envs, (jnp.arange(length), jax.random.split(action_key, length)))
 
 
+# Metrics of an evaluation that mean something where there are goals.
+OF_GOALS = ("episode_success", "episode_success_any", "episode_dist", "time_at_goal", "final_dist")
+
+
 class Recording(NamedTuple):
     """Steps of a few episodes, leaves [T, E, ...]: what an evaluation saw after each step."""
 
@@ -166,7 +171,8 @@ def evaluate(
     episode_X is the sum of X over the steps of an episode; episode_success_any the share of episodes with at least one
     step at the goal; time_at_goal the share of the time limit spent there; final_dist the distance after the last step;
     falls the share of episodes that ended for good, as where a body fell or its physics broke, and 0 for bodies that
-    cannot fall. Nothing counts after a termination. Consumes key.
+    cannot fall. Nothing counts after a termination. An environment without goals tells nothing of success and distance.
+    Consumes key.
     """
     reset_key, action_key = jax.random.split(key)
     start = reset_all(env, jax.random.split(reset_key, num_envs))
@@ -192,7 +198,7 @@ def evaluate(
 
     keys = jax.random.split(action_key, episode_length // action_repeat)
     carry = (start, zeros == 0, totals, start.metrics["dist"], policy.start(num_envs))
-    (_, alive, totals, final_dist, _), seen = jax.lax.scan(decision, carry, keys)
+    (_, alive, totals, final_dist, memory), seen = jax.lax.scan(decision, carry, keys)
     length = totals.pop("length")
     metrics = {f"episode_{name}": jnp.mean(total) for name, total in totals.items()}
     metrics |= {
@@ -202,6 +208,10 @@ def evaluate(
         "falls": jnp.mean(~alive),
         "avg_episode_length": jnp.mean(length),
     }
+    if env.goal_dim == 0:
+        metrics = {name: value for name, value in metrics.items() if name not in OF_GOALS}
+    if policy.measures is not None:
+        metrics |= {name: jnp.mean(value) for name, value in policy.measures(memory).items()}
     reached = (totals["success"] > 0).astype(jnp.float32)
     outcomes = Outcomes(start.info["goal"], reached, totals["success"] / episode_length)
     return metrics, jax.tree.map(lambda leaf: leaf.reshape(episode_length, *leaf.shape[2:]), seen), outcomes

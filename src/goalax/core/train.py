@@ -145,6 +145,7 @@ class Loop:
         return rollout.Policy(
             lambda held, observed, goal, key: mode(agent_state, held, observed, goal),
             functools.partial(start, agent_state),
+            memory.measures,
         )
 
     # Jitted, so that `init`, which needs the shapes of its metrics, and `advance` trace it only once.

@@ -159,6 +159,8 @@ def _dataset(
     state, num = found["observations"], len(found["observations"])
     achieved = state[:, list(spec.goal_indices)]
     goal = found["goals"] if "goals" in found else np.repeat(achieved[last], lengths, axis=0)
+    if not spec.goal_size and "rewards" not in found:
+        raise FlagError(f"{_the(path)} has no rewards, which nothing else tells of an environment without goals.")
     reward = found["rewards"] if "rewards" in found else _rewards(achieved, goal, last, spec.goal_reach_thresh)
     leaves: dict[str, Any] = {
         "state": state,

@@ -81,10 +81,10 @@ def pictures(env: GoalEnv, film: Film, size: tuple[int, int] = SIZE, note: str =
       RenderError: there is no OpenGL to draw with.
     """
     with contextlib.closing(Painter(env, size)) as paint:
-        episodes = film.episode[-1] + 1
+        episodes, what = film.episode[-1] + 1, "goal" if film.points.shape[1] else "episode"
         for frame, view in enumerate(scene.views(env, paint.model, film)):
             picture = Image.fromarray(paint(view, film.success[frame]))
-            words = f"{film.caption}   goal {film.episode[frame] + 1} of {episodes}   step {film.step[frame]}{note}"
+            words = f"{film.caption}   {what} {film.episode[frame] + 1} of {episodes}   step {film.step[frame]}{note}"
             yield label(picture, words if film.caption else "", film.success[frame])
 
 

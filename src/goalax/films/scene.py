@@ -95,6 +95,8 @@ def model_of(env: GoalEnv) -> mujoco.MjModel:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of features that old models use
         model = spec.compile()
+    if env.goal_dim == 0 and model.nmocap:
+        raise RenderError("the target of this task is no joint, and is not recorded")
     paint(model)
     return model
 
@@ -169,6 +171,8 @@ def views(env: GoalEnv, model: mujoco.MjModel, film: Film) -> Iterator[View]:
         data.qpos[:], data.mocap_pos[:] = q, points
         mujoco.mj_kinematics(model, data)
         if env.camera.lookat is None and episode != begun:
-            begun, way = episode, points[0] - data.xpos[1]
-            heading = float(np.rad2deg(np.arctan2(way[1], way[0])))
+            begun = episode
+            if len(points):  # else there is no goal, and the camera keeps its direction
+                way = points[0] - data.xpos[1]
+                heading = float(np.rad2deg(np.arctan2(way[1], way[0])))
         yield View(data, data.xpos[1] if env.camera.lookat is None else np.array(env.camera.lookat), heading)

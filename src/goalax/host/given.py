@@ -106,6 +106,8 @@ def check_start(env: GoalEnv, name: str, values: ArrayLike) -> np.ndarray:
     A start is where the body stands, in metres, for bodies that walk or slide; or all joint positions, at rest.
     """
     start = _finite(name, values)
+    if env.goal_dim == 0:
+        raise FlagError(f"{name} is {written(start)}; this environment draws its own starts.")
     sizes = {env.sys.q_size(): "all joint positions"}
     if hasattr(env, "start_position"):
         sizes = {PLACE: "where the body stands", **sizes} if env.sys.q_size() != PLACE else {PLACE: "where it stands"}
