@@ -13,15 +13,33 @@ from goalax.flags import FlagError, flag
 
 
 @dataclasses.dataclass(frozen=True)
-class QConfig(HindsightConfig, PolicyConfig):
+class RelabelConfig(HindsightConfig):
+    """Goals that were achieved later, for some of the commanded ones."""
+
+    use_her: bool = flag(False, "hindsight experience replay: learn from goals that were achieved later, too")
+    # Four hindsight goals for a commanded one: arXiv 1707.01495, section 4.5.
+    her_ratio: float = flag(0.8, "with --use_her, share of goals replaced by achieved ones", low=0, high=1)
+
+    def check_reward(self, spec: Spec) -> None:
+        """FlagError if relabelled rewards would be of another kind than those of the environment."""
+        if self.use_her and spec.goal_size == 0:
+            raise FlagError("--use_her learns from achieved goals, and the environment has none: leave it out.")
+        if self.use_her and spec.dense_reward:
+            raise FlagError("--use_her rewards success at the achieved goal; it must come without --dense_reward.")
+        if self.use_her and spec.action_repeat > 1:  # states between the first and the last step are not stored
+            raise FlagError(
+                f"--use_her cannot count the steps at an achieved goal within --action_repeat {spec.action_repeat};"
+                " it must come with --action_repeat 1."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class QConfig(RelabelConfig, PolicyConfig):
     """Learning rates and tau of SAC (arXiv 1812.05905, appendix D); TD3 has the same tau (arXiv 1802.09477, 6.1)."""
 
     critic_lr: float = flag(3e-4, "learning rate of the critics", above=0)
     tau: float = flag(0.005, "how far a target network moves towards its network in one update", above=0, high=1)
     reward_scaling: float = flag(1.0, "factor of all rewards", above=0)
-    use_her: bool = flag(False, "hindsight experience replay: learn from goals that were achieved later, too")
-    # Four hindsight goals for a commanded one: arXiv 1707.01495, section 4.5.
-    her_ratio: float = flag(0.8, "with --use_her, share of goals replaced by achieved ones", low=0, high=1)
 
     def hindsight(self, batch: Batch, spec: Spec) -> Batch:
         """The batch with its first goals replaced by achieved ones, and the rewards of these; without HER, as it is.
@@ -35,16 +53,6 @@ class QConfig(HindsightConfig, PolicyConfig):
             goal=jnp.concatenate([spec.goal_of(batch.future_state)[:count], batch.goal[count:]]),
             reward=jnp.concatenate([batch.future_reward[:count], batch.reward[count:]]),
         )
-
-    def check_reward(self, spec: Spec) -> None:
-        """FlagError if relabelled rewards would be of another kind than those of the environment."""
-        if self.use_her and spec.dense_reward:
-            raise FlagError("--use_her rewards success at the achieved goal; it must come without --dense_reward.")
-        if self.use_her and spec.action_repeat > 1:  # states between the first and the last step are not stored
-            raise FlagError(
-                f"--use_her cannot count the steps at an achieved goal within --action_repeat {spec.action_repeat};"
-                " it must come with --action_repeat 1."
-            )
 
 
 class TwinCritic(NamedTuple):

@@ -1,0 +1,152 @@
+"""Speculative execution: plans are followed for as long as the latent states that they predicted come true, and of N
+environments only those that need a new plan most get one, in one batch of a fixed size.
+
+The rules are those of https://github.com/sunTr1aL/gym_qwen (commit 9d07908), where environments run one by one; there
+are differences, of which docs/planning.md tells.
+"""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from goalax.agents.plans import Planner, fixed_key, replanning, shifted
+from goalax.core.rollout import where
+from goalax.core.types import AgentState, Array, Memory
+from goalax.flags import FlagError, flag
+
+# What a decision is: a new plan for want of one, the next action of a plan, an action behind its last one, a new plan
+# because the world is not where the old one said, an action without a plan until there is room for one.
+PLANNED, FOLLOWED, EXTENDED, MISSED, WAITED = range(5)
+FIRST = 1e4  # added to how long an environment has waited: more than two latent states are ever apart
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeculationConfig:
+    """By default every decision has a plan of its own."""
+
+    plan_horizon: int = flag(0, "steps of the plans that are acted by; 0: --horizon", low=0, high=64)
+    exec_horizon: int = flag(1, "decisions that one plan is good for, at most", low=1, high=1000)
+    mismatch: float = flag(
+        0.5, "with --exec_horizon, how far a latent state may be from its prediction before a new plan", low=0
+    )
+    replans: float = flag(
+        1.0, "share of the environments that may get a new plan at one decision; others wait", above=0, high=1
+    )
+
+    def speculation(self, horizon: int) -> "Speculation":
+        """The rules that flags stand for; horizon: that of the model. FlagError for flags that mean nothing."""
+        default = self.__dataclass_fields__["mismatch"].default
+        if self.exec_horizon == 1 and self.mismatch != default:
+            raise FlagError(
+                f"--mismatch is {self.mismatch:g}; it means nothing with --exec_horizon 1, a plan for each decision."
+            )
+        return Speculation(self.plan_horizon or horizon, self.exec_horizon, self.mismatch, self.replans)
+
+
+class Speculation(NamedTuple):
+    """The rules."""
+
+    plan_horizon: int  # P
+    exec_horizon: int
+    mismatch: float
+    replans: float  # share of environments
+
+
+class Following(NamedTuple):
+    """The plans of N environments, and where they are in them."""
+
+    actions: Array  # [N, P, A]
+    expected: Array  # [N, Z] the latent state that was predicted for now
+    step: Array  # [N] int32 of the plan; P and more: behind its end
+    left: Array  # [N] int32 decisions that the plan is good for; 0: there is none; -n: it has been waited for so long
+    mean: Array  # [N, P, A] around which the next search begins
+    decisions: Array  # [N] int32 since the start
+    plans: Array  # [N] int32 made since then
+
+
+def kinds(rules: Speculation, distance: Array, step: Array, left: Array) -> tuple[Array, Array]:
+    """What the decision of each of N environments is.
+
+    Those without a plan come first, by how long they have waited, then those farthest from their predictions.
+
+    Args:
+      distance: [N] of the latent states from their predictions.
+      step, left: [N], see `Following`.
+
+    Returns:
+      [N] int32 the kind, and [M] int32 the environments that there is room for, some of which may need no plan.
+    """
+    num = distance.shape[0]
+    none = left <= 0
+    missed = ~none & (distance > rules.mismatch)
+    need = jnp.where(none, FIRST - left, jnp.where(missed, distance, -1.0))
+    if rules.replans == 1:
+        index, served = jnp.arange(num), need >= 0
+    else:
+        index = jax.lax.top_k(need, math.ceil(rules.replans * num))[1]
+        served = (need >= 0) & jnp.zeros(num, bool).at[index].set(True)
+    going_on = jnp.where(step < rules.plan_horizon, FOLLOWED, EXTENDED)
+    return jnp.where(served, jnp.where(none, PLANNED, MISSED), jnp.where(need >= 0, WAITED, going_on)), index
+
+
+def counted(rules: Speculation, kind: Array, step: Array, left: Array) -> tuple[Array, Array, Array]:
+    """Step of the plan at this decision [N], step at the next one, and decisions that are left then."""
+    fresh = is_new(kind)
+    step = jnp.where(fresh, 0, step)
+    waited = jnp.minimum(left, 0) - 1
+    left = jnp.where(fresh, rules.exec_horizon - 1, jnp.where(kind == WAITED, waited, left - 1))
+    return step, step + 1, left
+
+
+def is_new(kind: Array) -> Array:
+    """Whether there is a new plan at this decision, [N] bool."""
+    return (kind == PLANNED) | (kind == MISSED)
+
+
+def speculative(planner: Planner, rules: Speculation) -> Memory:
+    """Acts by plans of `rules.plan_horizon` steps, which are followed as `kinds` says.
+
+    Behind the end of a plan the policy prior acts on predicted states; who waits acts by it on the real one.
+
+    Args:
+      planner: of horizon `rules.plan_horizon`.
+    """
+    if rules.exec_horizon == 1 and rules.replans == 1:
+        return replanning(planner)
+
+    def start(agent: AgentState, num: int) -> Following:
+        plans, zeros = jnp.zeros((num, rules.plan_horizon, planner.action_size)), jnp.zeros(num, jnp.int32)
+        return Following(plans, jnp.zeros((num, planner.latent_size)), zeros, zeros, plans, zeros, zeros)
+
+    def decide(agent: Any, held: Following, state: Array, goal: Array, key: Array, explore: bool) -> Any:
+        z = planner.encode(agent, state, goal)
+        distance = jnp.sqrt(jnp.sum((z - held.expected) ** 2, axis=-1))
+        kind, index = kinds(rules, distance, held.step, held.left)
+        fresh = is_new(kind)
+        found = planner.plan(agent, z[index], held.mean[index], key, explore)
+        put = lambda old, new: where(fresh, old.at[index].set(new), old)  # noqa: E731
+        actions, mean = put(held.actions, found.actions), put(held.mean, found.mean)
+        step, next_step, left = counted(rules, kind, held.step, held.left)
+        origin = where(fresh | (kind == WAITED), z, held.expected)
+        place = jnp.minimum(step, rules.plan_horizon - 1)
+        planned = jnp.take_along_axis(actions, place[:, None, None], axis=1)[:, 0]
+        action = where(fresh | (kind == FOLLOWED), planned, planner.prior(agent, origin))
+        expected = planner.predict(agent, origin, action)
+        after = Following(
+            actions, expected, next_step, left, shifted(mean), held.decisions + 1, held.plans + fresh.astype(jnp.int32)
+        )
+        return action, after
+
+    def act(agent, held, state, goal, key):
+        return decide(agent, held, state, goal, key, True)
+
+    def mode(agent, held, state, goal):
+        return decide(agent, held, state, goal, fixed_key(held.decisions), False)
+
+    def measures(held: Following) -> dict[str, Array]:
+        return {"plans_per_decision": held.plans / jnp.maximum(held.decisions, 1)}
+
+    return Memory(start, act, mode, measures)

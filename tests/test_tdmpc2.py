@@ -1,0 +1,475 @@
+"""TD-MPC2: golden values, its losses against loops, the planner against brute force, and plans in the common loop."""
+
+import dataclasses
+import importlib.util
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from goalax.agents import AGENTS
+from goalax.agents.mppi import Plan, Search, World, elite_statistics, plan, returns
+from goalax.agents.plans import Planner, replanning
+from goalax.agents.tdmpc2 import TDMPC2Config, over_time, percentile_scale, policy_loss
+from goalax.agents.world_model import MODEL_SIZES, WorldModel
+from goalax.core import buffer
+from goalax.core.types import Batch, Needs, Path, Spec
+from goalax.flags import FlagError
+from goalax.host import memory
+from goalax.host.make import make
+from goalax.learning.latents import mish, sim_norm
+from goalax.learning.two_hot import BINS, cross_entropy, decode, symexp, symlog, two_hot
+from tests.helpers import ROOT, toy, toy_rewards
+from tests.helpers.rings import filled_ring
+
+toy.register()
+toy_rewards.register()
+FOLDER = ROOT / "tests" / "golden" / "planning"
+SPEC = Spec(state_size=5, goal_size=2, action_size=3, goal_indices=(1, 3), discounting=0.9, goal_reach_thresh=1)
+SMALL = {"encoder_dim": 8, "h_dim": 8, "latent_dim": 16, "num_q": 3, "num_samples": 16, "num_prior": 4}
+SMALL |= {"num_elites": 4, "iterations": 2}
+RUN = {"num_envs": 4, "num_eval_envs": 4, "unroll_length": 5, "utd_ratio": 0.1, "min_replay_size": 10}
+RUN |= {"max_replay_size": 40, "batch_size": 8, "vis_length": 0, "num_timesteps": 400, "agent": "tdmpc2"}
+
+
+def golden(name):
+    with np.load(FOLDER / f"{name}.npz") as file:
+        return dict(file)
+
+
+def normal(i, *shape):
+    return jax.random.normal(jax.random.PRNGKey(i), shape)
+
+
+def small_batch(horizon=3, size=6, goal_size=2):
+    path = Path(
+        state=normal(0, size, horizon + 1, 5),
+        action=jnp.tanh(normal(1, size, horizon, 3)),
+        reward=normal(2, size, horizon) ** 2,
+        discount=0.9 * (jnp.arange(size * horizon).reshape(size, horizon) % 4 > 0),
+        future_reward=(normal(3, size, horizon) > 0).astype(jnp.float32),
+    )
+    first = path.state[:, 0], path.action[:, 0], path.state[:, 1], normal(4, size, goal_size)
+    rest = normal(5, size, 5), path.action[:, 0], path.reward[:, 0], path.future_reward[:, 0], path.discount[:, 0]
+    return Batch(*first, *rest, path=path)
+
+
+def agent_of(spec=SPEC, **flags):
+    return AGENTS["tdmpc2"].make(TDMPC2Config(**{**SMALL, **flags}), spec)
+
+
+# ---- Formulas --------------------------------------------------------------------------------------------------------
+
+
+def test_the_golden_files_are_what_their_program_makes():
+    spec = importlib.util.spec_from_file_location("make_planning_golden", FOLDER / "make_planning_golden.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert {path.stem for path in FOLDER.glob("*.npz")} == set(module.FILES)
+    assert [line for name in module.FILES for line in module.differences(name)] == []
+
+
+def test_sim_norm():
+    values = golden("simnorm")
+    np.testing.assert_allclose(sim_norm(values["x"].astype(np.float32)), values["y"], rtol=1e-5)
+    with pytest.raises(ValueError, match="12 entries"):
+        sim_norm(jnp.zeros((2, 12)))
+
+
+def test_mish_and_its_gradient():
+    x = np.linspace(-30, 60, 181)
+    np.testing.assert_allclose(mish(jnp.asarray(x, jnp.float32)), x * np.tanh(np.logaddexp(0, x)), rtol=1e-5, atol=1e-7)
+    slope = jax.vmap(jax.grad(mish))(jnp.asarray(x, jnp.float32))
+    step = 1e-5
+    of = lambda x: x * np.tanh(np.logaddexp(0, x))  # noqa: E731
+    np.testing.assert_allclose(slope, (of(x + step) - of(x - step)) / (2 * step), rtol=1e-4, atol=1e-5)
+
+
+def test_discrete_regression():
+    values = golden("two_hot")
+    x, logits = (values[name].astype(np.float32) for name in ("x", "logits"))
+    np.testing.assert_allclose(symlog(x), values["symlog"], rtol=1e-5)
+    np.testing.assert_allclose(two_hot(jnp.asarray(x)), values["target"], atol=2e-5)
+    np.testing.assert_allclose(symexp(values["target"] @ np.linspace(-10, 10, BINS)), values["decoded_target"], 1e-4)
+    np.testing.assert_allclose(decode(logits), values["decoded_logits"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(cross_entropy(logits, jnp.asarray(x)), values["soft_cross_entropy"], rtol=1e-4)
+    with pytest.raises(ValueError, match="Expected logits"):
+        cross_entropy(logits, x[:-1])
+
+
+def test_an_iteration_of_the_planner():
+    values = golden("mppi")
+    actions = jnp.asarray(values["actions"], jnp.float32)[:, None]  # [H, 1, N, A]
+    rewards, last = (jnp.asarray(values[name], jnp.float32) for name in ("rewards", "terminal_value"))
+    clock = jnp.zeros((1, 16, 1))
+    world = World(
+        step=lambda z, action: z + 1,
+        reward=lambda z, action: rewards[z[0, 0, 0].astype(int)][None],
+        value=lambda z, key: last[None],
+        prior=lambda z, key: z,
+    )
+    value = returns(world, float(values["gamma"]), clock, actions, jax.random.PRNGKey(0))
+    np.testing.assert_allclose(value[0], values["value"], rtol=1e-5)
+    numbers = {name: float(values[name]) for name in ("temperature", "min_std", "max_std")}
+    search = Search(3, 16, 0, int(values["num_elites"]), 1, discounting=0.95, **numbers)
+    mean, std, elites, weight = elite_statistics(value, actions, search)
+    np.testing.assert_allclose(weight[0], values["score"], rtol=1e-5)
+    np.testing.assert_array_equal(elites[:, 0], actions[:, 0, values["elite"]])
+    np.testing.assert_allclose(mean[:, 0], values["mean"], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(std[:, 0], values["std"], rtol=1e-4)
+
+
+def test_percentile_scale():
+    values = golden("percentile_scale")
+    q = jnp.asarray(values["q"], jnp.float32)
+    np.testing.assert_allclose(percentile_scale(jnp.float32(3), q, 0.01), values["after"], rtol=1e-5)
+    assert float(percentile_scale(jnp.float32(2), 0 * q, 0.5)) == 1.5  # no less than 1
+
+
+def test_sizes_are_about_as_large_as_they_are_called():
+    spec = SPEC._replace(state_size=24, goal_size=0, action_size=6)
+    for name, size in MODEL_SIZES.items():
+        params = jax.eval_shape(WorldModel(size, spec, 0.0).init, jax.random.PRNGKey(0))
+        millions = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6
+        assert 0.7 * float(name) < millions < 1.3 * float(name)
+
+
+# ---- The planner -----------------------------------------------------------------------------------------------------
+
+
+def valley(goal):
+    """A point in the plane that moves by 0.3 of its action, around a hill between it and its goal."""
+
+    def reward(z, action):
+        near = jnp.sum((z + 0.3 * action - goal) ** 2, axis=-1)
+        hill = jnp.exp(-20 * jnp.sum((z + 0.3 * action - 0.5 * goal) ** 2, axis=-1))
+        return -near - hill - 0.05 * jnp.sum(action**2, axis=-1)
+
+    return World(
+        step=lambda z, action: z + 0.3 * action,
+        reward=reward,
+        value=lambda z, key: -jnp.sum((z - goal) ** 2, axis=-1),
+        prior=lambda z, key: jnp.zeros_like(z),
+    )
+
+
+def test_plans_are_as_good_as_the_best_of_all():
+    world = valley(jnp.array([0.6, 0.1]).reshape(1, 1, 2))
+    search = Search(2, 512, 8, 32, 8, temperature=10.0, min_std=0.02, max_std=2.0, discounting=0.9)
+    z = jnp.array([[0.0, 0.0], [0.5, -0.4], [-0.3, 0.3]])
+    found = jax.jit(lambda z, mean, key: plan(world, search, z, mean, key, False))(
+        z, jnp.zeros((3, 2, 2)), jax.random.PRNGKey(0)
+    )
+    grid = np.linspace(-1, 1, 15)
+    every = np.array(list(itertools.product(grid, repeat=4)), np.float32).reshape(-1, 2, 2)  # [K, H, A]
+    every = jnp.asarray(np.repeat(np.moveaxis(every, 1, 0)[:, None], 3, axis=1))
+    value = lambda actions: returns(  # noqa: E731
+        world, 0.9, jnp.repeat(z[:, None], actions.shape[2], axis=1), actions, jax.random.PRNGKey(0)
+    )
+    best = jnp.max(value(every), axis=1)
+    reached = value(jnp.moveaxis(found.actions, 1, 0)[:, :, None])[:, 0]
+    nothing = value(jnp.zeros((2, 3, 1, 2)))[:, 0]
+    assert bool(jnp.all(reached > best - 0.02)) and bool(jnp.all(best - nothing > 0.1))
+    assert float(jnp.max(jnp.abs(found.actions))) <= 1
+
+
+def test_values_that_are_no_numbers_count_as_nothing():
+    world = valley(jnp.zeros((1, 1, 2)))._replace(value=lambda z, key: jnp.full(z.shape[:2], jnp.nan))
+    value = returns(world, 0.9, jnp.ones((2, 4, 2)), jnp.ones((3, 2, 4, 2)), jax.random.PRNGKey(0))
+    np.testing.assert_array_equal(value, np.zeros((2, 4)))
+
+
+def test_a_search_begins_where_the_last_one_ended_one_step_later():
+    """A made-up planner that finds what it was given plus 1."""
+
+    def found(agent, z, mean, key, explore):
+        return Plan(mean + 10 * explore, mean + 1)
+
+    planner = Planner(3, 1, 1, lambda agent, state, goal: state, found, None, None)
+    held = replanning(planner)
+    warm, seen = held.start(None, 2), []
+    for _ in range(3):
+        _, warm = held.mode(None, warm, jnp.zeros((2, 1)), jnp.zeros((2, 0)))
+        seen.append(warm.mean[0, :, 0])
+    np.testing.assert_array_equal(seen, [[1, 1, 1], [2, 2, 1], [3, 2, 1]])
+    np.testing.assert_array_equal(warm.decisions, [3, 3])
+    assert float(held.act(None, warm, jnp.zeros((2, 1)), jnp.zeros((2, 0)), None)[0][0, 0]) == 12
+
+
+# ---- The update ------------------------------------------------------------------------------------------------------
+
+
+def test_losses_equal_loops():
+    """Of one sample and one step after the other; two Q, so that which two are drawn is known."""
+    config = TDMPC2Config(**{**SMALL, "num_q": 2, "dropout": 0.0, "rho": 0.7})
+    agent, batch = agent_of(num_q=2, dropout=0.0, rho=0.7), small_batch()
+    state, key = agent.init(jax.random.PRNGKey(1)), jax.random.PRNGKey(2)
+    busy = lambda tree: jax.tree.map(lambda leaf: leaf + 0.1 * normal(leaf.size, *leaf.shape), tree)  # noqa: E731
+    state = state._replace(params=busy(state.params), target=busy(busy(state.target)))
+    _, metrics = jax.jit(agent.update)(state, batch, key)
+    model, params, path = WorldModel(config.size, SPEC, 0.0), state.params, batch.path
+    draw_key, _ = jax.random.split(jax.random.split(key)[0])
+    after = model.encode(params, jnp.moveaxis(path.state[:, 1:], 1, 0), jnp.broadcast_to(batch.goal, (3, 6, 2)))
+    action = model.draw(params, after, draw_key)  # as drawn in the update
+    consistency = reward = value = mean_target = 0.0
+    for b, t in itertools.product(range(6), range(3)):
+        z = model.encode(params, path.state[b, 0], batch.goal[b])
+        for before in range(t):
+            z = model.step(params, z, path.action[b, before])
+        q_next = [float(decode(logits)) for logits in model.q(state.target, after[t, b], action[t, b])]
+        target = float(path.reward[b, t]) + float(path.discount[b, t]) * min(q_next)
+        weight, u = 0.7**t / 3 / 6, path.action[b, t]
+        consistency += weight * float(np.mean((model.step(params, z, u) - after[t, b]) ** 2))
+        reward += weight * float(cross_entropy(model.reward(params, z, u), path.reward[b, t]))
+        both = model.q(params["critic"], z, u)
+        value += weight * float(sum(cross_entropy(q, jnp.float32(target)) for q in both)) / 2
+        mean_target += target / 18
+    for name, expected in {
+        "consistency_loss": consistency,
+        "reward_loss": reward,
+        "critic_loss": value,
+        "q_target": mean_target,
+    }.items():
+        np.testing.assert_allclose(metrics[name], expected, rtol=1e-4, err_msg=name)
+
+
+def test_loss_of_the_policy_prior_equals_a_loop():
+    config = TDMPC2Config(**{**SMALL, "num_q": 2, "entropy_weight": 0.1})
+    model = WorldModel(config.size, SPEC, 0.0)
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * normal(leaf.size, *leaf.shape), model.init(jax.random.PRNGKey(0)))
+    z, key, old = sim_norm(normal(3, 4, 6, 16)), jax.random.PRNGKey(5), jnp.float32(2)
+    loss, (scale, metrics) = policy_loss(config, model, params, z, old, key)
+    noise = normal_of(jax.random.split(key)[0], 4, 6, 3)
+    q, entropy = np.zeros((4, 6)), np.zeros((4, 6))
+    for t, b in itertools.product(range(4), range(6)):
+        mean, log_std = (np.asarray(x, float) for x in model.policy(params, z[t, b]))
+        before = mean + np.exp(log_std) * noise[t, b]
+        both = model.q(params["critic"], z[t, b], jnp.tanh(jnp.asarray(before, jnp.float32)))
+        q[t, b] = np.mean([float(decode(logits)) for logits in both])
+        log_density = -0.5 * ((before - mean) / np.exp(log_std)) ** 2 - log_std - 0.5 * np.log(2 * np.pi)
+        entropy[t, b] = -3 * np.sum(log_density)
+    expected_scale = 2 + 0.01 * (max(np.percentile(q[0], 95) - np.percentile(q[0], 5), 1) - 2)
+    np.testing.assert_allclose(scale, expected_scale, rtol=1e-5)
+    expected = -np.mean([0.5**t * np.mean(0.1 * entropy[t] + q[t] / expected_scale) for t in range(4)])
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
+    np.testing.assert_allclose(metrics["entropy"], entropy.mean() / 3, rtol=1e-4)
+
+
+def normal_of(key, *shape):
+    return np.asarray(jax.random.normal(key, shape), float)
+
+
+def test_over_time():
+    values = jnp.array([[1.0, 3.0], [4.0, 0.0], [8.0, 8.0]])
+    np.testing.assert_allclose(over_time(values, 0.5), (2 + 0.5 * 2 + 0.25 * 8) / 3)
+
+
+@pytest.mark.slow
+def test_the_prior_does_not_train_the_model_nor_the_other_way_round():
+    batch, key = small_batch(), jax.random.PRNGKey(0)
+
+    def after(**flags):
+        agent = agent_of(**flags)
+        return jax.jit(agent.update)(agent.init(jax.random.PRNGKey(7)), batch, key)[0].params
+
+    before, free = agent_of().init(jax.random.PRNGKey(7)).params, after()
+    still_actor, still_model = after(policy_lr=1e-20), after(model_lr=1e-20)
+    for name in free:
+        fixed = still_model if name == "actor" else still_actor
+        for a, b in zip(jax.tree.leaves(fixed[name]), jax.tree.leaves(free[name]), strict=True):
+            np.testing.assert_array_equal(a, b)
+        moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), before[name], free[name])
+        assert any(jax.tree.leaves(moved))
+
+
+def test_losses_fall_on_a_fixed_batch():
+    agent, batch = agent_of(model_lr=1e-2), small_batch()
+    update, state, seen = jax.jit(agent.update), agent.init(jax.random.PRNGKey(7)), []
+    for i in range(80):
+        state, metrics = update(state, batch, jax.random.PRNGKey(i))
+        assert all(value.shape == () and bool(jnp.isfinite(value)) for value in metrics.values())
+        seen.append([float(metrics[name]) for name in ("consistency_loss", "reward_loss")])
+    first, last = np.mean(seen[:5], axis=0), np.mean(seen[-5:], axis=0)
+    assert last[1] < 0.7 * first[1] and np.isfinite(last[0])
+
+
+def test_hindsight_replaces_the_first_goals_and_their_rewards():
+    batch = small_batch()
+    slices = TDMPC2Config(use_her=True, her_ratio=0.5).slices(batch, SPEC)
+    assert slices.state.shape == (4, 6, 5) and slices.goal.shape == (4, 6, 2) and slices.reward.shape == (3, 6)
+    for b in range(6):
+        goal = batch.future_state[b, jnp.array([1, 3])] if b < 3 else batch.goal[b]
+        reward = batch.path.future_reward[b] if b < 3 else batch.path.reward[b]
+        np.testing.assert_array_equal(slices.reward[:, b], reward)
+        for t in range(4):
+            np.testing.assert_array_equal(slices.goal[t, b], goal)
+
+
+def test_rewards_of_achieved_goals_on_the_way():
+    spec = SPEC._replace(state_size=3, goal_size=1, action_size=1, goal_indices=(0,), goal_reach_thresh=0.5)
+    ring, needs = filled_ring(0), Needs(horizon=3)
+    batch = buffer.sample(ring, jax.random.PRNGKey(0), 64, spec, 5, needs)
+    way, goal = np.asarray(batch.path.state[:, 1:, 0]), np.asarray(batch.future_state[:, 0])
+    np.testing.assert_array_equal(batch.path.future_reward, np.abs(way - goal[:, None]) < 0.5)
+    assert 0 < float(jnp.mean(batch.path.future_reward)) < 1
+    np.testing.assert_array_equal(batch.path.future_reward[:, 0], batch.future_reward)
+
+
+def test_without_goals():
+    spec = SPEC._replace(goal_size=0, goal_indices=())
+    agent, batch = agent_of(spec), small_batch(goal_size=0)
+    state, metrics = jax.jit(agent.update)(agent.init(jax.random.PRNGKey(0)), batch, jax.random.PRNGKey(1))
+    assert agent.score is None and all(bool(jnp.isfinite(value)) for value in metrics.values())
+    action, _ = agent.memory.mode(state, agent.memory.start(state, 4), jnp.ones((4, 5)), jnp.zeros((4, 0)))
+    assert action.shape == (4, 3)
+    assert agent.mode(state, jnp.ones(5), jnp.zeros(0)).shape == (3,)
+    with pytest.raises(FlagError, match="--use_her learns from achieved goals"):
+        agent_of(spec, use_her=True)
+
+
+# ---- Flags -----------------------------------------------------------------------------------------------------------
+
+CHANGES = {"num_q": 4, "latent_dim": 8, "h_dim": 9, "encoder_dim": 9, "policy_lr": 0.1, "model_lr": 0.1, "tau": 0.5}
+CHANGES |= {"her_ratio": 0.2, "horizon": 4, "min_std": 1.0, "max_std": 0.3, "temperature": 50.0, "dropout": 0.5}
+CHANGES |= {"entropy_weight": 0.5, "rho": 0.9, "encoder_lr_scale": 30.0, "her_strategy": "goal_law"}
+CHANGES |= {"num_samples": 17, "num_prior": 5, "num_elites": 5, "iterations": 3, "use_her": True, "model_size": "1"}
+CHANGES |= {"plan_horizon": 4, "exec_horizon": 4, "mismatch": 100.0, "replans": 0.5}
+NEEDED = {
+    "mismatch": {"exec_horizon": 2},
+    "exec_horizon": {"exec_horizon": 2, "mismatch": 100.0},
+    "her_ratio": {"use_her": True},
+    "her_strategy": {"use_her": True},
+    "model_size": {"latent_dim": 0},
+}
+
+
+@pytest.fixture(scope="module")
+def outcome():
+    """(flags) -> everything that two updates and three decisions leave behind; kept."""
+    known = {}
+
+    def get(**flags):
+        if (key := tuple(sorted(flags.items()))) not in known:
+            agent = agent_of(**flags)
+            batch = small_batch(agent.needs.horizon)
+
+            update, act, random = jax.jit(agent.update), jax.jit(agent.memory.act), jax.random.PRNGKey(7)
+            state = jax.jit(agent.init)(random)
+            for _ in range(2):
+                state, metrics = update(state, batch, random)
+            held, actions = agent.memory.start(state, 2), []
+            for i in range(3):
+                action, held = act(state, held, normal(i, 2, 5), normal(i, 2, 2), random)
+                actions.append(action)
+            law = (agent.needs.law or (lambda u, left: left))(jnp.linspace(0, 0.9, 9), jnp.full(9, 50))
+            left = state.params, state.target, state.scale, metrics, actions, law
+            known[key] = [np.asarray(leaf) for leaf in jax.tree.leaves(left)]
+        return known[key]
+
+    return get
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TDMPC2Config)])
+def test_every_flag_changes_something(name, outcome):
+    needed = NEEDED.get(name, {})
+    before, after = outcome(**needed), outcome(**{**needed, name: CHANGES[name]})
+    shapes = [leaf.shape for leaf in before] != [leaf.shape for leaf in after]
+    assert shapes or any(np.max(np.abs(a - b)) > 1e-5 for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"num_elites": 17}, "--num_elites is 17; it must be at most --num_samples 16."),
+        ({"num_prior": 17}, "--num_prior is 17; it must be at most --num_samples 16."),
+        ({"min_std": 3.0}, "--min_std is 3; it must be at most --max_std 2."),
+        ({"latent_dim": 12}, "--latent_dim is 12; it must be a multiple of 8, for example 16."),
+        ({"num_q": 1}, "--num_q is 1; it must be at least 2, or 0."),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(flags, words):
+    with pytest.raises(FlagError) as error:
+        agent_of(**flags)
+    assert str(error.value) == words
+
+
+def test_long_actions_take_two_more_iterations():
+    iterations = [TDMPC2Config().search(SPEC._replace(action_size=size), 3).iterations for size in (19, 20)]
+    assert iterations == [6, 8]
+
+
+# ---- In the loop -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run():
+    return make("toy", episode_length=7, **RUN, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def begun(run):
+    """A state in the midst of episodes, on the host."""
+    return jax.device_get(run.advance(run.start(), 3))
+
+
+def test_what_is_kept_is_forgotten_at_fresh_starts(run, begun):
+    warm, step, fresh = begun.env.memory, begun.env.episode_step, 0
+    state = begun
+    for _ in range(4):
+        np.testing.assert_array_equal(warm.decisions, step)
+        assert ((np.abs(warm.mean).max(axis=(1, 2)) == 0) == (step == 0)).all()
+        fresh += int((step == 0).sum())
+        state = jax.device_get(run.advance(jax.device_put(state), 1))
+        warm, step = state.env.memory, state.env.episode_step
+    assert fresh > 0
+
+
+def test_a_run_resumes_bit_for_bit_in_the_midst_of_plans(run, begun, tmp_path):
+    assert (begun.env.memory.decisions > 0).any()
+    run.save(jax.device_put(begun), tmp_path / "run")
+    restored = run.restore(tmp_path / "run")
+    for a, b in zip(jax.tree.leaves(begun), jax.tree.leaves(restored), strict=True):
+        np.testing.assert_array_equal(a, b)
+    one, other = run.advance(jax.device_put(begun), 1), run.advance(restored, 1)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_evaluation_has_no_randomness_of_its_own(run, begun):
+    one, other = (run.evaluate(jax.device_put(begun)) for _ in range(2))
+    assert one == other and all(np.isfinite(value) for value in one.values())
+
+
+@pytest.mark.slow
+def test_several_seeds_at_once():
+    seeds = make("toy", episode_length=7, num_seeds=2, **RUN, **SMALL)
+    state = seeds.advance(seeds.start(), 1)
+    assert state.env.memory.mean.shape == (2, 4, 3, 2)
+    assert not np.allclose(*state.env.memory.mean)
+    assert all(np.isfinite(value).all() and value.shape == (2,) for value in seeds.evaluate(state).values())
+
+
+def test_the_prediction_of_memory_knows_the_plans(run):
+    longer = make("toy", episode_length=7, **RUN, **{**SMALL, "horizon": 13})
+    more = memory.predict(longer)["environments"] - memory.predict(run)["environments"]
+    assert more == 2 * 4 * 10 * 2 * 4  # twice, environments, steps, entries of an action, bytes
+
+
+def test_a_policy_without_memory_plans_anew(run, begun):
+    policy = run.policy(jax.device_put(begun))
+    action = policy(np.zeros((3, 2)), np.ones((3, 2)))
+    assert action.shape == (3, 2) and np.abs(action).max() <= 1
+    np.testing.assert_allclose(policy(np.zeros((3, 2)), np.ones((3, 2))), action)
+    assert policy(np.zeros(2), np.ones(2)).shape == (2,)
+
+
+@pytest.mark.slow
+def test_in_the_loop_without_goals():
+    run = make("toy_rewards", episode_length=7, **RUN, **SMALL)
+    state = run.advance(run.start(), 2)
+    assert state.env.memory.mean.shape == (4, 3, 2) and state.buffer.rows.goal.shape == (40, 4, 0)
+    metrics = run.evaluate(state)
+    assert all(np.isfinite(value) for value in metrics.values()) and metrics["eval/episode_reward"] > 0
