@@ -112,6 +112,7 @@ class GoalEnv(PipelineEnv):
     # Presets of the run flags of the same names.
     episode_length: int = 1000
     num_timesteps: int = 10_000_000
+    utd_ratio: float | None = None  # what was measured to learn best; None: `derived_utd_ratio`
     normalize_observations: bool = True
     camera: Camera = Camera(distance=6.0)
     cells: goals.Cells | None = None  # of a maze: success is told for each, and how many have been visited

@@ -19,7 +19,8 @@ class Reacher(GoalEnv):
     goal_reach_thresh = 0.05
     backends = ("generalized", "mjx", "spring", "positional")
     episode_length = 250
-    num_timesteps = 600_000
+    num_timesteps = 300_000
+    utd_ratio = 1 / 16
     camera = Camera(distance=0.75, elevation=-60.0, azimuth=90.0, lookat=(0.0, 0.0, 0.0))
 
     def body(self) -> mujoco.MjSpec:

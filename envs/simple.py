@@ -20,6 +20,7 @@ class PointMass(GoalEnv):
     backends = ("spring", "mjx", "positional", "generalized")
     episode_length = 250
     num_timesteps = 600_000
+    utd_ratio = 1 / 16
 
     def body(self) -> mujoco.MjSpec:
         spec = mujoco.MjSpec()

@@ -148,8 +148,12 @@ def test_the_step_budget_is_a_floor():
 def test_presets_of_the_environment():
     config = make_run(*read_flags(["--env_name", "simple_u_maze"])).config
     assert (config.episode_length, config.num_timesteps, config.backend) == (250, 600_000, "spring")
+    assert config.utd_ratio == 1 / 16
+    twice = make_run(*read_flags(["--env_name", "simple_u_maze", "--multiplier_num_sgd_steps", "2"])).config
+    assert twice.utd_ratio == 1 / 8
     config = make_run(*read_flags(["--env_name", "ant", "--episode_length", "2000"])).config
     assert (config.num_timesteps, config.min_replay_size, config.num_envs) == (10_000_000, 2000, 64)
+    assert config.utd_ratio == pytest.approx(1999 / 256 / 62)  # of no preset: an episode's worth of samples, once
 
 
 def test_help_lists_every_flag_with_its_meaning():

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 
+from goalax.agents import AGENTS
 from goalax.core.sizes import derived_utd_ratio, sizes_of
 from goalax.envs import GoalEnv, create_env
 from goalax.flags import FlagError, check, names_in
@@ -37,6 +38,7 @@ def resolve(flags: Flags) -> Setup:
                 f"--eval_env is {flags.eval_env!r}, whose state, goal and action sizes {other} differ from"
                 f" {own} of --env_name {flags.env_name}."
             )
+    check_goals(flags, env)
     on_cpu = jax.default_backend() == "cpu"
     unused = names_in(Flags, algorithm_of(flags).unused)
     repeat, length = flags.action_repeat, flags.episode_length or env.episode_length
@@ -50,7 +52,7 @@ def resolve(flags: Flags) -> Setup:
         "num_eval_envs": 64 if on_cpu else 128,
         "episode_length": length,
         "min_replay_size": 0 if "min_replay_size" in unused else max(1000, -(-length // repeat)),
-        "utd_ratio": derived_utd_ratio(*derived),
+        "utd_ratio": env.utd_ratio * flags.multiplier_num_sgd_steps if env.utd_ratio else derived_utd_ratio(*derived),
         "normalize_observations": env.normalize_observations,
         "exp_name": f"{flags.env_name}_{flags.agent}",
     }
@@ -81,6 +83,22 @@ def make_env(flags: Flags, flag_name: str, env_name: str | None) -> GoalEnv:
         for wrong in (flag for flag, words in about.items() if words in str(error)):
             raise FlagError(f"--{wrong} is {getattr(flags, wrong)!r} with --{flag_name} {env_name}: {error}") from None
         raise FlagError(f"--{flag_name} is {env_name!r}: {error}") from None
+
+
+def check_goals(flags: Flags, env: GoalEnv) -> None:
+    """FlagError if the environment has no goals, and the agent or a flag needs them."""
+    if env.goal_dim > 0:
+        return
+    if algorithm_of(flags).goals:
+        others = [name for name, algorithm in AGENTS.items() if not algorithm.goals]
+        raise FlagError(
+            f"--agent is {flags.agent!r}, which learns from goals; --env_name {flags.env_name} has none, and is for"
+            f" {', '.join(others)}."
+        )
+    if flags.commanded_goals != "env":
+        raise FlagError(
+            f"--commanded_goals is {flags.commanded_goals!r}; --env_name {flags.env_name} has no goals: leave it out."
+        )
 
 
 def check_replay(config: Config) -> None:
