@@ -104,10 +104,10 @@ class NoisyConfig(PolicyConfig):
 
 @dataclasses.dataclass(frozen=True)
 class EntropyConfig(PolicyConfig):
-    # Ten times the published 3e-4: the temperature starts at 1 while logits differ by less than that, and as long as
-    # it has not come down the entropy term drowns them. On reacher, 600k steps, seeds 0 / 1 / 2, share of time at the
-    # goal: 0.91 / 0.74 / 0.45 with 3e-4, 0.96 / 0.92 / 0.93 with 3e-3.
-    alpha_lr: float = flag(3e-3, "learning rate of the entropy temperature", above=0)
+    # The published rate. The temperature starts at 1 while logits differ by less than that, and as long as it has not
+    # come down the entropy term drowns them: with one update for 64 steps ten times the rate is better, with one for 16
+    # no more (docs/results.md, "Updates per step").
+    alpha_lr: float = flag(3e-4, "learning rate of the entropy temperature", above=0)
     alpha_init: float = flag(1.0, "entropy temperature at the start", above=0)
     disable_entropy_actor: bool = flag(False, "drop the entropy term of the actor loss")
     target_entropy_scale: float = flag(0.5, "target entropy = minus this, times the action size", low=0)

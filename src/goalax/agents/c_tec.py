@@ -22,8 +22,8 @@ FLOOR = 1e-6  # under squared norms, so that the gradient at 0 is finite
 
 @dataclasses.dataclass(frozen=True)
 class CTeCConfig(ContrastiveFlags, EntropyConfig):
-    """energy_fn, repr_dim, tau, reward_scaling and logsumexp_penalty are those of the paper's runs; networks and
-    alpha_lr are those of the other agents here (the paper: ReLU without LayerNorm, 3e-4)."""
+    """energy_fn, repr_dim, tau, reward_scaling and logsumexp_penalty are those of the paper's runs; networks
+    are those of the other agents here (the paper: ReLU without LayerNorm)."""
 
     critic_lr: float = flag(3e-4, "learning rate of both critics", above=0)
     repr_dim: int = flag(64, "size of the representations", low=1, most=1_000_000)

@@ -238,8 +238,9 @@ def best_text(rows: Sequence[Row], folder: Path) -> str:
         group = group_of(row, trained)
         score = float(interquartile_mean([group.near[:, -1]]).value)
         if group.env not in found or score > found[group.env][0]:
-            *line, _, wall_clock, _ = cells(row, trained, "")
-            found[group.env] = score, [f"`{group.env}`", *line, wall_clock]
+            _, *line, _, wall_clock, _ = cells(row, trained, "")
+            words = row.words if row.words.startswith("--agent") else f"--agent {row.flags.agent} {row.words}"
+            found[group.env] = score, [f"`{group.env}`", f"`{words}`", *line, wall_clock]
     columns = ("environment", *COLUMNS[:6], "wall clock")
     return markdown.table(columns, [line for _, line in found.values()])
 
