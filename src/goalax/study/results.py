@@ -5,6 +5,7 @@ in a folder of the repository, and counts only as long as its flags are those of
 that the row relies on, and it is a row that has not run.
 """
 
+import functools
 import hashlib
 import json
 import re
@@ -105,6 +106,7 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
+@functools.cache  # filling presets in makes the environment, which takes a second
 def settings_of(row: Row) -> dict[str, Any]:
     """The flags that say what a row trains, presets filled in."""
     config = resolve(row.flags).config
@@ -135,8 +137,9 @@ def kept(row: Row, folder: Path) -> list[Trained]:
 
 def finished(row: Row, trained: Sequence[Trained]) -> bool:
     """Whether runs of a row have reached its budget."""
-    wanted = resolve(row.flags).config.num_timesteps if trained else 0
-    return bool(trained) and all(run.rows[-1]["training/envsteps"] >= wanted for run in trained)
+    return all(run.rows[-1]["training/envsteps"] >= settings_of(row)["num_timesteps"] for run in trained) and bool(
+        trained
+    )
 
 
 def newest_directories(row: Row) -> list[Path]:
