@@ -22,6 +22,7 @@ COMMANDS = {
     "sweep": "run a sweep file of wandb without wandb",
     "benchmark": "measure speed against the limit that physics and gradients set",
     "distances": "compare the distances that a run has learned in its maze with the shortest paths",
+    "correct": "collect, train and evaluate correctors of the plans that a run of tdmpc2 follows",
 }
 
 WORK = ("train", "sweep", "results")  # commands whose work is in files, so that it succeeds whoever listens

@@ -7,7 +7,8 @@ are differences, of which docs/planning.md tells.
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -106,6 +107,66 @@ def is_new(kind: Array) -> Array:
     return (kind == PLANNED) | (kind == MISSED)
 
 
+def is_old(kind: Array) -> Array:
+    """Whether a plan that was made before goes on, [N] bool: what a corrector corrects."""
+    return (kind == FOLLOWED) | (kind == EXTENDED)
+
+
+class Step(NamedTuple):
+    """What a decision of N environments came from."""
+
+    kind: Array  # [N] int32
+    z: Array  # [N, Z] latent state
+    expected: Array  # [N, Z] as it was predicted by the plan
+    planned: Array  # [N, A] what is executed where nothing corrects it
+    fresh: Array  # [M, A] first actions of the plans that were made now
+
+
+# (z [N, Z], predicted z [N, Z], action of the plan [N, A]) -> action [N, A], for plans that are followed
+Corrector = Callable[[Array, Array, Array], Array]
+
+
+def beginning(planner: Planner, rules: Speculation, num: int) -> Following:
+    """The plans of `num` fresh episodes: none."""
+    plans, zeros = jnp.zeros((num, rules.plan_horizon, planner.action_size)), jnp.zeros(num, jnp.int32)
+    return Following(plans, jnp.zeros((num, planner.latent_size)), zeros, zeros, plans, zeros, zeros)
+
+
+def decision(
+    planner: Planner,
+    rules: Speculation,
+    agent: AgentState,
+    held: Following,
+    state: Array,
+    goal: Array,
+    key: Array,
+    explore: bool,
+    corrector: Corrector | None = None,
+) -> tuple[Array, Following, Step]:
+    """Actions [N, A], and what is remembered of them; consumes key.
+
+    Predictions are those for the actions of the plan, corrected or not.
+    """
+    z = planner.encode(agent, state, goal)
+    distance = jnp.sqrt(jnp.sum((z - held.expected) ** 2, axis=-1))
+    kind, index = kinds(rules, distance, held.step, held.left)
+    fresh = is_new(kind)
+    found = planner.plan(agent, z[index], held.mean[index], key, explore)
+    put = lambda old, new: where(fresh, old.at[index].set(new), old)  # noqa: E731
+    actions, mean = put(held.actions, found.actions), put(held.mean, found.mean)
+    step, next_step, left = counted(rules, kind, held.step, held.left)
+    origin = where(fresh | (kind == WAITED), z, held.expected)
+    place = jnp.minimum(step, rules.plan_horizon - 1)
+    planned = jnp.take_along_axis(actions, place[:, None, None], axis=1)[:, 0]
+    planned = where(fresh | (kind == FOLLOWED), planned, planner.prior(agent, origin))
+    expected = planner.predict(agent, origin, planned)
+    after = Following(
+        actions, expected, next_step, left, shifted(mean), held.decisions + 1, held.plans + fresh.astype(jnp.int32)
+    )
+    action = planned if corrector is None else where(is_old(kind), corrector(z, held.expected, planned), planned)
+    return action, after, Step(kind, z, held.expected, planned, found.actions[:, 0])
+
+
 def speculative(planner: Planner, rules: Speculation) -> Memory:
     """Acts by plans of `rules.plan_horizon` steps, which are followed as `kinds` says.
 
@@ -117,36 +178,13 @@ def speculative(planner: Planner, rules: Speculation) -> Memory:
     if rules.exec_horizon == 1 and rules.replans == 1:
         return replanning(planner)
 
-    def start(agent: AgentState, num: int) -> Following:
-        plans, zeros = jnp.zeros((num, rules.plan_horizon, planner.action_size)), jnp.zeros(num, jnp.int32)
-        return Following(plans, jnp.zeros((num, planner.latent_size)), zeros, zeros, plans, zeros, zeros)
-
-    def decide(agent: Any, held: Following, state: Array, goal: Array, key: Array, explore: bool) -> Any:
-        z = planner.encode(agent, state, goal)
-        distance = jnp.sqrt(jnp.sum((z - held.expected) ** 2, axis=-1))
-        kind, index = kinds(rules, distance, held.step, held.left)
-        fresh = is_new(kind)
-        found = planner.plan(agent, z[index], held.mean[index], key, explore)
-        put = lambda old, new: where(fresh, old.at[index].set(new), old)  # noqa: E731
-        actions, mean = put(held.actions, found.actions), put(held.mean, found.mean)
-        step, next_step, left = counted(rules, kind, held.step, held.left)
-        origin = where(fresh | (kind == WAITED), z, held.expected)
-        place = jnp.minimum(step, rules.plan_horizon - 1)
-        planned = jnp.take_along_axis(actions, place[:, None, None], axis=1)[:, 0]
-        action = where(fresh | (kind == FOLLOWED), planned, planner.prior(agent, origin))
-        expected = planner.predict(agent, origin, action)
-        after = Following(
-            actions, expected, next_step, left, shifted(mean), held.decisions + 1, held.plans + fresh.astype(jnp.int32)
-        )
-        return action, after
-
     def act(agent, held, state, goal, key):
-        return decide(agent, held, state, goal, key, True)
+        return decision(planner, rules, agent, held, state, goal, key, True)[:2]
 
     def mode(agent, held, state, goal):
-        return decide(agent, held, state, goal, fixed_key(held.decisions), False)
+        return decision(planner, rules, agent, held, state, goal, fixed_key(held.decisions), False)[:2]
 
     def measures(held: Following) -> dict[str, Array]:
         return {"plans_per_decision": held.plans / jnp.maximum(held.decisions, 1)}
 
-    return Memory(start, act, mode, measures)
+    return Memory(lambda agent, num: beginning(planner, rules, num), act, mode, measures)

@@ -1,0 +1,279 @@
+"""Correctors of speculative execution: collects what they learn from, trains one, and evaluates it beside others."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from rich.console import Console
+from rich.table import Table
+
+from goalax.agents.correctors import Inputs, Samples, acting, collect, distil, distillation_loss, two_tower
+from goalax.agents.plans import Planner
+from goalax.agents.speculation import Corrector, Speculation
+from goalax.agents.tdmpc2 import TDMPC2Config, planner_of
+from goalax.agents.world_model import WorldModel
+from goalax.core import rollout
+from goalax.core.normalization import NormalizedState
+from goalax.flags import FlagError, flag, parse
+from goalax.host import loading
+from goalax.host.checkpoint import NoCheckpointError
+from goalax.host.make import Run, enable_compilation_cache
+
+HELD_OUT = 0.1  # of the episodes that were collected, on which a corrector is measured
+PARAMETER = "corrector/"  # what the names of parameters begin with in a file
+
+
+@dataclasses.dataclass(frozen=True)
+class OfRun:
+    """A run, and how its plans are followed."""
+
+    run: tuple[str, ...] = flag((), "run directory of --agent tdmpc2", positional=True)
+    step: int | None = flag(None, "environment steps of the checkpoint (default: the newest)", low=0)
+    episodes: int = flag(16, "fresh episodes, all at once", low=1, high=100_000)
+    exec_horizon: int = flag(3, "decisions that one plan is good for, at most", low=2, high=1000)
+    mismatch: float = flag(0.5, "how far a latent state may be from its prediction before a new plan", low=0)
+    seed: int = flag(0, "draws starts and goals", low=0, high=2**31 - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class CollectConfig(OfRun):
+    """What to collect."""
+
+    out: str = flag("", "npz file to write")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """What to learn from, and how."""
+
+    data: str = flag("", "npz file that `collect` wrote")
+    out: str = flag("", "npz file to write")
+    width: int = flag(256, "width of its layers", low=1, high=16_384)
+    epochs: int = flag(10, "times that it sees all samples", low=1, high=100_000)
+    batch_size: int = flag(256, "samples of an update", low=1, high=1_000_000)
+    learning_rate: float = flag(3e-4, "of Adam", above=0)
+    regularization: float = flag(0.0, "weight of the squared change of an action", low=0)
+    seed: int = flag(0, "draws its first parameters and the order of samples", low=0, high=2**31 - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig(OfRun):
+    """What to evaluate."""
+
+    corrector: str | None = flag(None, "npz file that `train` wrote; without one, there is no row of it")
+
+
+class Trained:
+    """A run with a planner, loaded: its agent, its planner, and what the agent sees of an environment."""
+
+    def __init__(self, config: OfRun):
+        """FlagError for what is no run of tdmpc2 with one seed."""
+        if len(config.run) != 1:
+            raise FlagError(f"It takes one run directory, but {len(config.run)} are given.")
+        self.run, state = loading.load(Path(config.run[0]), config.step, num_eval_envs=1, vis_length=0)
+        flags, agent_config = self.run.config, self.run.agent_config
+        if not isinstance(agent_config, TDMPC2Config):
+            raise FlagError(f"{config.run[0]} is a run of {flags.agent}, which makes no plans: tdmpc2 does.")
+        if flags.num_seeds > 1:
+            raise FlagError(f"{config.run[0]} is a run of {flags.num_seeds} seeds; a corrector is of one.")
+        horizon = agent_config.plan_horizon or agent_config.horizon
+        self.rules = Speculation(horizon, config.exec_horizon, config.mismatch, replans=1.0)
+        model = WorldModel(agent_config.size, self.run.spec, agent_config.dropout)
+        self.planner: Planner = planner_of(model, agent_config, horizon)
+        self.agent, self.inputs = opened(state.agent)
+        self.decisions = flags.episode_length // flags.action_repeat
+
+
+def opened(agent: Any) -> tuple[Any, Inputs]:
+    """The agent without its input normalisation, and that as a function."""
+    if not isinstance(agent, NormalizedState):
+        return agent, lambda state, goal: (state, goal)
+    return agent.agent, lambda state, goal: (agent.state_map(state), agent.goal_map(goal))
+
+
+def require_npz(name: str, value: str, exists: bool) -> Path:
+    """The path of a flag that names an npz file. FlagError if it is none, or does not exist or cannot be written."""
+    path = Path(value)
+    if path.suffix != ".npz":
+        raise FlagError(f"--{name} is {value!r}; it must be an npz file.")
+    if exists and not path.is_file():
+        raise FlagError(f"--{name} is {value!r}; there is no such file.")
+    if not exists and not path.parent.is_dir():
+        raise FlagError(f"--{name} is {value!r}; there is no folder {path.parent}.")
+    return path
+
+
+def read(name: str, path: Path, wanted: Sequence[str]) -> dict[str, np.ndarray]:
+    """The arrays of an npz file. FlagError if it cannot be read or lacks one."""
+    try:
+        with np.load(path) as file:
+            arrays = dict(file)
+    except Exception as error:  # NumPy raises many kinds for a damaged file
+        raise FlagError(f"--{name} is {str(path)!r}, which is no npz file that can be read.") from error
+    if missing := [key for key in wanted if key not in arrays]:
+        raise FlagError(f"--{name} is {str(path)!r}, which holds no {missing[0]}: another command has written it.")
+    return arrays
+
+
+def collect_samples(argv: Sequence[str], prog: str) -> None:
+    """Writes z, expected, action, teacher [B, ...] and episode [B] of decisions by plans of before."""
+    description = "Follows the plans of a run, and writes what new plans would have done."
+    (config,) = parse(argv, CollectConfig(), others={}, prog=prog, description=description)
+    out = require_npz("out", config.out, exists=False)
+    trained = Trained(config)
+
+    def gather(key: Any) -> Any:
+        sizes = {"num_envs": config.episodes, "decisions": trained.decisions}
+        return collect(
+            trained.run.eval_env,
+            trained.planner,
+            trained.rules,
+            trained.agent,
+            trained.inputs,
+            key,
+            **sizes,
+            action_repeat=trained.run.config.action_repeat,
+        )
+
+    key = jax.random.PRNGKey(config.seed)
+    options = trained.run.train.compiler_options
+    samples, kept = jax.device_get(jax.jit(gather, compiler_options=options)(key))
+    episode = np.broadcast_to(np.arange(config.episodes)[None], kept.shape)
+    arrays = {**samples._asdict(), "episode": episode}
+    np.savez(out, **{name: leaf[kept] for name, leaf in arrays.items()})
+    print(f"{out}: {int(kept.sum()):,} samples of {kept.size:,} decisions in {config.episodes:,} episodes")
+
+
+def train_corrector(argv: Sequence[str], prog: str) -> None:
+    """Writes the parameters of a corrector, and says how near it is to the teacher on episodes that it has not seen."""
+    description = "Trains a corrector on what `collect` wrote."
+    (config,) = parse(argv, TrainConfig(), others={}, prog=prog, description=description)
+    out = require_npz("out", config.out, exists=False)
+    path = require_npz("data", config.data, exists=True)
+    arrays = read("data", path, [*Samples._fields, "episode"])
+    episodes = np.unique(arrays["episode"])
+    held_out = np.isin(arrays["episode"], episodes[len(episodes) - max(1, round(HELD_OUT * len(episodes))) :])
+    train, test = (
+        Samples(*(jnp.asarray(arrays[name][rows]) for name in Samples._fields)) for rows in (~held_out, held_out)
+    )
+    if len(train.z) < config.batch_size:
+        raise FlagError(
+            f"--batch_size is {config.batch_size}; {path} has {len(train.z)} samples to learn from, beside those of"
+            " the episodes that are held out."
+        )
+    network = two_tower(config.width)
+    init_key, order_key = jax.random.split(jax.random.PRNGKey(config.seed))
+    params = network.init(init_key, *(leaf[0] for leaf in train[:3]))
+
+    def learn(params: Any, key: Any) -> Any:
+        return distil(
+            network,
+            params,
+            train,
+            key,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            regularization=config.regularization,
+        )
+
+    learned, errors = jax.jit(learn)(params, order_key)
+    before, after = (float(distillation_loss(network, each, test, 0.0)[1]) for each in (params, learned))
+    flat = traverse_util.flatten_dict(jax.device_get(learned), sep="/")
+    np.savez(out, **{f"{PARAMETER}{name}": leaf for name, leaf in flat.items()}, width=config.width)
+    print(f"squared error to new plans: {errors[0]:.4g} in the first epoch, {errors[-1]:.4g} in the last")
+    print(f"on {len(test.z):,} samples of episodes held out: {after:.4g}, and {before:.4g} of the plans themselves")
+    print(f"{out}: a corrector of {sum(leaf.size for leaf in flat.values()):,} parameters")
+
+
+def read_corrector(path: Path, trained: Trained) -> Corrector:
+    """The corrector in a file. FlagError if it is none, or one of a run with other sizes."""
+    arrays = read("corrector", path, ["width"])
+    network = two_tower(int(arrays.pop("width")))
+    flat = {name.removeprefix(PARAMETER): leaf for name, leaf in arrays.items()}
+    params = traverse_util.unflatten_dict(flat, sep="/")
+    latent, action = (jnp.zeros(size) for size in (trained.planner.latent_size, trained.planner.action_size))
+    wanted = jax.eval_shape(network.init, jax.random.PRNGKey(0), latent, latent, action)
+    if jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, wanted):
+        raise FlagError(f"--corrector is {str(path)!r}, which was trained for a run of other sizes.")
+    return lambda z, expected, planned: network.apply(params, z, expected, planned)
+
+
+def played(trained: Trained, rules: Speculation, corrector: Corrector | None, config: EvaluateConfig) -> dict[str, Any]:
+    """Metrics of an evaluation, and decisions per second of all its episodes together, compilation apart."""
+    run: Run = trained.run
+    policy = acting(trained.planner, rules, trained.agent, trained.inputs, corrector)
+    flags = run.config
+
+    def evaluation(key: Any) -> Any:
+        lengths = {"episode_length": flags.episode_length, "action_repeat": flags.action_repeat}
+        return rollout.evaluate(run.eval_env, policy, key, num_envs=config.episodes, **lengths)[0]
+
+    key = jax.random.PRNGKey(config.seed)
+    ready = jax.jit(evaluation, compiler_options=run.train.compiler_options).lower(key).compile()
+    began = time.perf_counter()
+    metrics = jax.device_get(ready(key))
+    seconds = time.perf_counter() - began
+    return {**metrics, "decisions_per_second": config.episodes * trained.decisions / seconds}
+
+
+COLUMNS = {
+    "episode_reward": "return",
+    "time_at_goal": "time at goal",
+    "plans_per_decision": "plans per decision",
+    "corrected_per_decision": "corrected per decision",
+    "decisions_per_second": "decisions per second",
+}
+
+
+def evaluate_corrector(argv: Sequence[str], prog: str) -> None:
+    """Prints a table of the same episodes by new plans only, by plans that are followed, and by corrected ones."""
+    description = "Plays the same episodes with new plans only, with plans that are followed, and corrected."
+    (config,) = parse(argv, EvaluateConfig(), others={}, prog=prog, description=description)
+    path = None if config.corrector is None else require_npz("corrector", config.corrector, exists=True)
+    trained = Trained(config)
+    corrector = None if path is None else read_corrector(path, trained)
+    ways: list[tuple[str, Speculation, Corrector | None]] = [
+        ("new ones only", trained.rules._replace(exec_horizon=1), None),
+        ("followed", trained.rules, None),
+    ]
+    if corrector is not None:
+        ways.append(("corrected", trained.rules, corrector))
+    results = {name: played(trained, rules, each, config) for name, rules, each in ways}
+    names = [name for name in COLUMNS if name in next(iter(results.values()))]
+    table = Table("plans", *(COLUMNS[name] for name in names))
+    for name, metrics in results.items():
+        table.add_row(name, *(f"{float(metrics[column]):.3f}" for column in names))
+    Console(highlight=False, width=120).print(table)
+
+
+ACTIONS = {"collect": collect_samples, "train": train_corrector, "evaluate": evaluate_corrector}
+
+
+def start() -> None:
+    """What it does first where it is a program of its own."""
+    enable_compilation_cache()
+
+
+def main(argv: Sequence[str], prog: str = "correct.py") -> int:
+    """Runs a command line, whose first word says what to do; returns the exit code."""
+    usage = f"usage: {prog} {{{','.join(ACTIONS)}}} [--help] ..."
+    if argv and argv[0] in ("-h", "--help"):
+        print(usage)
+        return 0
+    try:
+        if not argv or argv[0] not in ACTIONS:
+            given = f"not {argv[0]!r}" if argv else "and nothing is given"
+            raise FlagError(f"The first word must be one of {', '.join(ACTIONS)}, {given}.")
+        ACTIONS[argv[0]](argv[1:], f"{prog} {argv[0]}")
+    except (FlagError, NoCheckpointError) as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,303 @@
+"""The Decision Transformer: attention by NumPy, what it sees when it learns and when it acts, its flags, and runs."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from goalax.agents import AGENTS
+from goalax.agents.dt import DTConfig, behind, with_state
+from goalax.core import buffer
+from goalax.core.relabel import RELABEL
+from goalax.core.types import Batch, Path, Spec
+from goalax.data import files
+from goalax.flags import FlagError
+from goalax.host.config import read_flags
+from goalax.host.make import make_run
+from goalax.learning.transformer import Transformer, attention, dropped
+from tests.helpers import toy
+from tests.helpers.rings import filled_ring
+
+toy.register()
+
+SPEC = Spec(state_size=5, goal_size=2, action_size=3, goal_indices=(1, 3), discounting=0.9, goal_reach_thresh=1)
+SMALL = {"context_length": 4, "n_blocks": 2, "heads": 2, "h_dim": 8, "warm_up": 1, "policy_lr": 1e-2}
+
+
+def normal(i, *shape):
+    return jax.random.normal(jax.random.PRNGKey(i), shape)
+
+
+def agent_of(spec=SPEC, **flags):
+    return AGENTS["dt"].make(DTConfig(**{**SMALL, **flags}), spec)
+
+
+def small_batch(horizon=4, size=6):
+    nothing = jnp.zeros((size, horizon))
+    path = Path(normal(0, size, horizon + 1, 5), jnp.tanh(normal(1, size, horizon, 3)), nothing, nothing + 0.9)
+    first = path.state[:, 0], path.action[:, 0], path.state[:, 1], normal(2, size, 2), normal(3, size, 5)
+    return Batch(*first, path.action[:, 0], *[nothing[:, 0]] * 3, path=path if horizon > 1 else None)
+
+
+def louder(params):
+    """Parameters far enough from those of the start for everything to matter."""
+    return jax.tree.map(lambda leaf: leaf + 0.5 * normal(leaf.size, *leaf.shape), params)
+
+
+# ---- The transformer -------------------------------------------------------------------------------------------------
+
+
+def test_attention_by_numpy():
+    query, key, value = (np.asarray(normal(i, 2, 5, 3, 4), np.float64) for i in range(3))
+    read, weights = attention(*(jnp.asarray(x, jnp.float32) for x in (query, key, value)))
+    for b in range(2):
+        for h in range(3):
+            for t in range(5):
+                scores = key[b, : t + 1, h] @ query[b, t, h] / 2
+                share = np.exp(scores) / np.exp(scores).sum()
+                np.testing.assert_allclose(weights[b, h, t, : t + 1], share, rtol=1e-4)
+                np.testing.assert_array_equal(weights[b, h, t, t + 1 :], 0)
+                np.testing.assert_allclose(read[b, t, h], share @ value[b, : t + 1, h], rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_is_seen_before_its_time():
+    net = Transformer(blocks=2, heads=2)
+    x = normal(0, 3, 6, 8)
+    params = louder(net.init(jax.random.PRNGKey(1), x))
+    before = net.apply(params, x)
+    for t in range(6):
+        after = net.apply(params, x.at[:, t].add(normal(2, 8)[None]))
+        np.testing.assert_allclose(after[:, :t], before[:, :t], atol=1e-6)
+        assert np.min(np.max(np.abs(after[:, t:] - before[:, t:]), axis=(0, 2))) > 1e-3
+
+
+def test_dropout_keeps_the_mean_and_needs_a_key():
+    x, key = jnp.ones((100, 100)), jax.random.PRNGKey(0)
+    some = dropped(x, 0.25, key)
+    assert set(np.unique(some).round(4)) == {0.0, np.float32(1.3333)}
+    np.testing.assert_allclose(jnp.mean(some), 1, atol=0.03)
+    assert dropped(x, 0.25, None) is x and dropped(x, 0.0, key) is x
+
+
+# ---- What it sees ----------------------------------------------------------------------------------------------------
+
+
+def test_goals_lie_behind_the_window():
+    law = behind(RELABEL["uniform"](0.9), 4)
+    uniform = jnp.linspace(0, 0.999, 500)
+    ahead = np.asarray(law(uniform, jnp.full(500, 10)))
+    assert set(ahead) == set(range(4, 11))
+    assert set(np.asarray(law(uniform, jnp.full(500, 4)))) == {4}
+    assert set(np.asarray(law(uniform, jnp.full(500, 2)))) == {2}
+    counts = np.bincount(ahead)[4:]
+    assert counts.max() - counts.min() <= 1  # the law of before, from the last row of the window on
+
+
+def test_batches_are_windows_of_one_episode_with_goals_behind_them():
+    """The states of the ring are the numbers of their rows."""
+    ring = filled_ring(0)
+    capacity = ring.rows.reward.shape[0]
+    count = int(ring.count)
+    number = np.empty(capacity)
+    number[np.arange(count - capacity, count) % capacity] = np.arange(count - capacity, count)
+    states = jnp.broadcast_to(jnp.asarray(number, jnp.float32)[:, None, None], ring.rows.state.shape)
+    ring = ring._replace(rows=ring.rows._replace(state=states))
+    spec = SPEC._replace(state_size=3, goal_size=1, action_size=1, goal_indices=(0,))
+    batch = buffer.sample(ring, jax.random.PRNGKey(0), 200, spec, 5, agent_of(spec, context_length=2).needs)
+    steps, goal = np.asarray(batch.path.state[..., 0]), np.asarray(batch.future_state[:, 0])
+    np.testing.assert_array_equal(steps - steps[:, :1], np.tile(np.arange(3), (200, 1)))
+    np.testing.assert_array_equal(steps[:, 0] // 5, steps[:, 2] // 5)  # episodes of 5 rows
+    np.testing.assert_array_equal(steps[:, 0] // 5, goal // 5)
+    assert (goal >= steps[:, 2]).all() and (goal > steps[:, 2]).any()
+
+
+def test_the_loss_is_that_of_every_step_of_the_window():
+    """Without dropout, by acting step by step through the stored windows with the stored actions."""
+    agent, batch = agent_of(dropout=0.0), small_batch()
+    state = agent.init(jax.random.PRNGKey(1))
+    state = state._replace(params=louder(state.params))
+    _, metrics = agent.update(state, batch, jax.random.PRNGKey(2))
+    goal, held, errors = batch.future_state[:, jnp.array([1, 3])], agent.memory.start(state, 6), []
+    for t in range(4):
+        action, held = agent.memory.mode(state, held, batch.path.state[:, t], goal)
+        np.testing.assert_array_equal(held.action[:, t], action)
+        held = held._replace(action=held.action.at[:, t].set(batch.path.action[:, t]))
+        errors.append(np.sum((np.asarray(action) - np.asarray(batch.path.action[:, t])) ** 2, axis=-1))
+    np.testing.assert_allclose(metrics["actor_loss"], np.mean(errors), rtol=1e-4)
+
+
+def test_the_memory_holds_the_last_steps():
+    agent = agent_of(context_length=3)
+    state = agent.init(jax.random.PRNGKey(0))
+    held, seen, taken = agent.memory.start(state, 2), [], []
+    for t in range(5):
+        seen.append(normal(t, 2, 5))
+        action, held = agent.memory.act(state, held, seen[-1], normal(9, 2, 2), jax.random.PRNGKey(t))
+        taken.append(action)
+        kept = min(t + 1, 3)
+        np.testing.assert_array_equal(held.length, [kept, kept])
+        np.testing.assert_array_equal(held.state[:, :kept], jnp.stack(seen[-kept:], axis=1))
+        np.testing.assert_array_equal(held.action[:, :kept], jnp.stack(taken[-kept:], axis=1))
+        np.testing.assert_array_equal(held.state[:, kept:], 0)
+    assert bool(jnp.all(jnp.abs(jnp.stack(taken)) <= 1))
+
+
+def test_environments_are_on_their_own():
+    """One that began later sees its own steps only, at their own places."""
+    agent = agent_of(context_length=3)
+    state = agent.init(jax.random.PRNGKey(0))
+    state, goal = state._replace(params=louder(state.params)), normal(9, 2, 2)
+    held = agent.memory.start(state, 2)
+    for t in range(4):
+        _, held = agent.memory.mode(state, held, normal(t, 2, 5), goal)
+    fresh = agent.memory.start(state, 2)
+    mixed = jax.tree.map(lambda a, b: jnp.stack([a[0], b[1]]), held, fresh)
+    both, _ = agent.memory.mode(state, mixed, normal(7, 2, 5), goal)
+    old, _ = agent.memory.mode(state, held, normal(7, 2, 5), goal)
+    new, _ = agent.memory.mode(state, fresh, normal(7, 2, 5), goal)
+    np.testing.assert_allclose(both, jnp.stack([old[0], new[1]]), atol=1e-6)
+    assert float(jnp.max(jnp.abs(old[1] - new[1]))) > 1e-3  # the past matters
+    np.testing.assert_allclose(agent.mode(state, normal(7, 2, 5), goal), new, atol=1e-6)  # who remembers nothing
+    assert agent.mode(state, jnp.ones((2, 3, 5)), jnp.ones((2, 3, 2))).shape == (2, 3, 3)
+    assert agent.act(state, jnp.ones(5), jnp.ones(2), jax.random.PRNGKey(0)).shape == (3,)
+
+
+def test_a_full_context_loses_its_oldest_step():
+    agent = agent_of(context_length=2)
+    held = agent.memory.start(agent.init(jax.random.PRNGKey(0)), 1)
+    places = []
+    for t in range(3):
+        held, place = with_state(held, jnp.full((1, 5), float(t)))
+        places.append(int(place[0]))
+    assert places == [0, 1, 1]
+    np.testing.assert_array_equal(held.state[0, :, 0], [1, 2])
+
+
+def test_no_context_is_longer_than_an_episode():
+    short = agent_of(SPEC._replace(max_decisions=3))
+    assert short.needs.horizon == 3 and short.memory.start(None, 2).state.shape == (2, 3, 5)
+
+
+def test_what_the_memory_tells_is_learned():
+    """Actions that repeat the first one of their window: only who sees the past can tell them."""
+    agent = agent_of(dropout=0.0)
+    path = small_batch(size=64).path
+    path = path._replace(action=jnp.broadcast_to(path.action[:, :1], path.action.shape))
+    batch = small_batch(size=64)._replace(path=path)
+    state, update = agent.init(jax.random.PRNGKey(0)), jax.jit(agent.update)
+    for i in range(400):
+        state, metrics = update(state, batch._replace(path=path), jax.random.PRNGKey(i))
+        if not i:
+            first = float(metrics["actor_loss"])
+    # A quarter of the actions, the first ones, follow from nothing but by heart.
+    assert float(metrics["actor_loss"]) < 0.3 * first
+
+
+# ---- Flags -----------------------------------------------------------------------------------------------------------
+
+CHANGES = {"context_length": 1, "n_blocks": 1, "heads": 1, "h_dim": 6, "dropout": 0.5, "policy_lr": 0.1}
+CHANGES |= {"warm_up": 10, "exploration_noise": 0.1, "her_strategy": "goal_law"}
+
+
+def outcome(**flags):
+    agent = agent_of(**flags)
+    batch, key = small_batch(agent.needs.horizon), jax.random.PRNGKey(7)
+    state = agent.init(key)
+    for _ in range(2):
+        state, metrics = agent.update(state, batch, key)
+    assert all(value.shape == () and bool(jnp.isfinite(value)) for value in metrics.values())
+    action, _ = agent.memory.act(state, agent.memory.start(state, 2), normal(0, 2, 5), normal(1, 2, 2), key)
+    law = agent.needs.law(jnp.linspace(0, 0.9, 9), jnp.full(9, 50))
+    return [np.asarray(leaf) for leaf in jax.tree.leaves((state.params, metrics, action, law))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(DTConfig)])
+def test_every_flag_changes_something(name):
+    before, after = outcome(), outcome(**{name: CHANGES[name]})
+    shapes = [leaf.shape for leaf in before] != [leaf.shape for leaf in after]
+    assert shapes or any(np.max(np.abs(a - b)) > 1e-5 for a, b in zip(before, after, strict=True))
+
+
+def test_heads_that_do_not_fit_are_one_sentence():
+    with pytest.raises(FlagError) as error:
+        agent_of(heads=3)
+    assert str(error.value) == "--h_dim is 8; it must be a multiple of --heads 3, for example 9."
+
+
+# ---- Runs ------------------------------------------------------------------------------------------------------------
+
+RUN = [*toy.BASELINE[: toy.BASELINE.index("--h_dim")], "--agent", "dt", "--context_length", "3", "--n_blocks", "1"]
+RUN += ["--h_dim", "16", "--dataset", "data.npz", "--offline_steps", "40", "--num_timesteps", "120"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with data.npz, noisy walks through `toy`, to work in."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    episodes, rows = 60, 11
+    angles = rng.uniform(0, 2 * np.pi, episodes)
+    wanted = 0.4 * np.stack([np.cos(angles), np.sin(angles)], 1)[:, None]
+    action = np.clip(wanted + 0.4 * rng.normal(size=(episodes, rows, 2)), -1, 1)
+    way = np.cumsum(0.3 * action, axis=1) - 0.3 * action  # a row is the state before its action
+    states = rng.uniform(-0.2, 0.2, (episodes, 1, 2)) + way
+    written = {"observations": states.reshape(-1, 2), "actions": action.reshape(-1, 2)}
+    files.write("data.npz", written | {"terminals": np.arange(episodes * rows) % rows == rows - 1})
+    return tmp_path
+
+
+def equal(state, other):
+    leaves, others = jax.tree.leaves(jax.device_get(state)), jax.tree.leaves(jax.device_get(other))
+    return len(leaves) == len(others) and all(map(np.array_equal, leaves, others))
+
+
+@pytest.mark.slow
+def test_a_resumed_run_goes_on_bit_for_bit(here):
+    """Offline, and online in the midst of episodes, whose contexts are part of what is saved."""
+    run = make_run(*read_flags([*RUN, "--normalize_observations", "true"]))
+    half = run.learn(run.start(), 20)
+    run.save(half, "saved")
+    whole = run.learn(half, 20)
+    assert equal(run.learn(run.restore("saved"), 20).agent, whole.agent)
+    online = run.advance(run.collect(whole), 1)
+    assert int(np.max(online.env.memory.length)) > 0
+    run.save(online, "online")
+    restored = run.restore("online")
+    after = run.advance(online, 1)
+    assert equal(run.advance(restored, 1), after)
+    assert all(np.isfinite(value) for value in run.evaluate(after).values())
+
+
+@pytest.mark.slow
+def test_contexts_begin_anew_where_episodes_do(here):
+    """Episodes have at most 10 steps here, and none ever remembers more than it has behind it."""
+    run = make_run(*read_flags([*RUN[: RUN.index("--dataset")], "--num_timesteps", "400", "--context_length", "30"]))
+    state = run.collect(run.start())
+    for _ in range(6):
+        held, step = state.env.memory, np.asarray(state.env.episode_step)
+        assert held.state.shape[1] == 10
+        np.testing.assert_array_equal(held.length, step)
+        state = run.advance(state, 1)
+
+
+@pytest.mark.slow
+def test_seeds_are_runs_of_their_own(here):
+    both = make_run(*read_flags([*RUN, "--num_seeds", "2"]))
+    learned = jax.device_get(both.learn(both.start(), 10).agent)
+    alone = make_run(*read_flags(RUN))
+    second = jax.device_get(alone.learn(alone.start(1), 10).agent)
+    for leaf, other in zip(jax.tree.leaves(learned), jax.tree.leaves(second), strict=True):
+        np.testing.assert_allclose(leaf[1], other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_it_learns_to_reach_goals(here):
+    sizes = ["--utd_ratio", "5", "--num_eval_envs", "64", "--batch_size", "64", "--h_dim", "32", "--policy_lr", "3e-3"]
+    run = make_run(*read_flags([*RUN, *sizes, "--warm_up", "50", "--dropout", "0"]))
+    before = run.evaluate(run.learn(run.start(), 1))
+    after = run.evaluate(run.learn(run.start(), 1500))
+    assert before["eval/episode_success_any"] < 0.3 and after["eval/episode_success_any"] > 0.9
+    assert after["eval/final_dist"] < 0.5 * before["eval/final_dist"]
