@@ -16,7 +16,7 @@ from goalax.core.types import Batch, Path, Spec, Subgoals, Visit, Waypoint
 
 SPEC = Spec(state_size=5, goal_size=2, action_size=3, goal_indices=(1, 3), discounting=0.9, goal_reach_thresh=1)
 COMMON = {
-    name: entry for name, entry in AGENTS.items() if entry.make and name != "tdmpc2"
+    name: entry for name, entry in AGENTS.items() if entry.make and name not in ("tdmpc2", "dt")
 }  # the others have a loop, or networks and a planner, and tests, of their own
 SMALL = {"h_dim": 8, "n_hidden": 2, "repr_dim": 8, "window": 41}  # the quasimetric energies take multiples of 8
 
@@ -172,6 +172,12 @@ def other_value(field):
 def outcome(agent):
     """Parameters, those of target networks and metrics after updates, an action, and the law of goals."""
     state, metrics = after_updates(agent)
+    if agent.switch is not None:  # and after updates with rewards
+        batch = small_batch(agent.needs)
+        state = agent.switch(state, batch, jax.random.PRNGKey(8))
+        for i in range(2):
+            state, tuned = agent.update(state, batch, jax.random.PRNGKey(i))
+            metrics = {**metrics, **{f"{i} {name}": value for name, value in tuned.items()}}
     action = agent.act(state, jnp.ones((1, 5)), jnp.ones((1, 2)), jax.random.PRNGKey(0))
     targets = getattr(state, "target", None)
     needs, uniform, left = agent.needs, jnp.linspace(0, 1, 50, endpoint=False), jnp.full(50, 100)

@@ -54,6 +54,7 @@ CHANGES = {
 ELSEWHERE = {"agent", "resume", "run_dir"}  # tested in test_training.py and test_flags.py
 ELSEWHERE |= {"project_name"}  # changes nothing but what wandb is told: test_loggers.py
 ELSEWHERE |= {"dataset", "offline_steps"}  # need a file: test_offline.py
+ELSEWHERE |= {"finetune_dataset", "finetune_steps"}  # need two: test_pretraining.py
 ELSEWHERE |= {"num_devices", *HOSTS}  # change nothing but where it runs: test_sharding.py, test_hosts.py
 NAMES = {"env_name", "seed", "num_seeds"}  # name run directories too, which says nothing of what is in them
 

@@ -14,10 +14,12 @@ from rich.text import Text
 from goalax.core.types import RunState
 from goalax.envs import ENVS
 from goalax.flags import FlagError, flag, parse
-from goalax.host import given, loading
+from goalax.host import given, loading, ogbench
 from goalax.host.checkpoint import NoCheckpointError
+from goalax.host.config import read_run
 from goalax.host.display import track
 from goalax.host.make import Run, enable_compilation_cache
+from goalax.host.names import is_ogbench
 from goalax.study import statistics
 
 BATCH = 128  # episodes at once
@@ -52,10 +54,19 @@ def play(run: Run, state: RunState, episodes: int, seed: int) -> dict[str, np.nd
     return {name: np.concatenate([metrics[name] for metrics in batches])[:episodes] for name in names}
 
 
+def play_tasks(
+    run: Run, env: ogbench.OGBenchEnv, state: RunState, episodes: int, seed: int
+) -> tuple[dict[str, np.ndarray], int]:
+    """As `play`, in an environment of OGBench, and how many there were: as many of each task, up to whole ones."""
+    episodes = -(-episodes // env.num_tasks) * env.num_tasks
+    played = ogbench.play(env, run.policy(state), episodes, seed)
+    return ogbench.by_episode(played, env.episode_length) | ogbench.by_task(played), episodes
+
+
 def show(metrics: dict[str, np.ndarray], console: Console) -> None:
     table = Table("metric", "mean", "95% interval")
     for name, values in sorted(metrics.items()):
-        yes_or_no = name.endswith(("_any", "/falls"))
+        yes_or_no = name.endswith(("_any", "/falls", "/success")) or name.startswith("eval/task")
         estimate = (statistics.share if yes_or_no else statistics.mean)(values)
         table.add_row(name, f"{estimate.value:.4g}", f"{estimate.low:.4g} to {estimate.high:.4g}")
     console.print(table)
@@ -74,14 +85,21 @@ def main(argv: Sequence[str], prog: str = "evaluate.py") -> int:
         if len(config.run) != 1:
             raise FlagError(f"It takes one run directory, but {len(config.run)} are given.")
         changes = {} if config.env_name is None else {"eval_env": config.env_name}
-        run, state = loading.load(Path(config.run[0]), config.step, num_eval_envs=1, vis_length=0, **changes)
-        given.fix(run.eval_env, *given.from_flags(run.eval_env, config))
-        metrics = play(run, state, config.episodes, config.seed)
+        one = None if is_ogbench(read_run(Path(config.run[0]))[0].env_name) else 1
+        run, state = loading.load(Path(config.run[0]), config.step, num_eval_envs=one, vis_length=0, **changes)
+        if isinstance(run.eval_env, ogbench.OGBenchEnv):
+            for name in ("goal", "goal_cell", "start"):
+                if getattr(config, name) is not None:
+                    raise FlagError(f"--{name} is given; OGBench's tasks have starts and goals of their own.")
+            metrics, episodes = play_tasks(run, run.eval_env, state, config.episodes, config.seed)
+        else:
+            given.fix(run.eval_env, *given.from_flags(run.eval_env, config))
+            metrics, episodes = play(run, state, config.episodes, config.seed), config.episodes
     except (FlagError, NoCheckpointError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2
     console = Console(highlight=False)
-    words = f"{run.config.agent} in {run.config.eval_env}, {int(state.env_steps):,} steps, {config.episodes} episodes"
+    words = f"{run.config.agent} in {run.config.eval_env}, {run.progress(state):,} steps, {episodes} episodes"
     console.print(Text(f"{config.run[0]}: {words}"), soft_wrap=True)  # as Text: a name may have brackets
     show(metrics, console)
     return 0

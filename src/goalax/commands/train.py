@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from goalax.core.rollout import Recording
+from goalax.data import files
 from goalax.flags import FlagError
 from goalax.host import checkpoint, devices, goal_cells, memory, output, runs
 from goalax.host.checkpoint import NoCheckpointError, SaveError
@@ -63,8 +64,9 @@ def start_or_resume(argv: list[str], prog: str) -> int:
             flags, agent_config = read_resumed_flags(argv, flags, directories[0])
         interrupt = locks.enter_context(Interrupt())
         run = make_run(flags, agent_config)
-        if run.dataset is not None and flags.resume:  # it is read here, before there is a directory
+        if run.datasets["dataset"] is not None and flags.resume:  # both are read here, before there is a directory
             run.require_dataset_of(directories[0])
+        _ = run.held_out  # the same
         memory.check(run)
         (stopped,) = devices.highest(interrupt.signal or 0)
         if stopped:
@@ -110,7 +112,7 @@ def train(
             display.note(f"--num_evals is {config.num_evals}, but only {phases} learning phases fit into the budget.")
         state = session.restored() if config.resume else None
         for directory, seed in zip(written, seeds, strict=False):  # none in a process that does not write
-            runs.write_config(directory, config, run.agent_config, seed, run.dataset)
+            runs.write_config(directory, config, run.agent_config, seed, **run.datasets)
         shown = config if written else dataclasses.replace(config, log_wandb=False, log_tensorboard=False)
         loggers = stack.enter_context(Loggers(shown, written, display.note))
         page = stack.enter_context(watched(written, display)) if config.watch and written else None
@@ -124,6 +126,10 @@ def train(
         if state is None:
             if run.dataset is not None:
                 display.say(f"learning from {run.dataset.words}")
+                if run.finetune_dataset is not None:
+                    display.say(f"then from {run.finetune_dataset.words}")
+                if run.held_out is not None:
+                    display.note(f"validating on {files.validation_path(Path(run.dataset.path))}")
             elif prefill := run.sizes.prefill_unrolls * run.sizes.steps_per_unroll:
                 display.say(f"collecting {prefill:,} steps before learning")
             state = session.fresh()

@@ -15,15 +15,16 @@ def pair(result: Any) -> tuple[AgentState, Metrics]:
     raise FlagError("The agent's `update` must return (state, metrics), where metrics are a dict of names and numbers.")
 
 
-def require_state(before: AgentState, after: AgentState) -> None:
-    """FlagError unless an update returns a state of the structure, shapes and types that it was given."""
+def require_state(before: AgentState, after: AgentState, function: str = "update") -> None:
+    """FlagError unless an update, or a switch, returns a state of the structure, shapes and types it was given."""
     old, new = ({jax.tree_util.keystr(path): leaf for path, leaf in leaves_of(tree)} for tree in (before, after))
     for name in [*old, *new]:
         was, became = (shown(leaves[name]) if name in leaves else "missing" for leaves in (old, new))
         if was != became:
+            returned = ", and (state, metrics) is what it returns" if function == "update" else ""
             raise FlagError(
-                f"The agent's `update` takes a state whose entry {name or 'itself'} is {was}, and returns one where it"
-                f" is {became}; both must be equal, and (state, metrics) is what it returns."
+                f"The agent's `{function}` takes a state whose entry {name or 'itself'} is {was}, and returns one where"
+                f" it is {became}; both must be equal{returned}."
             )
 
 

@@ -58,8 +58,7 @@ def normalized(agent: Agent, spec: Spec) -> Agent:
     def mode(state: NormalizedState, observed, goal):
         return agent.mode(state.agent, state.state_map(observed), state.goal_map(goal))
 
-    def update(state: NormalizedState, batch, key):
-        assert agent.update is not None  # `Loop` alone calls it
+    def normal(state: NormalizedState, batch):
         of_state = state.state_map
         batch = batch._replace(
             state=of_state(batch.state),
@@ -77,8 +76,16 @@ def normalized(agent: Agent, spec: Spec) -> Agent:
         if batch.subgoals is not None:
             near, way = (of_state(state) for state in batch.subgoals)
             batch = batch._replace(subgoals=batch.subgoals._replace(near=near, way=way))
-        inner, metrics = contract.pair(agent.update(state.agent, batch, key))
+        return batch
+
+    def update(state: NormalizedState, batch, key):
+        assert agent.update is not None  # `Loop` alone calls it
+        inner, metrics = contract.pair(agent.update(state.agent, normal(state, batch), key))
         return state._replace(agent=inner), metrics
+
+    def switch(state: NormalizedState, batch, key):
+        assert agent.switch is not None
+        return state._replace(agent=agent.switch(state.agent, normal(state, batch), key))
 
     def score(state: NormalizedState, observed, future_state):
         assert agent.score is not None
@@ -103,4 +110,5 @@ def normalized(agent: Agent, spec: Spec) -> Agent:
         update=update,
         score=score if agent.score else None,
         memory=remember(agent.memory) if agent.memory else None,
+        switch=switch if agent.switch else None,
     )

@@ -49,6 +49,14 @@ def forget_metrics(state: RunState) -> RunState:
     return state._replace(metric_sums=jax.tree.map(jnp.zeros_like, state.metric_sums))
 
 
+def training_means(state: RunState) -> Metrics:
+    """Means of the metrics of all updates since the last evaluation, `training/NAME`."""
+    updates = state.metric_sums["updates"].value
+    training = {f"training/{name}": total.value / updates for name, total in state.metric_sums.items()}
+    training.pop("training/updates")
+    return training
+
+
 def rebased(state: RunState) -> RunState:
     """The state with smaller numbers of rows, once they have grown so large that int32 might not hold them."""
     shift = buffer.excess_rows(state.buffer)
@@ -112,9 +120,7 @@ class Loop:
             action_repeat=self.sizes.action_repeat,
             recorded=self.sizes.recorded_episodes,
         )
-        updates = state.metric_sums["updates"].value
-        training = {f"training/{name}": total.value / updates for name, total in state.metric_sums.items()}
-        training.pop("training/updates")
+        training = training_means(state)
         cells: goals.Cells | None = getattr(self.env, "cells", None)
         if cells is not None and isinstance(state.buffer, BufferState):
             training["training/coverage"] = buffer.coverage(state.buffer, self.spec, cells)
@@ -248,7 +254,7 @@ def make_train(
     loop = Loop(env, eval_env, agent, spec, sizes, normalize, command)
     functions = sharding.on_devices(mesh, num_seeds, loop.init, loop.advance, loop.fit, loop.evaluate)
     score = jax.jit(loop.score) if agent.score else None
-    offline = updating.offline(loop.update, agent.needs, spec, sizes, normalize, mesh, num_seeds)
+    offline = updating.offline(loop.update, agent, spec, sizes, normalize, mesh, num_seeds)
     return Train(*functions, score=score, mode=agent.mode, compiler_options=env.compiler_options, offline=offline)
 
 

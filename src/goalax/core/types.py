@@ -209,6 +209,8 @@ class Agent(NamedTuple):
     score: Callable[[AgentState, Array, Array], Array] | None = None
     needs: Needs = Needs()  # what its batches hold
     memory: Memory | None = None  # in place of act and mode, for an agent that remembers between actions
+    # (agent, labelled batch, key) -> agent, where pre-training ends and fine-tuning begins; None: it simply goes on
+    switch: Callable[[AgentState, Batch, Array], AgentState] | None = None
 
 
 class EnvState(NamedTuple):

@@ -9,21 +9,29 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from goalax.core import buffer, counting, normalization, sharding
+from goalax.core import buffer, contract, counting, normalization, sharding
 from goalax.core.sizes import Sizes
-from goalax.core.types import AgentState, Array, BufferState, Metrics, Needs, RunState, Spec
+from goalax.core.types import Agent, AgentState, Array, BufferState, Metrics, Needs, RunState, Spec
+
+LABELLED = 10_000  # samples from which an agent infers its task where fine-tuning begins, as InFOM's code has it
+
+HELD_OUT = 8  # batches that a validation averages over: noise of a third of one batch's, at less than most phases cost
 
 # (agent, ring, choice, key) -> (agent, metrics)
 Update = Callable[[AgentState, BufferState, buffer.Choice, Array], tuple[AgentState, Metrics]]
 
 
 class Offline(NamedTuple):
-    """Training on a dataset, jitted; both donate the state, and leave the dataset, of which all seeds share one."""
+    """Training on a dataset, jitted; all but validate donate the state; seeds share the dataset, which stays."""
 
     fit: Callable[[RunState, BufferState], RunState]  # fixes the input statistics, from all that the dataset holds
     # (state, dataset, n, updates): n learning phases of so many updates, at most `sizes.updates_per_unroll`
     learn: Callable[[RunState, BufferState, int, int], RunState]
+    # (state, another dataset): what updates on its samples would tell, means by name; changes and keeps nothing
+    validate: Callable[[RunState, BufferState], Metrics]
     min_rows: int  # of episodes that the agent can draw from
+    # (state, labelled dataset): from pre-training to fine-tuning; None for an agent that simply goes on
+    switch: Callable[[RunState, BufferState], RunState] | None = None
 
 
 def choices(
@@ -54,9 +62,10 @@ def learn(
 
 
 def offline(
-    update: Update, needs: Needs, spec: Spec, sizes: Sizes, normalize: bool, mesh: Mesh | None, num_seeds: int
+    update: Update, agent: Agent, spec: Spec, sizes: Sizes, normalize: bool, mesh: Mesh | None, num_seeds: int
 ) -> Offline:
     """The functions of a run for datasets; devices hold whole seeds, and each one all of the dataset."""
+    needs = agent.needs
 
     def fit(state: RunState, data: BufferState) -> RunState:
         if not normalize:
@@ -74,16 +83,39 @@ def offline(
     def phases(state: RunState, data: BufferState, number: Array, updates: Array) -> RunState:
         return jax.lax.fori_loop(0, number, lambda _, state: phase(state, data, updates), state)
 
+    def validate(state: RunState, data: BufferState) -> Metrics:
+        # A stream of its own: learning takes the first four, and evaluation the fifth.
+        choice_key, update_key = jax.random.split(jax.random.split(state.key, 6)[5])
+        held_out = sizes._replace(updates_per_unroll=HELD_OUT)
+        drawn = choices(data, choice_key, held_out, needs, spec, data.rows.reward.shape[0] - 1)
+        keys = jax.random.split(update_key, HELD_OUT)
+        found = jax.lax.map(lambda sample: update(state.agent, data, *sample)[1], (drawn, keys))
+        return {f"validation/{name}": jnp.mean(values) for name, values in found.items()}
+
+    def switch(state: RunState, data: BufferState) -> RunState:
+        assert agent.switch is not None  # left out for others
+        key, choice_key, switch_key = jax.random.split(state.key, 3)
+        batch = buffer.sample(data, choice_key, LABELLED, spec, data.rows.reward.shape[0] - 1, needs)
+        switched = agent.switch(state.agent, batch, switch_key)
+        contract.require_state(state.agent, switched, "switch")
+        return state._replace(agent=switched, key=key)
+
     fit_one, phases_one = sharding.within(mesh, fit), sharding.within(mesh, phases)
+    switch_one = sharding.within(mesh, switch)
+    validate_one = sharding.within(mesh, validate)
     if num_seeds > 1:
         named = None if mesh is None else sharding.SEED
         fit_one = jax.vmap(fit_one, in_axes=(0, None), spmd_axis_name=named)
+        switch_one = jax.vmap(switch_one, in_axes=(0, None), spmd_axis_name=named)
         phases_one = jax.vmap(phases_one, in_axes=(0, None, None, None), spmd_axis_name=named)
+        validate_one = jax.vmap(validate_one, in_axes=(0, None), spmd_axis_name=named)
     state, whole = sharding.placement(mesh, num_seeds), sharding.everywhere(mesh)
     fit_all = jax.jit(fit_one, donate_argnums=0, in_shardings=(state, whole), out_shardings=state)
+    switch_all = jax.jit(switch_one, donate_argnums=0, in_shardings=(state, whole), out_shardings=state)
     learn_all = jax.jit(phases_one, donate_argnums=0, in_shardings=(state, *[whole] * 3), out_shardings=state)
+    validate_all = jax.jit(validate_one, in_shardings=(state, whole), out_shardings=whole)
 
     def learn_by(state: RunState, data: BufferState, number: int, updates: int) -> RunState:
         return learn_all(state, data, np.int32(number), np.int32(updates))
 
-    return Offline(fit_all, learn_by, needs.horizon + 1)
+    return Offline(fit_all, learn_by, validate_all, needs.horizon + 1, switch_all if agent.switch else None)

@@ -53,7 +53,7 @@ def validation_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}-val.npz")
 
 
-def read(path: str | Path, spec: Spec, min_rows: int = 2) -> Dataset:
+def read(path: str | Path, spec: Spec, min_rows: int = 2, reward_free: bool = False) -> Dataset:
     """Reads a dataset for an environment.
 
     `rewards` and `goals` are those of the file where it has them. Without goals the goal of an episode is what its last
@@ -63,6 +63,7 @@ def read(path: str | Path, spec: Spec, min_rows: int = 2) -> Dataset:
     Args:
       spec: that of the environment.
       min_rows: episodes with fewer rows are left out; 2, or one more than an agent draws at once.
+      reward_free: nobody looks at rewards: of an environment without goals they may be missing, and are 0.
 
     Raises:
       FlagError: what is wrong with the file, or why it does not fit the environment.
@@ -85,6 +86,8 @@ def read(path: str | Path, spec: Spec, min_rows: int = 2) -> Dataset:
             f"{_the(path)} has actions outside [-1, 1] in {outside.sum():,} of {len(outside):,} rows, the first in row"
             f" {outside.argmax():,}; divide them by their largest size."
         )
+    if reward_free and not spec.goal_size and "rewards" not in found:
+        found["rewards"] = np.zeros(sizes["T"], np.float32)
     return _dataset(path, found, last, sha256, spec, min_rows)
 
 

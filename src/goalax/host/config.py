@@ -9,9 +9,9 @@ from typing import Any, TypeVar, overload
 
 from goalax.agents import AGENTS, Algorithm
 from goalax.core.command import COMMAND
-from goalax.envs import ENVS
 from goalax.flags import FREE, FlagError, Flagged, check, filled, flag, names_in, names_of, parse, set_in
 from goalax.host import runs
+from goalax.host.names import EnvNames
 from goalax.registry import choices
 
 F = TypeVar("F", bound="Flags")
@@ -21,9 +21,9 @@ F = TypeVar("F", bound="Flags")
 class Flags:
     """The flags of a run as they are typed; None stands for a preset, which `resolve` fills in."""
 
-    env_name: str = flag("reacher", "environment", valid=ENVS)
+    env_name: str = flag("reacher", "environment", valid=EnvNames())
     eval_env: str | None = flag(
-        None, "another environment of equal sizes to evaluate in (default: env_name)", valid=ENVS
+        None, "another environment of equal sizes to evaluate in (default: env_name)", valid=EnvNames()
     )
     backend: str | None = flag(None, "physics engine: mjx, spring, positional, generalized (default: per environment)")
     agent: str = flag("crl", "algorithm", valid=AGENTS)
@@ -70,6 +70,10 @@ class Flags:
     # A resumed run may find its dataset elsewhere, and if it never collects, learn from it for longer.
     dataset: str | None = flag(None, "npz file in OGBench's format to learn from before collecting", scope="budget")
     offline_steps: int = flag(0, "updates on --dataset", low=0, scope="budget")
+    finetune_dataset: str | None = flag(
+        None, "npz file with rewards to learn from after --dataset, which needs none", scope="budget"
+    )
+    finetune_steps: int = flag(0, "updates on --finetune_dataset", low=0, scope="budget")
     discounting: float = flag(0.99, "gamma of the goal law", above=0, below=1)
     commanded_goals: str = flag("env", "goals of the episodes that collect", valid=COMMAND, scope="replay")
     num_evals: int = flag(50, "evaluations, the last one at the end", low=1, scope="budget", most=1_000_000)
@@ -129,6 +133,16 @@ class Flags:
     checkpoint_interval: int = flag(1, "evaluations between checkpoints; 0: only at the end", low=0, scope="host")
     resume: bool = flag(False, "continue the newest run of the same name exactly where it stopped", scope="host")
     run_dir: str | None = flag(None, "the run to resume, in place of the newest one of that name", scope="host")
+
+    @property
+    def run_name(self) -> str:
+        """The name of the run, without its seed; a folder's name where none is given."""
+        return self.exp_name or f"{self.env_name}_{self.agent}".replace(":", "_")
+
+    @property
+    def dataset_steps(self) -> int:
+        """Updates on datasets, which come before any interaction."""
+        return self.offline_steps + self.finetune_steps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -260,9 +274,13 @@ def read_resumed_flags(argv: Sequence[str], flags: Flags, directory: Path) -> tu
         changed += [name for name in names if getattr(given_agent, name) != getattr(stored_agent, name)]
     if (given.num_timesteps == 0) != (stored.num_timesteps == 0):
         changed.append("num_timesteps")  # from or to 0: a run that never collects has no buffer
-    elif given.offline_steps != stored.offline_steps and given.num_timesteps != 0:
-        changed.append("offline_steps")
+    elif given.num_timesteps != 0:
+        budgets = "offline_steps", "finetune_steps"
+        changed += [name for name in budgets if getattr(given, name) != getattr(stored, name)]
+    elif given.offline_steps != stored.offline_steps and given.finetune_steps > 0:
+        changed.append("offline_steps")  # at their end fine-tuning begins, and once only
     changed += ["dataset"] * ((given.dataset is None) != (stored.dataset is None))
+    changed += ["finetune_dataset"] * (given.finetune_dataset is None and stored.finetune_dataset is not None)
     if changed:
         words = ", ".join(f"--{name}" for name in changed)
         raise FlagError(f"--resume continues {directory} exactly; it cannot change {words} (leave out, or start anew).")

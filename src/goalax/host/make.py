@@ -20,8 +20,9 @@ from goalax.core.types import BufferState, RunState, Spec
 from goalax.data import files
 from goalax.envs import GoalEnv
 from goalax.flags import COMPARED, FlagError, Flagged, check, names_in
-from goalax.host import checkpoint, devices, runs
+from goalax.host import checkpoint, devices, ogbench, runs
 from goalax.host.config import Config, Flags, algorithm_of, flags_from
+from goalax.host.phases import Phases
 from goalax.host.policy import Policy
 from goalax.host.resolve import resolve
 
@@ -59,17 +60,76 @@ class Run:
         """What lies in --dataset, read at its first use; None without one. FlagError for a file that does not fit."""
         if self.config.dataset is None or self.train.offline is None:
             return None
-        return files.read(self.config.dataset, self.spec, self.train.offline.min_rows)
+        return files.read(self.config.dataset, self.spec, self.train.offline.min_rows, self.reward_free)
+
+    @property
+    def reward_free(self) -> bool:
+        """Whether the agent pre-trains on --dataset without its rewards."""
+        return self.train.offline is not None and self.train.offline.switch is not None
+
+    @functools.cached_property
+    def finetune_dataset(self) -> files.Dataset | None:
+        """What lies in --finetune_dataset; as `dataset`."""
+        if self.config.finetune_dataset is None or self.train.offline is None:
+            return None
+        try:
+            return files.read(self.config.finetune_dataset, self.spec, self.train.offline.min_rows)
+        except FlagError as error:
+            raise FlagError(str(error).replace("--dataset:", "--finetune_dataset:", 1)) from None
+
+    @property
+    def datasets(self) -> dict[str, files.Dataset | None]:
+        """Both, by their flags."""
+        return {"dataset": self.dataset, "finetune_dataset": self.finetune_dataset}
 
     def require_dataset_of(self, directory: Path) -> None:
-        """FlagError unless --dataset is the file that the run in a directory has learned from."""
-        if self.dataset is not None and runs.read_content(directory).get("dataset_sha256") != self.dataset.sha256:
-            raise FlagError(f"--dataset: {self.dataset.path} is not the file that {directory} has learned from.")
+        """FlagError unless the datasets are the files that the run in a directory has learned from, if it has."""
+        content = runs.read_content(directory)
+        for name, dataset in self.datasets.items():
+            known = content.get(f"{name}_sha256", None if name == "dataset" or dataset is None else dataset.sha256)
+            if dataset is not None and known != dataset.sha256:
+                raise FlagError(f"--{name}: {dataset.path} is not the file that {directory} has learned from.")
 
     @functools.cached_property
     def data(self) -> BufferState | None:
         """The dataset on the devices."""
         return None if self.dataset is None else sharding.put(self.dataset.ring, sharding.everywhere(self.mesh))
+
+    @functools.cached_property
+    def phases(self) -> Phases:
+        """What is learned from datasets, before any interaction."""
+        labelled = self.finetune_dataset
+        ring = None if labelled is None else sharding.put(labelled.ring, sharding.everywhere(self.mesh))
+        config = self.config
+        return Phases(
+            self.train.offline,
+            self.data,
+            ring,
+            config.offline_steps,
+            config.finetune_steps,
+            self.sizes.updates_per_unroll,
+        )
+
+    @functools.cached_property
+    def held_out(self) -> BufferState | None:
+        """NAME-val.npz beside --dataset NAME.npz, on the devices; None without one. FlagError if it does not fit."""
+        if self.config.dataset is None or self.train.offline is None:
+            return None
+        path = files.validation_path(Path(self.config.dataset))
+        if not path.exists():
+            return None
+        ring = files.read(path, self.spec, self.train.offline.min_rows, self.reward_free).ring
+        return sharding.put(ring, sharding.everywhere(self.mesh))
+
+    def validate(self, state: RunState) -> dict[str, Any]:
+        """Metrics of updates on held-out samples, `validation/NAME`, none of which is kept.
+
+        There are none without a file, and none from fine-tuning on, whose losses are not those of --dataset.
+        """
+        tuning = self.config.finetune_dataset is not None and self.progress(state) > self.config.offline_steps
+        if tuning or self.held_out is None or self.train.offline is None:
+            return {}
+        return jax.device_get(self.train.offline.validate(state, self.held_out))
 
     def start(self, seed: int | None = None) -> RunState:
         """A state before the first update; seed: --seed if it is not given.
@@ -90,16 +150,25 @@ class Run:
 
     def learn(self, state: RunState, updates: int) -> RunState:
         """The state after so many updates on --dataset; takes `state` away. FlagError without one."""
-        offline, size = self.train.offline, self.sizes.updates_per_unroll
-        if self.data is None or offline is None or updates < 0:
+        if self.data is None or updates < 0:
             raise FlagError(f"`updates` is {updates}; it must be at least 0, of a run with --dataset.")
-        state = offline.learn(forget_metrics(state), self.data, updates // size, size)
-        return offline.learn(state, self.data, 1, updates % size) if updates % size else state
+        return self.phases.learn(forget_metrics(state), self.data, updates)
+
+    def finetune(self, state: RunState, updates: int, switch: bool = True) -> RunState:
+        """The state after so many updates on --finetune_dataset; takes `state` away. FlagError without such a file.
+
+        switch: first from pre-training to fine-tuning, which must happen once.
+        """
+        labelled = self.phases.labelled
+        if labelled is None or updates < 0:
+            raise FlagError(f"`updates` is {updates}; it must be at least 0, of a run with --finetune_dataset.")
+        state = self.phases.switched(state) if switch else state
+        return self.phases.learn(forget_metrics(state), labelled, updates)
 
     def progress(self, state: RunState) -> int:
         """Environment steps that a state has behind it, and before them updates on a dataset."""
         env_steps = int(state.env_steps)
-        return env_steps + self.config.offline_steps if env_steps else int(state.gradient_steps)
+        return env_steps + self.config.dataset_steps if env_steps else int(state.gradient_steps)
 
     def advance(self, state: RunState, unrolls: int = 1) -> RunState:
         """The state after so many unrolls of `sizes.steps_per_unroll` steps with their updates; takes `state` away.
@@ -113,8 +182,11 @@ class Run:
         return self.compiled.advance(forget_metrics(state), unrolls, self.sizes.updates_per_unroll)
 
     def evaluate(self, state: RunState) -> dict[str, Any]:
-        """Means over fresh episodes under the policy's mode, and of training since `advance` was called last."""
-        metrics = jax.device_get(self.compiled.evaluate(state)[0])
+        """Means over fresh episodes under the policy's mode, and of training since `advance` was called last.
+
+        With a validation set beside --dataset also `validate`.
+        """
+        metrics = jax.device_get(self.compiled.evaluate(state)[0]) | self.validate(state)
         return {name: float(value) if value.ndim == 0 else value for name, value in metrics.items()}
 
     def policy(self, state: RunState) -> Policy:
@@ -139,7 +211,7 @@ class Run:
             ):
                 raise FlagError(f"There is another run in {folder}: save into a directory of its own.")
         folder.mkdir(parents=True, exist_ok=True)
-        runs.write_config(folder, self.config, self.agent_config, self.config.seed, self.dataset)
+        runs.write_config(folder, self.config, self.agent_config, self.config.seed, **self.datasets)
         with checkpoint.manager(folder / "checkpoints") as saver:
             checkpoint.save(saver, jax.tree.map(devices.fetch, state), self.progress(state))
         return folder
@@ -175,7 +247,12 @@ def make_run(flags: Flags, agent_config: Flagged) -> Run:
         agent = algorithm.make(agent_config, spec)
         mesh = sharding.make_mesh(num_seeds, devices.chosen(config.num_devices))
         command = COMMAND[config.commanded_goals]
-        train = make_train(env, eval_env, agent, spec, sizes, normalize, num_seeds, mesh, command)
+        if isinstance(eval_env, ogbench.OGBenchEnv):
+            ogbench.check_agent(config, algorithm, agent)
+            train = make_train(eval_env.still, eval_env.still, agent, spec, sizes, normalize, num_seeds, mesh)
+            train = ogbench.on_host(train, eval_env, config.num_eval_envs, num_seeds)
+        else:
+            train = make_train(env, eval_env, agent, spec, sizes, normalize, num_seeds, mesh, command)
     else:
         assert algorithm.train is not None  # an Algorithm has one of the two
         sizes, train = algorithm.train(env, eval_env, spec, sizes, agent_config, normalize, num_seeds)

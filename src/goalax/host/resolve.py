@@ -9,8 +9,9 @@ from goalax.agents import AGENTS
 from goalax.core.sizes import derived_utd_ratio, sizes_of
 from goalax.envs import GoalEnv, create_env
 from goalax.flags import FlagError, check, names_in
-from goalax.host import devices
+from goalax.host import devices, ogbench
 from goalax.host.config import Config, Flags, algorithm_of
+from goalax.host.names import is_ogbench
 
 
 class Setup(NamedTuple):
@@ -49,15 +50,17 @@ def resolve(flags: Flags) -> Setup:
         "backend": env.backend,
         "num_timesteps": env.num_timesteps,
         "num_envs": num_envs,
-        "num_eval_envs": 64 if on_cpu else 128,
+        "num_eval_envs": ogbench.episodes(eval_env) or (64 if on_cpu else 128),
         "episode_length": length,
         "min_replay_size": 0 if "min_replay_size" in unused else max(1000, -(-length // repeat)),
         "utd_ratio": env.utd_ratio * flags.multiplier_num_sgd_steps if env.utd_ratio else derived_utd_ratio(*derived),
         "normalize_observations": env.normalize_observations,
-        "exp_name": f"{flags.env_name}_{flags.agent}",
+        "exp_name": flags.run_name,
     }
     given = {field.name: getattr(flags, field.name) for field in dataclasses.fields(Flags)}
     given |= {name: value for name, value in presets.items() if given[name] is None}
+    if isinstance(eval_env, ogbench.OGBenchEnv):  # which has nothing to show
+        given["vis_length"] = 0
     if "num_devices" in unused:
         given["num_devices"] = 1
     else:
@@ -71,12 +74,15 @@ def resolve(flags: Flags) -> Setup:
                 )
         given["num_devices"] = devices.choose(flags.num_devices, flags.num_seeds, sizes)
     config = Config(**given)
+    ogbench.check(config, env, eval_env)
     check_together(config)
     return Setup(config, env, eval_env)
 
 
 def make_env(flags: Flags, flag_name: str, env_name: str | None) -> GoalEnv:
     try:
+        if is_ogbench(env_name):
+            return ogbench.OGBenchEnv(str(env_name), flags.backend, flags.dense_reward)
         return create_env(env_name or flags.env_name, flags.backend, flags.dense_reward)
     except ValueError as error:
         about = {"backend": "Unsupported backend", "dense_reward": "no dense reward"}
@@ -125,6 +131,17 @@ def check_dataset(config: Config) -> None:
         raise FlagError(f"--dataset is {config.dataset!r}; --offline_steps must say how many updates to make on it.")
     if config.dataset is None and config.offline_steps > 0:
         raise FlagError(f"--offline_steps is {config.offline_steps}; --dataset must name the file to learn from.")
+    if config.finetune_dataset is not None and config.dataset is None:
+        raise FlagError(f"--finetune_dataset is {config.finetune_dataset!r}; --dataset must name what comes before it.")
+    if config.finetune_dataset is not None and config.finetune_steps == 0:
+        raise FlagError(
+            f"--finetune_dataset is {config.finetune_dataset!r}; --finetune_steps must say how many updates to make on"
+            " it."
+        )
+    if config.finetune_dataset is None and config.finetune_steps > 0:
+        raise FlagError(
+            f"--finetune_steps is {config.finetune_steps}; --finetune_dataset must name the file to learn from."
+        )
 
 
 def check_together(config: Config) -> None:

@@ -33,8 +33,7 @@ PACKAGES = ("jax", "jaxlib", "brax", "mujoco", "mujoco-mjx", "flax", "optax", "o
 
 
 def _base(config: "Flags", seed: int) -> Path:
-    name = config.exp_name or f"{config.env_name}_{config.agent}"
-    return ROOT / (config.group_name or "") / f"{name}_s{seed}"
+    return ROOT / (config.group_name or "") / f"{config.run_name}_s{seed}"
 
 
 def create(config: "Flags", seed: int) -> Path:
@@ -92,10 +91,10 @@ def progress(row: Mapping[str, float]) -> float:
 
 
 def write_config(
-    directory: Path, config: "Flags", agent_config: Flagged, seed: int, dataset: "Dataset | None" = None
+    directory: Path, config: "Flags", agent_config: Flagged, seed: int, **datasets: "Dataset | None"
 ) -> None:
     """config.json: all flags that mean something to the agent, as if this seed had run alone on one device, versions,
-    devices, git commit, the SHA-256 of its dataset."""
+    devices, git commit, the SHA-256 of each of its datasets, by the names of their flags."""
     unused = names_in(config, AGENTS[config.agent].unused)
     meant = {name: value for name, value in vars(config).items() if name not in unused}
     alone = {"seed": seed, "num_seeds": 1, "resume": False, "run_dir": None}
@@ -111,7 +110,7 @@ def write_config(
         "device": f"{config.num_devices} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
         "git_commit": _git_commit(),
         "command": [program(), *sys.argv[1:]],
-        **({} if dataset is None else {"dataset_sha256": dataset.sha256}),
+        **{f"{name}_sha256": dataset.sha256 for name, dataset in datasets.items() if dataset is not None},
     }
     _write(directory / "config.json", json.dumps(content, indent=2) + "\n")
 

@@ -18,6 +18,7 @@ from goalax.core.train import compile_train, forget_metrics
 from goalax.core.types import AgentState, Metrics, RunState
 from goalax.host import checkpoint, devices
 from goalax.host.make import Run
+from goalax.host.phases import spread
 from goalax.host.runs import OFFLINE, MetricsFile
 
 CHUNK_SECONDS = 1.0  # how often the host looks up from training
@@ -48,12 +49,6 @@ class Interrupt(contextlib.AbstractContextManager):
     def __exit__(self, *_: object) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
-
-
-def spread(total: int, number: int) -> list[int]:
-    """Whole numbers up to a total, so many of them or as many as there are, at distances that differ by one at most."""
-    number = min(number, total)
-    return [round(total * (k + 1) / number) for k in range(number)]
 
 
 @jax.jit
@@ -88,8 +83,9 @@ class Session:
     def __init__(self, run: Run, directories: list[Path], seeds: list[int]):
         """directories: one per seed; a process that does not write needs them only to read what it resumes."""
         self.train, self.sizes, self.directories, self.num_seeds = run.train, run.sizes, directories, len(seeds)
-        self.progress, self.data, self.offline_steps = run.progress, run.data, run.config.offline_steps
-        self.init = run.train.init  # for shapes; `compile` replaces the functions of `train`
+        self.progress, self.data, self.phases = run.progress, run.data, run.phases
+        self.offline_steps = run.phases.updates
+        self.init, self.validate = run.train.init, run.validate  # init is for shapes: `compile` replaces it
         self.written = directories if devices.leads() else []
         self.placement = sharding.placement(run.mesh, len(seeds))
         self.checkpoint_interval = run.config.checkpoint_interval
@@ -99,9 +95,7 @@ class Session:
         self.stopped_by: int | None = None  # the signal that ended training early
         # Positions at which to evaluate: updates on a dataset, then train steps more. The distances between those of a
         # phase differ by one train step at most, or by as many updates as follow an unroll.
-        size = run.sizes.updates_per_unroll
-        offline = [size * number for number in spread(-(-self.offline_steps // size), run.config.num_evals)]
-        self.boundaries = [min(updates, self.offline_steps) for updates in offline]
+        self.boundaries = run.phases.boundaries(run.config.num_evals)
         if run.config.num_timesteps > 0:
             online = spread(run.sizes.train_steps(run.config.num_timesteps), run.config.num_evals)
             self.boundaries += [self.offline_steps + number for number in online]
@@ -145,19 +139,11 @@ class Session:
         return self.train.advance(state, self.sizes.prefill_unrolls, 0)
 
     def _trained(self, state: RunState, done: int, boundary: int, chunk: int) -> tuple[RunState, int, int]:
-        """The state some steps on, its position, and how many times learning began: at most `chunk` times.
-
-        On a dataset it begins anew after every `updates_per_unroll` of them, wherever the host looks up in between.
-        """
-        size = self.sizes.updates_per_unroll
-        if done >= self.offline_steps:
-            number = min(chunk, boundary - done)
-            return self.train.advance(state, number, size), done + number, number
-        assert self.train.offline is not None and self.data is not None  # as `check_dataset` requires
-        number, updates = min(chunk, (boundary - done) // size), size
-        if done % size or number == 0:
-            number, updates = 1, min(size - done % size, boundary - done)
-        return self.train.offline.learn(state, self.data, number, updates), done + number * updates, number
+        """The state some steps on, its position, and how many times learning began: at most `chunk` times."""
+        if done < self.offline_steps:
+            return self.phases.trained(state, done, boundary, chunk)
+        number = min(chunk, boundary - done)
+        return self.train.advance(state, number, self.sizes.updates_per_unroll), done + number, number
 
     def restored(self) -> RunState:
         """The newest state that can be read for every seed; NoCheckpointError if there is none."""
@@ -195,7 +181,7 @@ class Session:
             files = [MetricsFile(path, self.progress(state), self.note) for path in self.written]
             done, chunk, stop = self.position(state), 1, 0
             if done < self.offline_steps and self.train.offline is not None and self.data is not None:
-                state = self.train.offline.learn(state, self.data, 0, 0)  # compiles it
+                state = self.phases.learn(state, self.phases.data_at(done), 0)  # compiles it
             for number, boundary in enumerate(self.boundaries, start=1):
                 if boundary <= done:
                     continue
@@ -252,6 +238,7 @@ class Session:
         started = time.monotonic()
         metrics, recording, outcomes = jax.device_get(self.train.evaluate(state))
         evaluation_seconds = time.monotonic() - started
+        metrics |= self.validate(state)
         env_steps, updates = int(state.env_steps), int(state.gradient_steps)
         self._check_metrics(metrics, self.progress(state))
         self._check_parameters(state)

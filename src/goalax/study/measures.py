@@ -9,6 +9,7 @@ from goalax.study.experiments import Group, RunsConfig
 from goalax.study.statistics import Estimate, interquartile_mean, mean_over_training, steps_to
 
 FALLS, COVERAGE = "eval/falls", "training/coverage"
+TASKS = "eval/success"  # of OGBench's environments: mean over their tasks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,11 @@ def speed(group: Group, threshold: float) -> tuple[float, int]:
     """
     first = steps_to(threshold, group.steps, group.near)
     return float(np.median(first)), int(np.isfinite(first).sum())
+
+
+def last_three(group: Group, name: str) -> Estimate | None:
+    """A metric, mean over the last three evaluations (OGBench, arXiv 2410.20092), as `last`."""
+    return interquartile_mean([group.metric(name)[:, -3:].mean(axis=1)]) if group.has(name) else None
 
 
 def last(group: Group, name: str) -> Estimate | None:

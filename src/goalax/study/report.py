@@ -134,13 +134,15 @@ def on_the_way(groups: Sequence[Group], threshold: float) -> str:
     """A row per group: the mean over training, when a threshold was reached, falls and, of mazes, coverage."""
     columns = ["environment", "agent", f"{curves.NEAR}, mean over training", f"steps to {threshold:g} of the time"]
     told = {"episodes that end early": measures.FALLS, "cells visited": measures.COVERAGE}
+    told |= {"success over OGBench's tasks, mean of the last 3 evaluations": measures.TASKS}
     told = {words: name for words, name in told.items() if any(group.has(name) for group in groups)}
+    law = {measures.TASKS: measures.last_three}
     rows = []
     for group in groups:
         first, seeds = measures.speed(group, threshold)
         steps = f"{first:,.0f}" if np.isfinite(first) else f"&gt; {group.steps[-1]:,}"
         of_seeds = f'<span class="interval">{seeds} of {len(group.runs)} seeds</span>'
-        more = [measures.last(group, name) for name in told.values()]
+        more = [law.get(name, measures.last)(group, name) for name in told.values()]
         cells = [cell(measures.area(group)), steps + of_seeds, *("" if each is None else cell(each) for each in more)]
         rows.append([html.escape(group.env), html.escape(group.label), *cells])
     words = (

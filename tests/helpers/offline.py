@@ -1,0 +1,73 @@
+"""What tests of offline agents share: golden values, a made-up batch, and runs that a signal ends."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from goalax.agents import AGENTS
+from goalax.commands import train as training
+from goalax.core.types import Batch, Spec
+from goalax.host.session import Session
+from tests.helpers import ROOT
+
+SPEC = Spec(state_size=5, goal_size=2, action_size=3, goal_indices=(1, 3), discounting=0.9, goal_reach_thresh=1)
+NO_GOALS = SPEC._replace(goal_size=0, goal_indices=(), goal_reach_thresh=0.0)
+SMALL = {"h_dim": 8, "n_hidden": 1}
+
+
+def golden(name):
+    with np.load(ROOT / "tests" / "golden" / "offline" / f"{name}.npz") as stored:
+        return dict(stored)
+
+
+def close(value, expected, rtol=1e-5):
+    np.testing.assert_allclose(value, expected, rtol=rtol, atol=1e-6)
+
+
+def batch_of(spec=SPEC, size=64):
+    normal = lambda i, *shape: jax.random.normal(jax.random.PRNGKey(i), shape)  # noqa: E731
+    return Batch(
+        state=normal(0, size, 5),
+        action=jnp.tanh(normal(1, size, 3)),
+        next_state=normal(2, size, 5),
+        goal=normal(3, size, spec.goal_size),
+        future_state=normal(4, size, 5),
+        future_action=jnp.tanh(normal(5, size, 3)),
+        reward=normal(6, size),
+        future_reward=jnp.arange(size) % 2.0,
+        discount=0.9 * (jnp.arange(size) % 4 > 0),
+        next_action=jnp.tanh(normal(7, size, 3)),
+    )
+
+
+def config_of(name, **flags):
+    return AGENTS[name].config(**{**SMALL, **flags})
+
+
+def equal(state, other):
+    leaves, others = jax.tree.leaves(state), jax.tree.leaves(other)
+    return len(leaves) == len(others) and all(map(np.array_equal, leaves, others))
+
+
+def interrupted(flags, evaluations):
+    """Trains until so many evaluations have been made, as a signal would end it."""
+    with pytest.MonkeyPatch.context() as patch:
+        seen = []
+        plain = Session._evaluate
+
+        def evaluate(self, *args):
+            seen.append(1)
+            if len(seen) == evaluations:
+                self.interrupt_for_test.signal = 15
+            return plain(self, *args)
+
+        run = Session.run
+
+        def running(self, state, interrupt, on_steps):
+            self.interrupt_for_test = interrupt
+            return run(self, state, interrupt, on_steps)
+
+        patch.setattr(Session, "_evaluate", evaluate)
+        patch.setattr(Session, "run", running)
+        assert training.main(flags) == 128 + 15
