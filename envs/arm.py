@@ -103,6 +103,8 @@ class ArmReach(Arm):
     gripper = False
     state_dim = 13
     goal_indices = (7, 8, 9)
+    num_timesteps = 200_000
+    utd_ratio = 1 / 16
 
     def sample_goal(self, key):
         return jax.random.uniform(key, (3,), minval=jnp.array([0.4, -0.25, 0.05]), maxval=jnp.array([0.7, 0.25, 0.4]))

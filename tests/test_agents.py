@@ -120,6 +120,7 @@ CHANGES = {
     "window": 10,
     "time_bins": 5,
     "value_discounting": 0.9,
+    "actor_interval": 1,
     "relabel": "final",
     "cql_floor": -50.0,  # a valid one binds only where stored actions are the best by far
 }
