@@ -81,6 +81,7 @@ def test_other_commands_end_in_a_sentence(kind, code, folder, monkeypatch, capsy
     assert "Traceback" not in error and error.count("results.py: standard output cannot be written") == 2 * code
 
 
+@pytest.mark.slow
 def test_real_pipes_and_closed_descriptors(folder):
     """One program behind `head -1`, one without any standard stream, whose numbers no file of the run may get."""
     shell = 'set -o pipefail; "$0" -c "$1" 2> errors | head -1; echo $?; "$0" -c "$1" <&- >&- 2>&-; echo $?'

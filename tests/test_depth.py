@@ -226,6 +226,7 @@ def test_a_deep_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch, capsys):
     assert envsteps()[-1] >= 160
 
 
+@pytest.mark.slow
 def test_a_restored_deep_state_trains_on_bit_for_bit(tmp_path):
     run = make_run(*read_flags(DEEP))
     state = run.advance(run.start(seed=0))

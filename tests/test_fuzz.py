@@ -127,9 +127,9 @@ def valid(rng, field):
         return str(rng.choice(["true", "False", "1", "0"]))
     if kind is str:
         return str(rng.choice(["plain", "two words", "é目", "[x]", "$(x)", "n" * 240]))
-    low = next(meta[name] for name in ("low", "above", "default") if meta.get(name) is not None or name == "default")
-    high = next((meta[name] for name in ("high", "below") if meta[name] is not None), (low or 0) + 9)
-    number = rng.uniform(low or 0, min(high, (low or 0) + 9))
+    low = next((meta[name] for name in ("low", "above") if meta[name] is not None), 0)
+    high = next((meta[name] for name in ("high", "below") if meta[name] is not None), low + 9)
+    number = rng.uniform(low, min(high, low + 9))
     return f"{number:.4f}" if kind is float else str(int(number))
 
 

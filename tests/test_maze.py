@@ -308,6 +308,7 @@ def test_random_point_mass_never_leaves_the_free_cells(env_functions, backend):
     assert positions.min() < 2.3  # it did touch a wall
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["spring", "mjx", "positional", "generalized"])
 def test_point_mass_accelerates_alike_on_all_backends(env_functions, backend):
     env, reset, run = env_functions("simple_u_maze", backend)

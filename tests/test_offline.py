@@ -20,28 +20,13 @@ from goalax.host import checkpoint
 from goalax.host.config import algorithm_of, read_flags
 from goalax.host.loading import load, load_policy
 from goalax.host.make import make_run
-from goalax.host.session import Session
 from tests.helpers import toy
+from tests.helpers.offline import equal, interrupted, walks
 from tests.helpers.runs import RUN, assert_equal_runs, rows
 
 toy.register()
 
-EPISODES, ROWS = 30, 11
 OFFLINE = [*toy.TINY, "--dataset", "data.npz", "--offline_steps", "50", "--num_timesteps", "0"]
-
-
-def walks(seed=0, episodes=EPISODES):
-    """A file of straight walks through `toy`."""
-    rng = np.random.default_rng(seed)
-    angles = rng.uniform(0, 2 * np.pi, episodes)
-    action = 0.4 * np.stack([np.cos(angles), np.sin(angles)], 1)
-    start = rng.uniform(-0.2, 0.2, (episodes, 1, 2))
-    states = start + 0.3 * action[:, None] * np.arange(ROWS)[None, :, None]
-    return {
-        "observations": states.reshape(-1, 2),
-        "actions": np.repeat(action, ROWS, axis=0),
-        "terminals": np.arange(episodes * ROWS) % ROWS == ROWS - 1,
-    }
 
 
 @pytest.fixture
@@ -54,11 +39,6 @@ def here(tmp_path, monkeypatch):
 
 def run_of(*flags):
     return make_run(*read_flags([*OFFLINE, *flags]))
-
-
-def equal(state, other):
-    leaves, others = jax.tree.leaves(state), jax.tree.leaves(other)
-    return len(leaves) == len(others) and all(map(np.array_equal, leaves, others))
 
 
 def newest(directory=RUN):
@@ -136,29 +116,6 @@ def test_resume_is_exact(here, stop):
     assert training.main([*OFFLINE, *name, "--resume"]) == 0
     assert equal(newest(directory)[1], whole)
     assert metrics_of(directory) == whole_rows
-
-
-def interrupted(flags, evaluations):
-    """Trains until so many evaluations have been made, as a signal would end it."""
-    with pytest.MonkeyPatch.context() as patch:
-        seen = []
-        plain = Session._evaluate
-
-        def evaluate(self, *args):
-            seen.append(1)
-            if len(seen) == evaluations:
-                self.interrupt_for_test.signal = 15
-            return plain(self, *args)
-
-        run = Session.run
-
-        def running(self, state, interrupt, on_steps):
-            self.interrupt_for_test = interrupt
-            return run(self, state, interrupt, on_steps)
-
-        patch.setattr(Session, "_evaluate", evaluate)
-        patch.setattr(Session, "run", running)
-        assert training.main(flags) == 128 + 15
 
 
 def test_how_often_the_host_looks_up_changes_nothing(here, monkeypatch):

@@ -85,6 +85,7 @@ ALONE = 1e6  # a weight beside which the other terms of a loss do not count
 TMD_TERMS = {"invariance_weight": 0.0, "zeta": 0.0, "step_weight": 0.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "term", "flags"),
     [

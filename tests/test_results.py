@@ -91,6 +91,7 @@ def test_a_changed_flag_is_a_new_row(folder):
     assert not results.kept(row, folder / "benchmarks/results")
 
 
+@pytest.mark.slow
 def test_a_row_that_fails_does_not_stop_the_others(folder, capsys):
     write(folder, "--agent gcbc --policy_lr 1e38", "--agent gcbc")
     bad, good = rows(folder)

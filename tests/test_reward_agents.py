@@ -13,53 +13,22 @@ from goalax.agents.iql import gaussian_log_density
 from goalax.agents.q_learning import TwinCritic
 from goalax.core import buffer
 from goalax.core.train import forget_metrics
-from goalax.core.types import Batch, Needs, Spec
+from goalax.core.types import Needs
 from goalax.data import files
 from goalax.host.config import read_flags
 from goalax.host.make import make_run
-from tests.helpers import ROOT, toy, toy_rewards
+from tests.helpers import toy, toy_rewards
+from tests.helpers.offline import NO_GOALS, SPEC, batch_of, close, config_of, golden
 from tests.helpers.rings import filled_ring
 
 toy.register()
 toy_rewards.register()
 
 NAMES = ("bc", "iql", "rebrac", "cql")
-SPEC = Spec(state_size=5, goal_size=2, action_size=3, goal_indices=(1, 3), discounting=0.9, goal_reach_thresh=1)
-NO_GOALS = SPEC._replace(goal_size=0, goal_indices=(), goal_reach_thresh=0.0)
-SMALL = {"h_dim": 8, "n_hidden": 1}
-
-
-def golden(name):
-    with np.load(ROOT / "tests" / "golden" / "offline" / f"{name}.npz") as stored:
-        return dict(stored)
-
-
-def close(value, expected, rtol=1e-5):
-    np.testing.assert_allclose(value, expected, rtol=rtol, atol=1e-6)
-
-
-def batch_of(spec=SPEC, size=64):
-    normal = lambda i, *shape: jax.random.normal(jax.random.PRNGKey(i), shape)  # noqa: E731
-    return Batch(
-        state=normal(0, size, 5),
-        action=jnp.tanh(normal(1, size, 3)),
-        next_state=normal(2, size, 5),
-        goal=normal(3, size, spec.goal_size),
-        future_state=normal(4, size, 5),
-        future_action=jnp.tanh(normal(5, size, 3)),
-        reward=normal(6, size),
-        future_reward=jnp.arange(size) % 2.0,
-        discount=0.9 * (jnp.arange(size) % 4 > 0),
-        next_action=jnp.tanh(normal(7, size, 3)),
-    )
 
 
 def make(name, spec=SPEC, **flags):
     return AGENTS[name].make(config_of(name, **flags), spec)
-
-
-def config_of(name, **flags):
-    return AGENTS[name].config(**{**SMALL, **flags})
 
 
 # ---- Golden values --------------------------------------------------------------------------------------------------

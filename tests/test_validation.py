@@ -13,28 +13,13 @@ from goalax.host.config import algorithm_of, read_flags
 from goalax.host.loading import load
 from goalax.host.make import make_run
 from tests.helpers import toy
+from tests.helpers.offline import ROWS, equal, walks
 from tests.helpers.runs import RUN, rows
 
 toy.register()
 
-ROWS = 11
 OFFLINE = ["--dataset", "data.npz", "--offline_steps", "50", "--num_timesteps", "0"]
 GCBC = [*toy.BASELINE, "--agent", "gcbc", *OFFLINE, "--normalize_observations", "false"]
-
-
-def walks(seed, episodes=30, turn=0.0):
-    """A file of straight walks through `toy`; turn: by how much their actions are turned, in radians."""
-    rng = np.random.default_rng(seed)
-    angles = rng.uniform(0, 2 * np.pi, episodes)
-    step = 0.4 * np.stack([np.cos(angles), np.sin(angles)], 1)
-    action = 0.4 * np.stack([np.cos(angles + turn), np.sin(angles + turn)], 1)
-    start = rng.uniform(-0.2, 0.2, (episodes, 1, 2))
-    states = start + 0.3 * step[:, None] * np.arange(ROWS)[None, :, None]
-    return {
-        "observations": states.reshape(-1, 2),
-        "actions": np.repeat(action, ROWS, axis=0),
-        "terminals": np.arange(episodes * ROWS) % ROWS == ROWS - 1,
-    }
 
 
 @pytest.fixture
@@ -44,10 +29,6 @@ def here(tmp_path, monkeypatch):
     files.write("data.npz", walks(0))
     files.write("data-val.npz", walks(1, episodes=7))
     return tmp_path
-
-
-def equal(state, other):
-    return all(map(np.array_equal, jax.tree.leaves(state), jax.tree.leaves(other)))
 
 
 def columns(found):

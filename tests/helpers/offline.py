@@ -14,6 +14,21 @@ from tests.helpers import ROOT
 SPEC = Spec(state_size=5, goal_size=2, action_size=3, goal_indices=(1, 3), discounting=0.9, goal_reach_thresh=1)
 NO_GOALS = SPEC._replace(goal_size=0, goal_indices=(), goal_reach_thresh=0.0)
 SMALL = {"h_dim": 8, "n_hidden": 1}
+EPISODES, ROWS = 30, 11  # of `walks`
+
+
+def walks(seed=0, episodes=EPISODES, turn=0.0):
+    """A file of straight walks through `toy`; turn: by how much their actions are turned, in radians."""
+    rng = np.random.default_rng(seed)
+    angles = rng.uniform(0, 2 * np.pi, episodes)
+    step, action = (0.4 * np.stack([np.cos(angle), np.sin(angle)], 1) for angle in (angles, angles + turn))
+    start = rng.uniform(-0.2, 0.2, (episodes, 1, 2))
+    states = start + 0.3 * step[:, None] * np.arange(ROWS)[None, :, None]
+    return {
+        "observations": states.reshape(-1, 2),
+        "actions": np.repeat(action, ROWS, axis=0),
+        "terminals": np.arange(episodes * ROWS) % ROWS == ROWS - 1,
+    }
 
 
 def golden(name):
