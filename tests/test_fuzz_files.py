@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
 from goalax.commands import evaluate, plot, report, sweep, table
 from goalax.commands import train as training
@@ -106,7 +107,8 @@ def outcome(capsys, main, *argv):
 @pytest.fixture
 def no_pictures(monkeypatch):
     monkeypatch.setattr(page, "drawing", lambda *_: "")
-    monkeypatch.setattr(plot.curves, "compare", lambda *_: type("Figure", (), {"savefig": lambda *_, **__: None}))
+    monkeypatch.setattr(plot.curves, "compare", lambda *_: plot.curves.Drawing(Figure(), [], []))
+    monkeypatch.setattr(Figure, "savefig", lambda *_, **__: None)
 
 
 @pytest.mark.slow
