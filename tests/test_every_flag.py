@@ -48,10 +48,10 @@ CHANGES = {
     "log_wandb": "true",
     "wandb_mode": "offline",
     "log_tensorboard": "true",
-    "watch": "true",
     "checkpoint_interval": "0",
 }
 ELSEWHERE = {"agent", "resume", "run_dir"}  # tested in test_training.py and test_flags.py
+ELSEWHERE |= {"watch"}  # a page beside the run: test_watch.py
 ELSEWHERE |= {"project_name"}  # changes nothing but what wandb is told: test_loggers.py
 ELSEWHERE |= {"dataset", "offline_steps"}  # need a file: test_offline.py
 ELSEWHERE |= {"finetune_dataset", "finetune_steps"}  # need two: test_pretraining.py
