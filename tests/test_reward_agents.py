@@ -9,6 +9,7 @@ from scipy import stats
 
 from goalax.agents import AGENTS, cql, rebrac
 from goalax.agents.bc import squared_error
+from goalax.agents.delayed import smoothed
 from goalax.agents.iql import gaussian_log_density
 from goalax.agents.q_learning import TwinCritic
 from goalax.core import buffer
@@ -69,7 +70,7 @@ def test_golden_cql_backup_has_no_entropy_and_ends_at_terminations():
 
 def test_golden_rebrac():
     g = golden("rebrac")
-    action = rebrac.smoothed(g["policy_next"], g["noise"], g["sigma"], g["clip"])
+    action = smoothed(g["policy_next"], g["noise"], g["sigma"], g["clip"])
     close(action, g["smoothed"])
     lower = np.min(g["q_next_target"], axis=0)
     value = rebrac.penalised(lower, action, g["data_next_action"], g["critic_bc"])

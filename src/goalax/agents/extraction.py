@@ -1,5 +1,6 @@
 """What offline agents share: expectiles, and policies extracted from a critic beside the actions of a dataset."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, cast
@@ -8,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from goalax.agents.base import PolicyConfig
 from goalax.core.types import Array
 from goalax.learning.networks import Network, deterministic_actor
 
@@ -142,5 +144,19 @@ def with_noise(mode: Callable, noise: float) -> Callable:
     return act
 
 
-def gelu_mlp(outputs: int, **layers: Any) -> Network[Array]:
-    return cast(Network[Array], GeluMLP(outputs, **layers))
+@dataclasses.dataclass(frozen=True)
+class GeluConfig(PolicyConfig):
+    """Networks of OGBench in place of those of the online agents."""
+
+    def mlp(self, outputs: int, **others: Any) -> Network[Array]:
+        """A `GeluMLP` of these flags, [..., F] -> [..., outputs]; with --depth, residual blocks.
+
+        Args:
+          others: flags with other values, or `last_scale` of the initial weights of the linear layer.
+        """
+        scale = others.pop("last_scale", 1.0)
+        if self.depth:
+            return super().mlp(outputs, **others)
+        names = ("h_dim", "n_hidden", "use_ln", "use_relu", "skip_connections")
+        layers = {name: getattr(self, name) for name in names} | others
+        return cast(Network[Array], GeluMLP(outputs, last_scale=scale, **layers))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from goalax.agents.base import NoisyConfig
-from goalax.agents.extraction import expectile, gelu_mlp
+from goalax.agents.extraction import GeluConfig, expectile
 from goalax.core.relabel import RELABEL
 from goalax.core.types import AgentState, Array, Batch, Metrics, Needs, Spec
 from goalax.flags import FlagError, flag
@@ -17,7 +17,7 @@ from goalax.learning.networks import Network
 
 
 @dataclasses.dataclass(frozen=True)
-class GoalValueConfig(NoisyConfig):
+class GoalValueConfig(GeluConfig, NoisyConfig):
     """Networks, rates and shares of goals of OGBench (arXiv 2410.20092), whose batches have 1,024 samples.
 
     Goals are those of `Needs`: here the last state of an episode is one, too, and the ends of the uniform law are as
@@ -39,18 +39,6 @@ class GoalValueConfig(NoisyConfig):
     any_goals: float = flag(0.3, "share of goals of values that are any stored state", low=0, high=1)
     actor_relabel: str = flag("uniform", "law of the steps ahead at which the actor's goals lie", valid=RELABEL)
     actor_any_goals: float = flag(0.0, "share of the actor's goals that are any stored state", low=0, high=1)
-
-    def mlp(self, outputs: int, **others: Any) -> Network[Array]:
-        """A network of these flags, [..., F] -> [..., outputs]: dense, GELU, LayerNorm; with --depth, residual blocks.
-
-        Args:
-          others: flags with other values, or `last_scale` of the initial weights of the linear layer.
-        """
-        scale = others.pop("last_scale", 1.0)
-        if self.depth:
-            return super().mlp(outputs, **others)
-        names = ("h_dim", "n_hidden", "use_ln", "use_relu", "skip_connections")
-        return gelu_mlp(outputs, last_scale=scale, **({name: getattr(self, name) for name in names} | others))
 
     def needs(self, spec: Spec) -> Needs:
         """What these flags ask of the buffer. FlagError if the shares of goals are more than all."""

@@ -2,17 +2,15 @@
 has one, is an input like the state: the commanded one, with the rewards for it."""
 
 import dataclasses
-from typing import Any
 
-from goalax.agents.base import PolicyConfig
-from goalax.agents.extraction import ACTOR_SCALE, gelu_mlp
+from goalax.agents.extraction import ACTOR_SCALE, GeluConfig
 from goalax.core.types import Array, Batch
 from goalax.flags import flag
 from goalax.learning.networks import Network
 
 
 @dataclasses.dataclass(frozen=True)
-class RewardFlags(PolicyConfig):
+class RewardFlags(GeluConfig):
     """What needs no target networks."""
 
     n_hidden: int = flag(3, "hidden layers", low=1, most=10_000)
@@ -22,18 +20,6 @@ class RewardFlags(PolicyConfig):
     critic_lr: float = flag(3e-4, "learning rate of the critics", above=0)
     reward_scaling: float = flag(1.0, "factor of all rewards", above=0)
     reward_shift: float = flag(0.0, "what is added to all rewards before they are scaled")
-
-    def mlp(self, outputs: int, **others: Any) -> Network[Array]:
-        """A network of these flags, [..., F] -> [..., outputs]: dense, ReLU, LayerNorm; with --depth, residual blocks.
-
-        Args:
-          others: flags with other values, or `last_scale` of the initial weights of the linear layer.
-        """
-        scale = others.pop("last_scale", 1.0)
-        if self.depth:
-            return super().mlp(outputs, **others)
-        names = ("h_dim", "n_hidden", "use_ln", "use_relu", "skip_connections")
-        return gelu_mlp(outputs, last_scale=scale, **({name: getattr(self, name) for name in names} | others))
 
     def actor_mlp(self, outputs: int) -> Network[Array]:
         """The same for an actor: without LayerNorm, its first actions small."""
