@@ -4,6 +4,7 @@ The environment variables must be set before the first `import jax`; pytest impo
 Programs that a test starts inherit them.
 """
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -28,6 +29,17 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")  # [B] + [B, 1] is a bug until somebody wrote the reshape
+
+
+MAPPINGS = Path("/proc/self/maps")  # of this process; not on macOS, which sets no such limit
+TESTS_BETWEEN_LOOKS, MANY_MAPPINGS = 10, 30_000
+
+
+def pytest_runtest_teardown(item, seen=itertools.count(1)) -> None:
+    """Drops compiled programs before they are too many: Linux ends a process of more than 65,530 mappings."""
+    if next(seen) % TESTS_BETWEEN_LOOKS == 0 and MAPPINGS.exists():
+        if MAPPINGS.read_bytes().count(b"\n") > MANY_MAPPINGS:
+            jax.clear_caches()
 
 
 class EnvFunctions(NamedTuple):

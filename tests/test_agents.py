@@ -11,8 +11,8 @@ import pytest
 from goalax.agents import AGENTS
 from goalax.agents.actor_critic import actor_goals, entropy_actor_loss
 from goalax.agents.base import ActorConfig, NetworkConfig
-from goalax.core.relabel.geometric import geometric
 from goalax.core.types import Batch, Path, Spec, Subgoals, Visit, Waypoint
+from tests.helpers.programs import programs
 
 SPEC = Spec(state_size=5, goal_size=2, action_size=3, goal_indices=(1, 3), discounting=0.9, goal_reach_thresh=1)
 COMMON = {
@@ -170,38 +170,30 @@ def other_value(field):
     return 3 * field.default or 0.5 if high is None else (field.default + high) / 2
 
 
-def outcome(agent):
-    """Parameters, those of target networks and metrics after updates, an action, and the law of goals."""
-    state, metrics = after_updates(agent)
-    if agent.switch is not None:  # and after updates with rewards
-        batch = small_batch(agent.needs)
-        state = agent.switch(state, batch, jax.random.PRNGKey(8))
-        for i in range(2):
-            state, tuned = agent.update(state, batch, jax.random.PRNGKey(i))
-            metrics = {**metrics, **{f"{i} {name}": value for name, value in tuned.items()}}
-    action = agent.act(state, jnp.ones((1, 5)), jnp.ones((1, 2)), jax.random.PRNGKey(0))
-    targets = getattr(state, "target", None)
-    needs, uniform, left = agent.needs, jnp.linspace(0, 1, 50, endpoint=False), jnp.full(50, 100)
-    law = (needs.law or geometric(SPEC.discounting))(uniform, left), needs.goals, needs.actor_goals, needs.subgoal
-    law = law if needs.actor_law is None else (*law, needs.actor_law(uniform, left))
-    return [np.asarray(leaf) for leaf in jax.tree.leaves((state.params, targets, metrics, action, law))]
+def program(name, **flags):
+    agent = make(name, **flags)
+    return programs(agent, small_batch(agent.needs), SPEC.discounting)
 
 
 @pytest.fixture(scope="module")
 def unchanged():
-    """(agent, its other flags) -> outcome; kept."""
-    return functools.cache(lambda name, flags: outcome(make(name, **dict(flags))))
+    """(agent, its other flags) -> its program; kept."""
+    return functools.cache(lambda name, flags: program(name, **dict(flags)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMON)
+def test_equal_flags_make_equal_programs(name, unchanged):
+    """Or the next test could not fail."""
+    assert program(name) == unchanged(name, ())
 
 
 @pytest.mark.parametrize(("name", "flag"), EVERY_FLAG)
 def test_every_flag_changes_the_update(name, flag, unchanged):
     (field,) = (field for field in dataclasses.fields(AGENTS[name].config) if field.name == flag)
     needed = NEEDS.get((name, flag), NEEDS.get(flag, {}))
-    before = unchanged(name, tuple(needed.items()))
-    changed = outcome(make(name, **{**needed, flag: other_value(field)}))
-    shapes = [leaf.shape for leaf in before] != [leaf.shape for leaf in changed]
-    # More than rounding: Adam's steps are about 3e-4 long.
-    assert shapes or any(np.max(np.abs(a - b)) > 1e-5 for a, b in zip(before, changed, strict=True))
+    changed = program(name, **{**needed, flag: other_value(field)})
+    assert changed != unchanged(name, tuple(needed.items()))
 
 
 def kernels(params):
@@ -212,6 +204,7 @@ def kernels(params):
     return blocks, {path: leaf for path, leaf in leaves.items() if path not in blocks}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMON)
 def test_depth_is_that_of_every_network(name):
     """Shapes alone: compiling as many deep networks would take minutes."""

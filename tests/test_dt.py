@@ -18,6 +18,7 @@ from goalax.host.config import read_flags
 from goalax.host.make import make_run
 from goalax.learning.transformer import Transformer, attention, dropped
 from tests.helpers import toy
+from tests.helpers.programs import programs
 from tests.helpers.rings import filled_ring
 
 toy.register()
@@ -201,24 +202,25 @@ CHANGES = {"context_length": 1, "n_blocks": 1, "heads": 1, "h_dim": 6, "dropout"
 CHANGES |= {"warm_up": 10, "exploration_noise": 0.1, "her_strategy": "goal_law"}
 
 
-def outcome(**flags):
+def program(**flags):
     agent = agent_of(**flags)
-    batch, key = small_batch(agent.needs.horizon), jax.random.PRNGKey(7)
-    state = agent.init(key)
-    for _ in range(2):
-        state, metrics = agent.update(state, batch, key)
-    assert all(value.shape == () and bool(jnp.isfinite(value)) for value in metrics.values())
-    action, _ = agent.memory.act(state, agent.memory.start(state, 2), normal(0, 2, 5), normal(1, 2, 2), key)
-    law = agent.needs.law(jnp.linspace(0, 0.9, 9), jnp.full(9, 50))
-    return [np.asarray(leaf) for leaf in jax.tree.leaves((state.params, metrics, action, law))]
+    return programs(agent, small_batch(agent.needs.horizon), SPEC.discounting)
+
+
+@pytest.fixture(scope="module")
+def unchanged():
+    return program()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(DTConfig)])
-def test_every_flag_changes_something(name):
-    before, after = outcome(), outcome(**{name: CHANGES[name]})
-    shapes = [leaf.shape for leaf in before] != [leaf.shape for leaf in after]
-    assert shapes or any(np.max(np.abs(a - b)) > 1e-5 for a, b in zip(before, after, strict=True))
+def test_every_flag_changes_something(name, unchanged):
+    assert program(**{name: CHANGES[name]}) != unchanged
+
+
+@pytest.mark.slow
+def test_equal_flags_make_equal_programs(unchanged):
+    assert program() == unchanged
 
 
 def test_heads_that_do_not_fit_are_one_sentence():

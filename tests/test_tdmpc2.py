@@ -1,6 +1,7 @@
 """TD-MPC2: golden values, its losses against loops, the planner against brute force, and plans in the common loop."""
 
 import dataclasses
+import functools
 import importlib.util
 import itertools
 
@@ -22,6 +23,7 @@ from goalax.host.make import make
 from goalax.learning.latents import mish, sim_norm
 from goalax.learning.two_hot import BINS, cross_entropy, decode, symexp, symlog, two_hot
 from tests.helpers import ROOT, toy, toy_rewards
+from tests.helpers.programs import programs
 from tests.helpers.rings import filled_ring
 
 toy.register()
@@ -345,39 +347,27 @@ NEEDED = {
 }
 
 
+def program(**flags):
+    agent = agent_of(**flags)
+    return programs(agent, small_batch(agent.needs.horizon), SPEC.discounting)
+
+
 @pytest.fixture(scope="module")
-def outcome():
-    """(flags) -> everything that two updates and three decisions leave behind; kept."""
-    known = {}
+def unchanged():
+    """(other flags) -> the program with them; kept."""
+    return functools.cache(lambda flags: program(**dict(flags)))
 
-    def get(**flags):
-        if (key := tuple(sorted(flags.items()))) not in known:
-            agent = agent_of(**flags)
-            batch = small_batch(agent.needs.horizon)
 
-            update, act, random = jax.jit(agent.update), jax.jit(agent.memory.act), jax.random.PRNGKey(7)
-            state = jax.jit(agent.init)(random)
-            for _ in range(2):
-                state, metrics = update(state, batch, random)
-            held, actions = agent.memory.start(state, 2), []
-            for i in range(3):
-                action, held = act(state, held, normal(i, 2, 5), normal(i, 2, 2), random)
-                actions.append(action)
-            law = (agent.needs.law or (lambda u, left: left))(jnp.linspace(0, 0.9, 9), jnp.full(9, 50))
-            left = state.params, state.target, state.scale, metrics, actions, law
-            known[key] = [np.asarray(leaf) for leaf in jax.tree.leaves(left)]
-        return known[key]
-
-    return get
+@pytest.mark.slow
+def test_equal_flags_make_equal_programs(unchanged):
+    assert program() == unchanged(())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TDMPC2Config)])
-def test_every_flag_changes_something(name, outcome):
+def test_every_flag_changes_something(name, unchanged):
     needed = NEEDED.get(name, {})
-    before, after = outcome(**needed), outcome(**{**needed, name: CHANGES[name]})
-    shapes = [leaf.shape for leaf in before] != [leaf.shape for leaf in after]
-    assert shapes or any(np.max(np.abs(a - b)) > 1e-5 for a, b in zip(before, after, strict=True))
+    assert program(**{**needed, name: CHANGES[name]}) != unchanged(tuple(needed.items()))
 
 
 @pytest.mark.parametrize(
