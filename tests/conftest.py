@@ -33,13 +33,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")  # [B] + [B, 1] is a bug 
 
 MAPPINGS = Path("/proc/self/maps")  # of this process; not on macOS, which sets no such limit
 TESTS_BETWEEN_LOOKS, MANY_MAPPINGS = 10, 30_000
+ended = itertools.count(1)
 
 
-def pytest_runtest_teardown(item, seen=itertools.count(1)) -> None:
+def pytest_runtest_teardown() -> None:
     """Drops compiled programs before they are too many: Linux ends a process of more than 65,530 mappings."""
-    if next(seen) % TESTS_BETWEEN_LOOKS == 0 and MAPPINGS.exists():
-        if MAPPINGS.read_bytes().count(b"\n") > MANY_MAPPINGS:
-            jax.clear_caches()
+    look = next(ended) % TESTS_BETWEEN_LOOKS == 0 and MAPPINGS.exists()
+    if look and MAPPINGS.read_bytes().count(b"\n") > MANY_MAPPINGS:
+        jax.clear_caches()
 
 
 class EnvFunctions(NamedTuple):
