@@ -74,10 +74,23 @@ def after_updates(agent, count=2):
     return state, metrics
 
 
+@pytest.fixture(scope="module")
+def quick_learner():
+    """name -> an agent with a high learning rate and its compiled update; kept."""
+
+    def get(name):
+        rate = "critic_lr" if hasattr(AGENTS[name].config, "critic_lr") else "policy_lr"
+        calm = {"alpha_init": 0.01} if name == "sac" else {}  # or its target would follow the entropy, not the batch
+        agent = make(name, **{rate: 1e-2, **calm})
+        return agent, jax.jit(agent.update)
+
+    return functools.cache(get)
+
+
 @pytest.mark.parametrize("name", COMMON)
-def test_shapes_and_ranges(name):
-    agent = make(name)
-    state, metrics = after_updates(agent, 1)
+def test_shapes_and_ranges(name, quick_learner):
+    agent, update = quick_learner(name)
+    state, metrics = update(agent.init(jax.random.PRNGKey(7)), small_batch(agent.needs), jax.random.PRNGKey(0))
     observed, goal = jnp.ones((4, 5)), jnp.ones((4, 2))
     for action in (agent.mode(state, observed, goal), agent.act(state, observed, goal, jax.random.PRNGKey(0))):
         assert action.shape == (4, 3) and bool(jnp.all(jnp.abs(action) <= 1))
@@ -245,12 +258,9 @@ def test_the_actor_does_not_train_the_critic_nor_the_other_way_round(name):
 
 
 @pytest.mark.parametrize("name", COMMON)
-def test_loss_falls_on_a_fixed_batch(name):
-    rate = "critic_lr" if hasattr(AGENTS[name].config, "critic_lr") else "policy_lr"
-    calm = {"alpha_init": 0.01} if name == "sac" else {}  # or its target would follow the entropy, not the batch
-    agent = make(name, **{rate: 1e-2, **calm})
-    update, state = jax.jit(agent.update), agent.init(jax.random.PRNGKey(7))
-    losses = []
+def test_loss_falls_on_a_fixed_batch(name, quick_learner):
+    agent, update = quick_learner(name)
+    state, losses = agent.init(jax.random.PRNGKey(7)), []
     for i in range(60):
         state, metrics = update(state, small_batch(agent.needs), jax.random.PRNGKey(i))
         # Of those that an agent has, the one that chases no other.

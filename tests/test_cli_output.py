@@ -65,6 +65,7 @@ def test_training_goes_on_and_says_why_nothing_was_shown(kind, folder, monkeypat
 
 
 @pytest.mark.parametrize(("kind", "code"), [("pipe", 0), ("full", 1), ("closed", 0)])
+@pytest.mark.slow
 def test_other_commands_end_in_a_sentence(kind, code, folder, monkeypatch, capsys):
     def run(command, *argv):
         with monkeypatch.context() as patch:

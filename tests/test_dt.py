@@ -119,10 +119,11 @@ def test_the_loss_is_that_of_every_step_of_the_window():
     agent, batch = agent_of(dropout=0.0), small_batch()
     state = agent.init(jax.random.PRNGKey(1))
     state = state._replace(params=louder(state.params))
-    _, metrics = agent.update(state, batch, jax.random.PRNGKey(2))
+    _, metrics = jax.jit(agent.update)(state, batch, jax.random.PRNGKey(2))
+    mode = jax.jit(agent.memory.mode)
     goal, held, errors = batch.future_state[:, jnp.array([1, 3])], agent.memory.start(state, 6), []
     for t in range(4):
-        action, held = agent.memory.mode(state, held, batch.path.state[:, t], goal)
+        action, held = mode(state, held, batch.path.state[:, t], goal)
         np.testing.assert_array_equal(held.action[:, t], action)
         held = held._replace(action=held.action.at[:, t].set(batch.path.action[:, t]))
         errors.append(np.sum((np.asarray(action) - np.asarray(batch.path.action[:, t])) ** 2, axis=-1))

@@ -217,6 +217,7 @@ def newest(directory=DIRECTORY):
     return jax.device_get(load(directory)[1])
 
 
+@pytest.mark.slow
 def test_a_run_pretrains_and_then_tunes(here, capsys):
     assert training.main(BOTH) == 0
     printed = capsys.readouterr().out

@@ -116,6 +116,7 @@ def test_each_goal_is_shown_where_its_object_is_there(env_of):
     assert env.camera.marker_radius == env.goal_reach_thresh
 
 
+@pytest.mark.slow
 def test_the_arm_pushes_one_object_and_not_the_other(env_functions):
     """The arm turns; the object beside its fingertips moves, the one beyond its reach stays."""
     env, reset, run = env_functions("pusher2")

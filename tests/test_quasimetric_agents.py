@@ -72,6 +72,7 @@ def test_golden_qrl():
 QUASIMETRIC_AGENTS = [name for name in AGENTS if issubclass(AGENTS[name].config, QuasimetricConfig)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUASIMETRIC_AGENTS)
 def test_metrics_tell_a_quasimetric(name):
     agent = chain_agent(name, h_dim=16)

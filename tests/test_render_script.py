@@ -48,6 +48,7 @@ FLAGS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_run_and_its_film(in_folder, opengl, monkeypatch, capsys):
     assert training.main(FLAGS) == 0
     run = in_folder / "runs" / "simple_u_maze_crl_s0"

@@ -53,6 +53,7 @@ def document(folder):
     return (folder / "docs/results.md").read_text()
 
 
+@pytest.mark.slow
 def test_rows_are_trained_in_order_and_once(folder, capsys):
     write(folder, "--agent gcbc --num_seeds 2", "--agent qrl --components 2")
     first, second = rows(folder)

@@ -117,6 +117,7 @@ def test_losses_of_iql(spec):
     close(metrics["actor_loss"], -np.mean(np.minimum(np.exp(2 * above), 100) * likelihood), 1e-4)
 
 
+@pytest.mark.slow
 def test_cql_lets_the_best_of_several_actions_count():
     targets = []
     for flags in ({}, {"max_backup": True, "cql_samples": 1}, {"max_backup": True}):

@@ -51,7 +51,9 @@ ASKING = ("srl", "chronosrl", "gcivl", "gciql", "hiql", "rebrac", "tdmpc2", "dt"
 PLAIN = [name for name, entry in AGENTS.items() if entry.make and name not in ASKING]
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize(
+    "name", [name if name == "crl" else pytest.param(name, marks=pytest.mark.slow) for name in PLAIN]
+)
 def test_an_agent_without_needs_has_the_program_of_before(name):
     spec, entry = spec_of(), AGENTS[name]
     small = {"h_dim": 8, "n_hidden": 1, "repr_dim": 16}

@@ -190,6 +190,7 @@ def test_a_command_line_is_read_as_training_reads_it():
         assert sweep_file.read_flags(argv) == read_flags(argv)[0]
 
 
+@pytest.mark.slow
 def test_names_with_brackets_spaces_quotes_and_dollars(folder, capfd):
     name = "a [b] $HOME 'c' \"d\" :x: [red]"
     write("grid", {"exp_name": {"value": name}})

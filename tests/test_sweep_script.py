@@ -42,6 +42,7 @@ def rows():
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_grid_runs_seeds_together_and_survives_a_failure(folder, capsys):
     parameters = {"min_replay_size": {"values": [10, 5]}, "seed": {"values": [3, 4]}, "log_wandb": {"value": True}}
     command = ["${env}", "python", "${program}", "${args}", "--discounting=0.9"]

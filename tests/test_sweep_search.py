@@ -49,9 +49,9 @@ def halving(**settings):
 
 def test_brackets_are_those_of_wandb():
     by_first = halving(min_iter=3, eta=2)
-    assert [by_first.bracket(n) for n in (2, 3, 5, 6, 11, 12, 24)] == [0, 3, 3, 6, 6, 12, 24]
+    assert [by_first.brackets(n) for n in (2, 3, 5, 6, 24)] == [[], [3], [3], [3, 6], [3, 6, 12, 24]]
     by_last = halving(max_iter=27, s=2)  # 27 / 9 and 27 / 3
-    assert [by_last.bracket(n) for n in (2, 3, 8, 9, 26, 27, 81)] == [0, 3, 3, 9, 9, 9, 9]
+    assert [by_last.brackets(n) for n in (2, 3, 8, 9, 81)] == [[], [3], [3], [3, 9], [3, 9]]
     assert early_stop.of_sweep({}) is None
 
 
@@ -82,6 +82,16 @@ def test_what_early_terminate_cannot_mean_is_one_sentence(folder, capsys, settin
     error = capsys.readouterr().err
     assert error.startswith("sweep.py: s.yml: ") and words in error and error.count("\n") == 1
     assert not Path("sweeps").exists()
+
+
+def test_a_run_that_came_to_several_brackets_between_two_looks_is_compared_at_each(folder):
+    """Its rival never came to the last of them."""
+    write("grid", {"utd_ratio": {"values": [0.1, 0.2]}}, early_terminate={"type": "hyperband", "min_iter": 2, "eta": 2})
+    sweep = script.Sweep(Path("s.yml"), Path("sweeps/s"), None)
+    first, second = sweep.jobs
+    first.state, curves = "finished", {first.number: [5.0, 6.0], second.number: [1.0] * 9}
+    sweep.curve = lambda job: curves[job.number]
+    assert sweep.hopeless(second) and not sweep.hopeless(second)  # asked once
 
 
 def test_a_hopeless_run_is_ended(folder, capsys):

@@ -22,14 +22,13 @@ class Halving(NamedTuple):
     eta: int  # the next one has so many times as many
     last: int  # no bracket beyond this one
 
-    def bracket(self, evaluations: int) -> int:
-        """The largest bracket that a run of so many evaluations has come to; 0 if none."""
-        if evaluations < self.first:
-            return 0
-        bracket = self.first
-        while bracket * self.eta <= min(evaluations, self.last):
+    def brackets(self, evaluations: int) -> list[int]:
+        """Those that a run of so many evaluations has come to, ascending."""
+        last, bracket, found = min(evaluations, max(self.first, self.last)), self.first, []
+        while bracket <= last:
+            found.append(bracket)
             bracket *= self.eta
-        return bracket
+        return found
 
     def hopeless(self, curve: Sequence[float], others: Sequence[Sequence[float]], bracket: int) -> bool:
         """Whether a run should end at a bracket that it has come to; larger values are better.

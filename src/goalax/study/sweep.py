@@ -148,16 +148,17 @@ class Sweep:
             self.shared.report(job, [self.sign * value for value in curve])
         if self.halving is None:
             return False
-        bracket = self.halving.bracket(len(curve))
-        if bracket <= self.passed.get(job.number, 0):
+        # All that it came to since the last look: a fast run may come to several between two.
+        new = [each for each in self.halving.brackets(len(curve)) if each > self.passed.get(job.number, 0)]
+        if not new:
             return False
-        self.passed[job.number] = bracket
+        self.passed[job.number] = new[-1]
         if self.shared is None:
             others = [self.curve(other) for other in self.jobs if other is not job and other.state != "waiting"]
         else:
             curves = self.shared.curves()
             others = [[self.sign * value for value in curves[n]] for n in curves if n != job.number]
-        return self.halving.hopeless(curve, others, bracket)
+        return any(self.halving.hopeless(curve, others, bracket) for bracket in new)
 
     def log(self, job: Job) -> Path:
         return self.out / f"{job.number:03}.log"
