@@ -11,6 +11,7 @@ import optax
 from goalax.agents.base import ActorConfig, EntropyConfig
 from goalax.agents.chunks import chunked, of_decisions
 from goalax.agents.extraction import clipped_policy, ddpg_bc_loss, log_density
+from goalax.core.branch import together
 from goalax.core.types import Agent, Array, Batch, Metrics, Needs, Spec
 from goalax.learning.diagnostics import neighbours
 from goalax.learning.networks import Network, deterministic_actor, gaussian_actor, sample_action
@@ -49,6 +50,8 @@ def several(critic: Critic, number: int) -> Critic:
 class ActorCriticState(NamedTuple):
     params: dict  # actor, critic, log_alpha
     optimizer: optax.OptState
+    updates: Array | None = None  # [] int32, with --policy_delay
+    actor_metrics: Metrics | None = None  # of the actor's newest update, with --policy_delay
 
 
 def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs | None = None) -> Agent:
@@ -56,6 +59,7 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs |
 
     The actor is trained on goals achieved later in the same episode (`random_goals` of them from another sample). With
     --bc_weight it is a Gaussian without tanh, whose clipped mean maximises the critic near stored actions. With
+    --policy_delay only every so many updates are of both, the others of the critic alone. With
     --action_chunk it chooses several actions at once, and the critic values them together: they are one long action
     of `config.decision(spec)`, whose next state is the one after all of them.
 
@@ -78,7 +82,7 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs |
             "critic": critic.init(keys),
             "log_alpha": jnp.log(jnp.float32(config.alpha_init)),
         }
-        return ActorCriticState(params, optimizer.init(params))
+        return start_delay(config, ActorCriticState(params, optimizer.init(params)))
 
     def losses(params, batch: Batch, key):
         batch = of_decisions(batch)
@@ -101,10 +105,10 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs |
             actor_loss, metrics = entropy_actor_loss(config, policy, value, params["log_alpha"], key)
         return critic_loss + actor_loss, {"critic_loss": critic_loss, **critic_metrics, **metrics}
 
-    def update(agent, batch, key):
+    def update_both(agent, batch, key):
         gradients, metrics = jax.grad(losses, has_aux=True)(agent.params, batch, key)
         steps, optimizer_state = optimizer.update(gradients, agent.optimizer, agent.params)
-        return ActorCriticState(optax.apply_updates(agent.params, steps), optimizer_state), metrics
+        return agent._replace(params=optax.apply_updates(agent.params, steps), optimizer=optimizer_state), metrics
 
     act, mode = clipped_policy(cloning, config.bc_noise) if config.bc_weight else gaussian_policy(gaussian)
 
@@ -113,10 +117,48 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs |
         action, future_action = mode(agent, state, goal), mode(agent, future_state, goal)
         return critic.value(params, state, action, critic.goals(params, future_state, future_action))
 
-    needs = needs or config.needs(spec)
+    needs, update = needs or config.needs(spec), delayed(config, critic, optimizer, update_both)
     if config.action_chunk == 1:
         return Agent(init, act, mode, update, score, needs)
     return chunked(Agent(init, act, mode, update, score, needs), config.action_chunk, spec.action_size)
+
+
+def start_delay(config: ActorConfig, agent: ActorCriticState) -> ActorCriticState:
+    """The new agent with what `delayed` counts and keeps, if --policy_delay asks for it."""
+    if config.policy_delay == 1:
+        return agent
+    entropy = [] if config.disable_entropy_actor else ["alpha_loss", "log_alpha"]
+    names = ["actor_loss", "log_density"] if config.bc_weight else ["actor_loss", "entropy", *entropy]
+    return agent._replace(updates=jnp.zeros((), jnp.int32), actor_metrics=dict.fromkeys(names, jnp.zeros(())))
+
+
+def delayed(
+    config: ActorConfig, critic: Critic, optimizer: optax.GradientTransformation, update_both: Callable
+) -> Callable:
+    """`update` of an Agent with --policy_delay: `update_both` as often as that, else an update of the critic alone."""
+    if config.policy_delay == 1:
+        return update_both
+
+    def update_critic(agent, batch, key):
+        def loss(params):
+            total, _, metrics = critic.loss(params, of_decisions(batch))
+            return total, {"critic_loss": total, **metrics}
+
+        gradients, metrics = jax.grad(loss, has_aux=True)(agent.params["critic"])
+        gradients = {**jax.tree.map(jnp.zeros_like, agent.params), "critic": gradients}
+        steps, optimizer_state = optimizer.update(gradients, agent.optimizer, agent.params)
+        params = {**agent.params, "critic": optax.apply_updates(agent.params["critic"], steps["critic"])}
+        moments = {**agent.optimizer.inner_states, "critic": optimizer_state.inner_states["critic"]}
+        agent = agent._replace(params=params, optimizer=optimizer_state._replace(inner_states=moments))
+        return agent, {**metrics, **agent.actor_metrics}
+
+    def update(agent, batch, key):
+        agent = agent._replace(updates=agent.updates + 1)
+        due = agent.updates % config.policy_delay == 0
+        agent, metrics = together(due, update_both, update_critic, agent, batch, key)
+        return agent._replace(actor_metrics={name: metrics[name] for name in agent.actor_metrics}), metrics
+
+    return update
 
 
 def gaussian_policy(actor: Network[tuple[Array, Array]]) -> tuple[Callable, Callable]:

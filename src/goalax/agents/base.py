@@ -117,6 +117,7 @@ class EntropyConfig(PolicyConfig):
 class ActorConfig(EntropyConfig):
     random_goals: float = flag(0.0, "share of actor goals taken from another sample of the batch", low=0, high=1)
     critic_lr: float = flag(3e-4, "learning rate of the critic", above=0)
+    policy_delay: int = flag(1, "updates of the critic per update of the actor and its temperature", low=1, high=1000)
     repr_dim: int = flag(64, "size of the representations", low=1, most=1_000_000)
     # Chosen together and taken blindly: AC-CRL, arXiv 2608.30640, takes 3.
     action_chunk: int = flag(1, "actions that are chosen at once, and taken one after the other", low=1, high=64)

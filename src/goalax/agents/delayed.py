@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from goalax.agents.q_learning import TwinCritic
+from goalax.core.branch import together
 from goalax.core.types import Array, Batch, Metrics
 from goalax.flags import flag
 from goalax.learning.networks import Network
@@ -83,7 +84,7 @@ def delayed(
         )
         agent = descend(agent, "critic", gradients)._replace(updates=agent.updates + 1)
         due = agent.updates % config.policy_delay == 0
-        agent = jax.lax.cond(due, improve, lambda agent, batch: agent, agent, batch)
+        agent = together(due, improve, lambda agent, batch: agent, agent, batch)
         return agent, {**metrics, "actor_loss": agent.actor_loss}
 
     return init, update
