@@ -6,17 +6,20 @@ import dataclasses
 import io
 import json
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from goalax.commands import benchmark
+from goalax.commands import benchmark, speed
 from goalax.commands import scale as scale_command
+from goalax.flags import FlagError
 from goalax.host.config import read_flags
 from goalax.speed import benchmark as measuring
 from goalax.speed import cost_curves, roofline, scale
+from goalax.study import markdown
 from tests.helpers import ROOT, toy
 
 toy.register()
@@ -311,3 +314,46 @@ def test_what_is_no_profile_is_one_sentence(tmp_path, capsys):
     assert scale_command.main(["--profile", str(path)]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 2 and "cannot be read: No such file" in errors[0] and "it must be a file of" in errors[1]
+
+
+# ---- the table of speeds ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def speed_document(tmp_path, monkeypatch):
+    """A folder with a document that has a place for the table, and toy sizes; memory is not measured."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(speed, "peak_memory", lambda env_name, sizes: 3 * 2**20)
+    (tmp_path / "d.md").write_text("before\n" + "".join(markdown.marks("speed", "speed.py")) + "after\n")
+    sizes = " ".join(toy.TINY[toy.TINY.index("--num_envs") :])
+    argv = ["--env_names", "toy", "--seconds", "0.02", "--repeats", "2", "--keep", "k.json", "--out", "d.md"]
+    return lambda *more: speed.main([*argv, *more], sizes=sizes)
+
+
+def test_every_call_adds_an_hour_to_the_table_of_speeds(speed_document):
+    assert speed_document() == speed_document() == 0
+    calls = json.loads(Path("k.json").read_text())
+    assert len(calls) == 2 and all(len(call["results"]["toy"]["samples"]) == 2 for call in calls)
+    text = Path("d.md").read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and text.count("| `toy` |") == 1
+    rates = sorted(row["end_to_end"] for call in calls for row in call["results"]["toy"]["samples"])
+    assert f"({rates[0]:,.0f} to {rates[-1]:,.0f})" in text and "3 MiB" in text
+    assert speed_document("--tables") == 0
+    assert Path("d.md").read_text() == text and len(json.loads(Path("k.json").read_text())) == 2
+
+
+def test_a_document_without_a_place_for_the_speeds_is_one_sentence(speed_document, capsys):
+    Path("d.md").write_text("nothing\n")
+    assert speed_document() == 2
+    assert (
+        capsys.readouterr().err.startswith("speed.py: The document is without a place for speed")
+        and not Path("k.json").exists()
+    )
+
+
+@pytest.mark.slow
+def test_peak_memory_is_that_of_a_training(monkeypatch):
+    sizes = "--num_envs 16 --h_dim 8 --n_hidden 1 --repr_dim 4 --min_replay_size 250 --utd_ratio 0.001"
+    assert 200 * 2**20 < speed.peak_memory("reacher", sizes) < 3000 * 2**20
+    with pytest.raises(FlagError, match=r"--env_name reacher .* ended with 2"):
+        speed.peak_memory("reacher", "--h_dim 0")

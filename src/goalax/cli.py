@@ -25,7 +25,7 @@ COMMANDS = {
     "correct": "collect, train and evaluate correctors of the plans that a run of tdmpc2 follows",
 }
 
-WORK = ("train", "sweep", "results")  # commands whose work is in files, so that it succeeds whoever listens
+WORK = ("train", "sweep", "results", "speed")  # commands whose work is in files, so that it succeeds whoever listens
 
 
 def run(command: str, argv: Sequence[str], prog: str) -> int:

@@ -1,0 +1,154 @@
+"""Measures the speeds that the documents give, in turns, and adds them to those of other hours: `scripts/speed.py`."""
+
+import dataclasses
+import datetime
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+
+from goalax.agents import AGENTS
+from goalax.flags import FlagError, flag, parse
+from goalax.host.config import read_flags
+from goalax.host.make import make_run
+from goalax.speed.benchmark import BenchmarkFlags, Training, env_only, machine, rate, sample, updates_only
+from goalax.study import markdown
+
+# The sizes of JaxGCRL's own scripts, so that its speeds can stand beside these.
+SIZES = (
+    "--num_envs 64 --episode_length 257 --batch_size 256 --unroll_length 62 --utd_ratio 0.0161 --h_dim 256 --n_hidden 2"
+)
+VARIANTS = ("", "--use_ln False", "--policy_delay 2")  # beside the run as it is; JaxGCRL has no LayerNorm by default
+COLUMNS = ("steps/s", "share of the limit", *(f"`{flags}`" for flags in VARIANTS[1:]), "peak memory", "hours measured")
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeedConfig:
+    """What is measured, and where it is kept."""
+
+    env_names: str = flag("reacher,ant", "environments, with commas between them")
+    seconds: float = flag(2.0, "measuring time of each part in each repeat, at least", above=0)
+    repeats: int = flag(3, "times that every part is measured, in turns", low=1)
+    keep: str = flag("benchmarks/cpu/speed.json", "JSON file that every call adds its samples to")
+    out: str = flag("docs/performance.md", "Markdown file whose table is replaced")
+    tables: bool = flag(False, "write the table from what is kept, and measure nothing")
+
+
+def measure(env_name: str, config: SpeedConfig, sizes: str = SIZES) -> list[dict[str, Any]]:
+    """A row of rates per repeat: those of all parts of the run as it is, and end to end of every variant."""
+    trains: dict[str, Training] = {}
+    parts: dict[str, Any] = {}
+    defaults = BenchmarkFlags(num_timesteps=2**31 - 1)
+    for variant in VARIANTS:
+        argv = ["--env_name", env_name, *sizes.split(), *variant.split()]
+        flags, agent_flags = read_flags(argv, (defaults, AGENTS[defaults.agent].config()))
+        run = make_run(flags, agent_flags)
+        key = jnp.asarray(run.keys(0))
+        trains[variant] = Training(run, key)
+        trains[variant].start()
+        if not variant:
+            plain, per_step = flags, run.sizes.updates_per_unroll / run.sizes.steps_per_unroll
+            parts = {"env_only": env_only(run, key), "updates_only": updates_only(run, key, trains[""].state)}
+            parts["end_to_end"] = trains[""]
+    plain = dataclasses.replace(plain, seconds=config.seconds)
+    for part in (*parts.values(), *trains.values()):
+        part.run(1)  # the first call is never measured
+    rows = []
+    for _ in range(config.repeats):
+        rates = sample(parts, plain, per_step)
+        rows.append({**rates, **{variant: rate(trains[variant], config.seconds) for variant in VARIANTS[1:]}})
+    return rows
+
+
+def peak_memory(env_name: str, sizes: str = SIZES) -> int:
+    """Largest resident set of a short training with a cold compilation cache, in bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        flags = [*sizes.split(), "--num_timesteps", "80000", "--num_evals", "1", "--vis_length", "0"]
+        command = [sys.executable, "-m", "goalax", "train", "--env_name", env_name, *flags]
+        cold = {**os.environ, "XDG_CACHE_HOME": folder}
+        cold.pop("JAX_COMPILATION_CACHE_DIR", None)
+        with open(os.path.join(folder, "log"), "w") as log:
+            child = subprocess.Popen(command, cwd=folder, env=cold, stdout=log, stderr=log)
+            _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            last = Path(folder, "log").read_text().strip().splitlines()[-1:]
+            raise FlagError(f"{' '.join(command[1:])} ended with {child.returncode}: {' '.join(last)}")
+        return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def span(values: Sequence[float], show: Callable[[float], str]) -> str:
+    """The median with smallest and largest."""
+    ordered = sorted(values)
+    return f"{show(ordered[len(ordered) // 2])} ({show(ordered[0])} to {show(ordered[-1])})"
+
+
+def table(calls: Sequence[dict[str, Any]]) -> str:
+    """One row per environment and machine, over all calls that measured it."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for call in calls:
+        versions = call["machine"]["versions"]
+        where = f"{call['processor']}, {call['machine']['cores']} of its cores, jax {versions['jax']}"
+        for env_name in call["results"]:
+            groups.setdefault((env_name, where), []).append(call)
+    rows = []
+    for (env_name, where), group in groups.items():
+        samples = [rates for call in group for rates in call["results"][env_name]["samples"]]
+
+        def cell(name: str, samples: Sequence[dict[str, Any]] = samples) -> str:
+            ratios = [rates[name] / rates["end_to_end"] for rates in samples]
+            return span(ratios, lambda ratio: f"{ratio:.2f}")
+
+        memory = [call["results"][env_name]["peak_bytes"] / 2**20 for call in group]
+        rows.append(
+            [
+                f"`{env_name}`",
+                where,
+                span([rates["end_to_end"] for rates in samples], lambda rate: f"{rate:,.0f}"),
+                span([rates["efficiency"] for rates in samples], lambda share: f"{share:.2f}"),
+                *(cell(variant) for variant in VARIANTS[1:]),
+                f"{max(memory):,.0f} MiB",
+                ", ".join(sorted({call["hour"] for call in group})),
+            ]
+        )
+    return markdown.table(("environment", "machine", *COLUMNS), rows)
+
+
+def processor() -> str:
+    """The name of the processor, as Linux has it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "a processor")
+
+
+def main(argv: Sequence[str], prog: str = "speed.py", sizes: str = SIZES) -> int:
+    """Runs a command line; returns the exit code."""
+    try:
+        description = "Measures the speeds that the documents give, and adds them to those of other hours."
+        (config,) = parse(argv, SpeedConfig(), others={}, prog=prog, description=description)
+        keep, out = Path(config.keep), Path(config.out)
+        calls = json.loads(keep.read_text()) if keep.exists() else []
+        markdown.replace(out.read_text(), "speed", "speed.py", "")  # before minutes of measuring
+        if not config.tables:
+            hour = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H h")
+            call = {"hour": hour, "machine": machine(), "processor": processor(), "command": [prog, *argv]}
+            call["results"] = {
+                name: {"samples": measure(name, config, sizes), "peak_bytes": peak_memory(name, sizes)}
+                for name in config.env_names.split(",")
+            }
+            calls.append(call)
+            keep.write_text(json.dumps(calls, indent=2) + "\n")
+        out.write_text(markdown.replace(out.read_text(), "speed", "speed.py", table(calls)))
+    except FlagError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2
+    except (OSError, ValueError) as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 1
+    return 0
