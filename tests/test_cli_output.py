@@ -165,21 +165,16 @@ ODD = {
     "JAX_PLATFORMS=cuda": (2, "JAX_PLATFORMS is 'cuda'"),
     "JAX_PLATFORMS=nonsense": (2, "JAX_PLATFORMS is 'nonsense'"),
     "JAX_DEBUG_NANS=1": (0, ""),
-    "TERM=dumb": (0, ""),
-    "COLUMNS=1": (0, ""),
-    "LC_ALL=C": (0, ""),
-    "PYTHONIOENCODING=ascii": (0, ""),
-    "TMPDIR=/nowhere": (0, ""),
+    "TERM=dumb LC_ALL=C PYTHONIOENCODING=ascii COLUMNS=1 TMPDIR=/nowhere": (0, ""),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("setting", ODD)
 def test_odd_environments(setting, folder):
-    name, value = setting.split("=")
-    code, words = ODD[setting]
+    odd, (code, words) = dict(each.split("=") for each in setting.split()), ODD[setting]
     program = TRAIN.replace("'train', [", "'train', ['--exp_name', 'é目', ")
-    done = subprocess.run([sys.executable, "-c", program], env=os.environ | {name: value}, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", program], env=os.environ | odd, capture_output=True)
     error = done.stderr.decode()
     assert (done.returncode, "Traceback" in error) == (code, False), error
     assert words in error and rows_of(Path("runs/é目_s0")) == ([60, 100, 120] if code == 0 else [])

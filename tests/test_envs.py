@@ -55,12 +55,12 @@ every_env = pytest.mark.parametrize("name", NAMES)
 KNOWN = [name for name in NAMES if any(name.startswith(f"{body}_") or name == body for body in SPEC)]
 every_body = pytest.mark.parametrize("name", ONE_OF_EACH_BODY)
 # One of each body on its default backend and on the others; the cheapest body shall do by default, and those that
-# compile for twenty seconds, whose own tests step them too, wait for `-m slow`.
+# compile for half a minute, whose own tests step them too, wait for `-m table`.
 LONG_TO_COMPILE = {"ant_push", "cheetah", "pusher2"}
 
 
 def marks_of(param):
-    return pytest.mark.slow if set(param.values) & LONG_TO_COMPILE else param.marks
+    return pytest.mark.table if set(param.values) & LONG_TO_COMPILE else param.marks
 
 
 PAIRS = [

@@ -120,7 +120,7 @@ def test_config_json(toy_runs, tmp_path, monkeypatch, capsys, no_pictures):
     shutil.copytree(toy_runs / "l2_s0", RUN)
     path = RUN / "config.json"
     good, rng, codes = path.read_bytes(), np.random.default_rng(2), []
-    for _ in range(FILES):
+    for _ in range(FILES // 2):
         bad = spoilt_bytes(rng, good) if rng.random() < 0.3 else spoilt_json(rng, json.loads(good))
         path.write_bytes(bad)
         codes.append(outcome(capsys, training.main, "--resume", "--run_dir", str(RUN)))
@@ -128,8 +128,8 @@ def test_config_json(toy_runs, tmp_path, monkeypatch, capsys, no_pictures):
         codes.append(outcome(capsys, report.main, "runs", "--out", "r.html"))
         codes.append(outcome(capsys, table.main, "runs", "--out", str(chosen(rng, ["t.md", "t.csv", "t.json"]))))
         assert path.read_bytes() == bad
-    print(f"{FILES} files, {codes.count(0)} of {len(codes)} readers could use them")
-    assert min(codes.count(0), codes.count(2)) > FILES // 5
+    print(f"{FILES // 2} files, {codes.count(0)} of {len(codes)} readers could use them")
+    assert min(codes.count(0), codes.count(2)) > FILES // 10
 
 
 def test_metrics_csv(tmp_path, monkeypatch, capsys, no_pictures):

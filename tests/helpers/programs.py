@@ -25,13 +25,9 @@ def programs(agent: Agent, batch: Batch, discounting: float = 0.9) -> list:
         state, metrics = agent.update(agent.init(key), batch, key)
         return state, metrics, decide(state, key)
 
-    def switch_and_learn(state, key, batch):
-        return agent.update(agent.switch(state, batch, key), batch, key)
-
     texts = [jax.jit(learn).lower(key, batch).as_text()]
-    if agent.switch is not None:
-        state = jax.eval_shape(agent.init, key)
-        texts.append(jax.jit(switch_and_learn).lower(state, key, batch).as_text())
+    if agent.switch is not None:  # updates before and after it are one program
+        texts.append(jax.jit(agent.switch).lower(jax.eval_shape(agent.init, key), batch, key).as_text())
     uniform, left = jnp.linspace(0, 1, 50, endpoint=False), jnp.full(50, 100)
     needs = agent.needs
     laws = (needs.law or geometric(discounting))(uniform, left), needs.actor_law and needs.actor_law(uniform, left)
