@@ -92,6 +92,43 @@ def test_a_changed_flag_is_a_new_row(folder):
     assert not results.kept(row, folder / "benchmarks/results")
 
 
+def test_a_row_that_learns_offline_makes_its_data_once_and_counts_updates(folder, monkeypatch):
+    monkeypatch.setattr(command.Queue, "collect", [sys.executable, "collect.py"])
+    (folder / "collect.py").write_text(
+        "import sys, numpy as np\n"
+        "from tests.helpers.offline import walks\n"
+        "assert sys.argv[1:] == ['--out', 'data/walks.npz']\n"
+        "open('made', 'a').write('x')\n"
+        "np.savez('data/walks.npz', **walks())\n"
+    )
+    write(folder, "--agent gcbc", flags=f"{FLAGS} --dataset data/walks.npz --offline_steps 40 --num_timesteps 0")
+    path = folder / "benchmarks/results/rows.yml"
+    path.write_text(path.read_text() + "  data: ['--out data/walks.npz']\n")
+    (row,) = rows(folder)
+    assert command.main([]) == command.main([]) == 0
+    assert (folder / "made").read_text() == "x" and kept(folder) == [f"{row.name}_s0"]
+    assert "python scripts/dataset.py --out data/walks.npz\npython training.py" in document(folder)
+    assert "| 1 | 40 updates |  |" in document(folder)
+    (trained,) = results.kept(row, folder / "benchmarks/results")
+    trained.rows[-1]["training/gradient_steps"] = 39
+    assert not results.finished(row, [trained])
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("[3]", "`rows` and `data` must be lists of command lines"),
+        ("['--style x']", "the data '--style x' says no file"),
+    ],
+)
+def test_data_without_a_file_is_one_sentence(folder, data, words, capsys):
+    write(folder, "--agent gcbc")
+    path = folder / "benchmarks/results/rows.yml"
+    path.write_text(path.read_text() + f"  data: {data}\n")
+    assert command.main([]) == 2
+    assert words in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_row_that_fails_does_not_stop_the_others(folder, capsys):
     write(folder, "--agent gcbc --policy_lr 1e38", "--agent gcbc")

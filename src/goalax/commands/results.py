@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TextIO
 
 from goalax.flags import FlagError, flag, parse
 from goalax.host import checkpoint
@@ -36,6 +36,7 @@ class Queue:
     """The rows of a file and what is known of them."""
 
     command: ClassVar = (sys.executable, "-m", "goalax", "train")
+    collect: ClassVar = (sys.executable, "-m", "goalax", "dataset")
 
     def __init__(self, config: ResultsConfig, prog: str):
         self.config, self.prog = config, prog
@@ -76,12 +77,8 @@ class Queue:
         log.parent.mkdir(parents=True, exist_ok=True)
         self.say(f"{row.command}; its output goes to {log}")
         with log.open("a") as output:
-            command = [*self.command, *argv]
-            self.child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=end_with_parent()
-            )
-            code = self.child.wait()
-        self.child = None
+            code = next((code for data in missing(row) if (code := self.call([*self.collect, *data], output))), 0)
+            code = code or self.call([*self.command, *argv], output)
         if code == 0:
             results.keep(row, results.newest_directories(row), self.keep)
             if not self.is_finished(row):
@@ -90,6 +87,17 @@ class Queue:
             lines = log.read_text(errors="replace").strip().splitlines()
             self.failed[row.name] = lines[-1] if lines else f"exit code {code}"
         self.say(f"{row.name}: {self.state(row)}")
+
+    def call(self, command: Sequence[str], output: TextIO) -> int:
+        """Runs a program to its end; returns its exit code."""
+        if self.stopping:
+            return STOPPED[0]
+        self.child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=end_with_parent()
+        )
+        code = self.child.wait()
+        self.child = None
+        return code
 
     def write(self) -> None:
         rows = self.rows()
@@ -104,6 +112,17 @@ class Queue:
 
     def say(self, text: str) -> None:
         print(f"{self.prog}: {text}", flush=True)
+
+
+def missing(row: Row) -> list[tuple[str, ...]]:
+    """The command lines for data of a row that is not here yet; makes the folders for it."""
+    lines = []
+    for argv in row.data:
+        path = Path(argv[argv.index("--out") + 1])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            lines.append(argv)
+    return lines
 
 
 def main(argv: Sequence[str], prog: str = "results.py") -> int:

@@ -42,6 +42,7 @@ class Row(NamedTuple):
     argv: tuple[str, ...]
     flags: Flags
     agent_flags: Any
+    data: tuple[tuple[str, ...], ...] = ()  # command lines of `goalax dataset` for the files that it reads
 
     @property
     def name(self) -> str:
@@ -69,7 +70,8 @@ def read_rows(path: Path) -> list[Row]:
     """The rows of a file, in order; FlagError that names the file and what is wrong.
 
     The file is YAML, a list of sections: `section` (a mark of the document), optional `flags` (of all its rows) and
-    `threshold`, and `rows`, a list of command lines.
+    `threshold`, `rows`, a list of command lines, and optional `data`, command lines of `goalax dataset` for what they
+    read.
     """
     try:
         content = yaml.safe_load(path.read_text())
@@ -85,21 +87,28 @@ def read_rows(path: Path) -> list[Row]:
         if not isinstance(part, dict) or not isinstance(part.get("section"), str):
             raise FlagError(f"{path}: part {number} needs a `section`, the name of its place in the document.")
         where = f"{path}: section {part['section']}"
-        if unknown := sorted(map(str, part.keys() - {"section", "flags", "threshold", "rows"})):
-            raise FlagError(f"{where} has `{unknown[0]}`; only section, flags, threshold and rows are understood.")
+        if unknown := sorted(map(str, part.keys() - {"section", "flags", "threshold", "rows", "data"})):
+            words = "only section, flags, threshold, data and rows are understood"
+            raise FlagError(f"{where} has `{unknown[0]}`; {words}.")
         threshold, common = part.get("threshold", 0.5), part.get("flags", "")
         if type(threshold) not in (int, float) or not 0 < threshold <= 1:
             raise FlagError(f"{where}: `threshold` is {threshold!r}; it must be a share of the time, such as 0.5.")
-        lines = part.get("rows")
-        if not isinstance(lines, list) or not all(isinstance(line, str) for line in [common, *lines]):
-            raise FlagError(f"{where}: `rows` must be a list of command lines, and `flags` one of them.")
+        lines: Any = part.get("rows")
+        data: Any = part.get("data", [])
+        if not all(isinstance(each, list) for each in (lines, data)) or not all(
+            isinstance(line, str) for line in [common, *lines, *data]
+        ):
+            raise FlagError(f"{where}: `rows` and `data` must be lists of command lines, and `flags` one of them.")
+        made = tuple(tuple(shlex.split(line)) for line in data)
+        if wrong := next((line for line, argv in zip(data, made, strict=True) if "--out" not in argv[:-1]), None):
+            raise FlagError(f"{where}: the data {wrong!r} says no file; it needs an --out.")
         for line in lines:
             try:
                 argv = tuple(shlex.split(f"{line} {common}"))
                 flags, agent_flags = read_flags(argv)
             except ValueError as error:  # FlagError is one; the other is an open quote
                 raise FlagError(f"{where}: the row {line!r} is no command line: {error}") from None
-            rows.append(Row(part["section"], float(threshold), argv, flags, agent_flags))
+            rows.append(Row(part["section"], float(threshold), argv, flags, agent_flags, made))
     names = [row.name for row in rows]
     if twice := next((row for row in rows if names.count(row.name) > 1), None):
         raise FlagError(f"{path}: the row {twice.words!r} of {twice.flags.env_name} is there twice.")
@@ -137,9 +146,14 @@ def kept(row: Row, folder: Path) -> list[Trained]:
 
 def finished(row: Row, trained: Sequence[Trained]) -> bool:
     """Whether runs of a row have reached its budget."""
-    return all(run.rows[-1]["training/envsteps"] >= settings_of(row)["num_timesteps"] for run in trained) and bool(
-        trained
-    )
+    settings = settings_of(row)
+    updates = settings["offline_steps"] + settings["finetune_steps"]
+
+    def is_over(last: dict[str, float]) -> bool:
+        steps, learned = last["training/envsteps"], last["training/gradient_steps"]
+        return steps >= settings["num_timesteps"] and learned >= updates
+
+    return bool(trained) and all(is_over(run.rows[-1]) for run in trained)
 
 
 def newest_directories(row: Row) -> list[Path]:
@@ -178,11 +192,16 @@ def cell(estimate: Estimate) -> str:
     return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
 
 
+def unit_of(group: Group) -> str:
+    """What its steps are: environment steps, or updates where nothing but them is done."""
+    return "" if group.metric("training/envsteps")[:, -1].any() else " updates"
+
+
 def steps_to(group: Group, threshold: float) -> str:
-    """Environment steps of the first evaluation with that share of the time at the goal, of the median seed."""
+    """Steps to the first evaluation with that share of the time at the goal, of the median seed."""
     first = [group.steps[np.argmax(near >= threshold)] if (near >= threshold).any() else np.inf for near in group.near]
     middle = sorted(first)[len(first) // 2]
-    return "not reached" if np.isinf(middle) else f"{int(middle):,}"
+    return "not reached" if np.isinf(middle) else f"{int(middle):,}{unit_of(group)}"
 
 
 def group_of(row: Row, trained: Sequence[Trained]) -> Group:
@@ -199,12 +218,13 @@ def cells(row: Row, trained: Sequence[Trained], note: str) -> list[str]:
     content = json.loads((trained[0].directory / "config.json").read_text())
     measures = [cell(interquartile_mean([scores[:, -1]])) for scores in (group.reached, group.near)]
     last = trained[0].rows[-1]
-    ratio = last["training/gradient_steps"] / last["training/envsteps"]
+    unit = unit_of(group)
+    ratio = 0 if unit else last["training/gradient_steps"] / last["training/envsteps"]
     return [
         first,
         str(len(row.seeds)),
-        f"{group.steps[-1]:,}",
-        f"1:{1 / ratio:.1f}" if ratio else "0",
+        f"{group.steps[-1]:,}{unit}",
+        f"1:{1 / ratio:.1f}" if ratio else "" if unit else "0",
         *measures,
         steps_to(group, row.threshold),
         duration(group.metric("training/walltime")[:, -1].max()),
@@ -225,7 +245,8 @@ def section_text(rows: Sequence[Row], folder: Path, notes: dict[str, str]) -> st
         columns = [f"{column} {threshold:g} of the time" if column == "steps to" else column for column in COLUMNS]
         lines = [cells(row, kept(row, folder), notes.get(row.name, "not run")) for row in members]
         parts += [f"#### `{env}`\n", markdown.table(columns, lines)]
-    commands = "\n".join(row.command for row in rows)
+    made = [shlex.join(["python", "scripts/dataset.py", *argv]) for argv in rows[0].data]
+    commands = "\n".join([*made, *(row.command for row in rows)])
     return "\n".join([*parts, f"```\n{commands}\n```\n"])
 
 
