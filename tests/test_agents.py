@@ -264,7 +264,7 @@ def test_loss_falls_on_a_fixed_batch(name, quick_learner):
     for i in range(60):
         state, metrics = update(state, small_batch(agent.needs), jax.random.PRNGKey(i))
         # Of those that an agent has, the one that chases no other.
-        names = ("contrastive_loss", "critic_loss", "actor_loss")
+        names = ("contrastive_loss", "action_error", "critic_loss", "actor_loss")
         losses.append(next(metrics[name] for name in names if name in metrics))
     first, last = losses[:10], losses[-10:]
     assert np.mean(last) < np.mean(first) - 3 * np.std(last) / 10**0.5

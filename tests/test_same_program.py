@@ -47,7 +47,21 @@ def lowered(function, *args):
     return jax.jit(function).lower(*args).as_text()
 
 
-ASKING = ("srl", "chronosrl", "gcivl", "gciql", "hiql", "rebrac", "tdmpc2", "dt", "hilp", "crl_infonce")
+ASKING = (
+    "srl",
+    "chronosrl",
+    "gcivl",
+    "gciql",
+    "hiql",
+    "rebrac",
+    "tdmpc2",
+    "dt",
+    "hilp",
+    "crl_infonce",
+    "infom",
+    "dino_rebrac",
+)
+
 PLAIN = [name for name, entry in AGENTS.items() if entry.make and name not in ASKING]
 
 

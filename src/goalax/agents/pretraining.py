@@ -13,6 +13,7 @@ from goalax.agents.base import NoisyConfig
 from goalax.agents.extraction import awr_loss, expectile, log_density
 from goalax.agents.q_learning import TwinCritic
 from goalax.agents.rewards import RewardConfig, RewardFlags
+from goalax.core.branch import together
 from goalax.core.types import Array, Batch, Metrics, Spec
 from goalax.flags import flag
 from goalax.learning.networks import Network
@@ -41,7 +42,7 @@ class LatentConfig(PretrainingConfig, RewardConfig):
 
 class PretrainingState(NamedTuple):
     params: dict  # actor, critic
-    target: Any  # slow parameters of a part of the critic
+    target: Any  # slow parameters of a part of the critic, and what losses keep of all batches
     optimizer: optax.OptState
     latent: Any  # the task: [D], a random one until samples with rewards tell; () for an agent without
     tuned: Array  # [] int32 updates of fine-tuning; -1 before it begins
@@ -53,6 +54,7 @@ class Losses(NamedTuple):
     critic: Array
     actor: Array
     metrics: Metrics
+    kept: dict | None = None  # after this batch, the entries of the target that are no slow parameters
 
 
 # (parameters, target, latent, batch, key) -> losses
@@ -65,45 +67,58 @@ def learner(
     finetuning: LossesOf,
     slow_part: Callable[[dict], Any] = lambda params: (),
     tau: float = 1.0,
+    with_actor: bool = False,
 ) -> tuple[Callable, Callable, Callable]:
     """Three functions: (parameters, latent) -> fresh state; the `update` of an Agent; (state, latent) -> fine-tuning.
+    The first one also takes what losses begin to keep: entries of the target by name, a dictionary then.
 
     One gradient of all losses, one Adam for all networks but for their rates. In fine-tuning the actor's loss counts in
-    every `actor_interval`-th update only, as in the code of InFOM. Several seeds at once compute both phases' losses.
+    every `actor_interval`-th update only, as in the code of InFOM.
 
     Args:
       slow_part: parameters -> those of which the target is a slow copy; none unless given.
       tau: how far it moves towards them in one update.
+      with_actor: in fine-tuning it moves where the actor learns only.
     """
     adam = {"actor": optax.adam(config.policy_lr), "critic": optax.adam(config.critic_lr)}
     optimizer = optax.partition(adam, {name: name for name in adam})
 
-    def start(params: dict, latent: Any = ()) -> PretrainingState:
+    def start(params: dict, latent: Any = (), kept: dict | None = None) -> PretrainingState:
         tuned = jnp.full((), -1, jnp.int32)
-        return PretrainingState(params, slow_part(params), optimizer.init(params), latent, tuned)
+        target = slow_part(params) if kept is None else slow_part(params) | kept
+        return PretrainingState(params, target, optimizer.init(params), latent, tuned)
+
+    def due(agent: PretrainingState) -> Array:
+        return (agent.tuned < 0) | (agent.tuned % config.actor_interval == 0)
 
     def gradients_of(losses: LossesOf) -> Callable:
         def total(params, agent, batch, key):
-            critic, actor, metrics = losses(params, agent.target, agent.latent, batch, key)
-            due = (agent.tuned < 0) | (agent.tuned % config.actor_interval == 0)
+            critic, actor, metrics, kept = losses(params, agent.target, agent.latent, batch, key)
             metrics = {"critic_loss": critic, "actor_loss": actor, **metrics}
-            return critic + jnp.where(due, actor, 0.0), metrics
+            return critic + jnp.where(due(agent), actor, 0.0), (metrics, kept)
 
         return lambda agent, batch, key: jax.grad(total, has_aux=True)(agent.params, agent, batch, key)
 
     def update(agent: PretrainingState, batch: Batch, key: Array) -> tuple[PretrainingState, Metrics]:
         tuning = agent.tuned >= 0
         both = gradients_of(finetuning), gradients_of(pretraining)
-        gradients, metrics = jax.lax.cond(tuning, *both, agent, batch, key)
+        gradients, (metrics, kept) = together(tuning, *both, agent, batch, key)
         steps, optimizer_state = optimizer.update(gradients, agent.optimizer, agent.params)
         params = optax.apply_updates(agent.params, steps)
-        slow = optax.incremental_update(slow_part(params), agent.target, tau)
+        rate = jnp.where(due(agent), tau, 0.0) if with_actor else tau
+        target = optax.incremental_update(slow_part(params), slow_of(agent.target, params), rate)
+        target = target if kept is None else target | kept
         tuned = agent.tuned + tuning
-        return PretrainingState(params, slow, optimizer_state, agent.latent, tuned), metrics
+        return PretrainingState(params, target, optimizer_state, agent.latent, tuned), metrics
+
+    def slow_of(target: Any, params: dict) -> Any:
+        """A target without what losses keep."""
+        return {name: target[name] for name in slow_part(params)} if target else target
 
     def switched(agent: PretrainingState, latent: Any = ()) -> PretrainingState:
         """Targets begin anew at their networks; the optimizer goes on."""
-        return agent._replace(target=slow_part(agent.params), latent=latent, tuned=jnp.zeros((), jnp.int32))
+        target = agent.target | slow_part(agent.params) if agent.target else agent.target
+        return agent._replace(target=target, latent=latent, tuned=jnp.zeros((), jnp.int32))
 
     return start, update, switched
 
