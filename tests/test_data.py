@@ -144,7 +144,7 @@ def with_bad(value):
         ({"goals": np.zeros((13, 2))}, r"goals of shape \[13, 2\]"),
         ({"rewards": np.zeros((13, 1))}, r"rewards of shape \[13, 1\]"),
         ({"masks": np.full(13, 2)}, "masks other than 0 and 1"),
-        ({"observations": with_bad(np.nan)}, "observations that are not finite in 1 rows, the first 5"),
+        ({"observations": with_bad(np.nan)}, "observations that are not finite in 1 rows, the first in row 5"),
         ({"observations": with_bad(0).astype(np.float64) + 1e39}, "not finite in 13 rows"),
         ({"actions": np.full((13, 1), 2.0)}, r"outside \[-1, 1\] in 13 of 13 rows, the first in row 0"),
         ({"actions": np.full((13, 1), "a")}, "actions of type <U1; they must be numbers"),

@@ -55,6 +55,7 @@ ELSEWHERE |= {"watch"}  # a page beside the run: test_watch.py
 ELSEWHERE |= {"project_name"}  # changes nothing but what wandb is told: test_loggers.py
 ELSEWHERE |= {"dataset", "offline_steps"}  # need a file: test_offline.py
 ELSEWHERE |= {"finetune_dataset", "finetune_steps"}  # need two: test_pretraining.py
+ELSEWHERE |= {"offline_ratio"}  # needs a file too: test_offline_ratio.py
 ELSEWHERE |= {"num_devices", *HOSTS}  # change nothing but where it runs: test_sharding.py, test_hosts.py
 NAMES = {"env_name", "seed", "num_seeds"}  # name run directories too, which says nothing of what is in them
 

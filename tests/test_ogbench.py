@@ -17,36 +17,15 @@ from goalax.host.config import read_flags
 from goalax.host.loading import load, load_policy
 from goalax.host.make import make_run
 from tests.helpers.runs import rows
+from tests.helpers.standin import LIMIT, StandIn
 
-NAME, LIMIT, TASKS = "ogbench:standin-v0", 12, 5
+NAME = "ogbench:standin-v0"
 SMALL = [
     *("--env_name", NAME, "--agent", "gcbc", "--dataset", "data.npz", "--offline_steps", "50", "--num_evals", "2"),
     *("--num_envs", "4", "--unroll_length", "5", "--utd_ratio", "0.1", "--batch_size", "8", "--h_dim", "8"),
     *("--n_hidden", "1"),
 ]
 RUN = Path("runs/ogbench_standin-v0_gcbc_s0")
-
-
-class StandIn:
-    """A point that moves by its action; task k starts at 0 and asks for a place 0.8 k away, the last for none."""
-
-    def __init__(self):
-        self.unwrapped, self.spec = self, SimpleNamespace(max_episode_steps=LIMIT)
-        self.observation_space, self.num_tasks = SimpleNamespace(shape=(2,)), TASKS
-        self.action_space = SimpleNamespace(shape=(2,), seed=lambda seed: None)
-        self.seeds = []
-
-    def reset(self, seed, options):
-        self.seeds.append((seed, float(np.random.uniform())))
-        self.task, self.steps, self.place = options["task_id"], 0, np.zeros(2)
-        self.goal = np.array([0.8 * self.task, 0.0])
-        return self.place.copy(), {"goal": self.goal.copy()}
-
-    def step(self, action):
-        assert self.steps < LIMIT and (np.abs(action) <= 1).all()
-        self.steps, self.place = self.steps + 1, self.place + action
-        success = self.task != TASKS and np.linalg.norm(self.place - self.goal) < 0.5
-        return self.place.copy(), 0.0, success, self.steps == LIMIT, {"success": float(success)}
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Writes a dataset in OGBench's format: what a run holds in its buffer, or scripted walks through a maze."""
+"""Writes a dataset, in OGBench's format or Minari's: what a run holds in its buffer, or scripted walks in a maze."""
 
 import dataclasses
 import sys
@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from goalax.core.types import BufferState
-from goalax.data import collect, files
+from goalax.data import collect, files, minari, sources
 from goalax.envs import ENVS, create_env
 from goalax.envs.maze import MAZES
 from goalax.envs.simple import SimpleMaze
@@ -27,7 +27,7 @@ class DatasetConfig:
     """What to write, and where."""
 
     run: tuple[str, ...] = flag((), "run directory, whose buffer is written", positional=True)
-    out: str = flag("", "npz file to write")
+    out: str = flag("", "npz file to write, or minari:NAME-v0 for a dataset of the package Minari")
     step: int | None = flag(None, "environment steps of the run's checkpoint (default: the newest)", low=0)
     env_name: str | None = flag(None, "maze of a point mass to collect in, in place of a run", valid=ENVS)
     style: str = flag("navigate", "how a script walks", valid=tuple(collect.STYLES))
@@ -37,12 +37,16 @@ class DatasetConfig:
 
 def check(config: DatasetConfig) -> None:
     """FlagError if the flags do not fit each other."""
-    if not config.out.endswith(".npz"):
-        raise FlagError(f"--out is {config.out!r}; it must be the npz file to write.")
+    if not config.out.endswith(".npz") and not sources.is_minari(config.out):
+        raise FlagError(f"--out is {config.out!r}; it must be the npz file to write, or minari:NAME-v0.")
     if (config.env_name is None) != (len(config.run) == 1) or len(config.run) > 1:
         raise FlagError(f"It takes one run directory or --env_name, but {len(config.run)} directories are given.")
     if config.env_name is not None and config.step is not None:
         raise FlagError("--step is a checkpoint of a run; leave it out with --env_name.")
+    if sources.is_minari(config.out):
+        both = config.env_name is not None
+        minari.check_new([config.out, sources.validation_name(config.out)] if both else [config.out])
+        return
     place = Path(config.out).parent
     if not place.is_dir():
         raise FlagError(f"--out is {config.out!r}; there is no folder {place}.")
@@ -56,7 +60,7 @@ def write_run(config: DatasetConfig) -> None:
     ring = jax.device_get(state.buffer)
     if int(ring.count) == 0:
         raise FlagError(f"The buffer of the run {config.run[0]} is empty at this checkpoint.")
-    write(Path(config.out), files.columns_of(ring))
+    write(config.out, files.columns_of(ring), run.spec.goal_indices)
 
 
 def write_walks(config: DatasetConfig) -> None:
@@ -65,18 +69,17 @@ def write_walks(config: DatasetConfig) -> None:
     if not isinstance(env, SimpleMaze):
         names = ", ".join(f"simple_{layout}" for layout in MAZES["simple"][:4])
         raise FlagError(f"--env_name is {config.env_name!r}; a script walks with point masses only, such as {names}.")
-    out = Path(config.out)
-    sets = ((out, config.steps, 0), (files.validation_path(out), max(1, round(VALIDATION * config.steps)), 1))
-    for path, steps, number in sets:
+    beside = sources.validation_name(config.out)
+    for name, steps, number in ((config.out, config.steps, 0), (beside, max(1, round(VALIDATION * config.steps)), 1)):
         seed = 2 * config.seed + number  # of its own for each set
         parts = list(collect.collect(env, config.style, seed, steps, NUM_ENVS))
-        write(path, {key: np.concatenate([part[key] for part in parts]) for key in parts[0]})
+        write(name, {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}, env.goal_indices)
 
 
-def write(path: Path, columns: dict[str, np.ndarray]) -> None:
-    files.write(path, columns)
+def write(name: str, columns: dict[str, np.ndarray], goal_indices: Sequence[int]) -> None:
+    sources.write(name, columns, goal_indices)
     num, episodes = len(columns["terminals"]), int(columns["terminals"].sum())
-    print(f"{path}: {num:,} rows, {episodes:,} episodes, {num - episodes:,} transitions")
+    print(f"{name}: {num:,} rows, {episodes:,} episodes, {num - episodes:,} transitions")
 
 
 def start() -> None:

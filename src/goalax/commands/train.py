@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from goalax.core.rollout import Recording
-from goalax.data import files
+from goalax.data import sources
 from goalax.flags import FlagError
 from goalax.host import checkpoint, devices, goal_cells, memory, output, runs
 from goalax.host.checkpoint import NoCheckpointError, SaveError
@@ -129,7 +129,7 @@ def train(
                 if run.finetune_dataset is not None:
                     display.say(f"then from {run.finetune_dataset.words}")
                 if run.held_out is not None:
-                    display.note(f"validating on {files.validation_path(Path(run.dataset.path))}")
+                    display.note(f"validating on {sources.validation_name(run.dataset.path)}")
             elif prefill := run.sizes.prefill_unrolls * run.sizes.steps_per_unroll:
                 display.say(f"collecting {prefill:,} steps before learning")
             state = session.fresh()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from goalax.core import goals, visits, ways
+from goalax.core import goals, returns, visits, ways
 from goalax.core.relabel.geometric import geometric
 from goalax.core.sharding import look_up
 from goalax.core.types import Array, Batch, BufferState, Needs, Spec, Subgoals, Transition, Visit
@@ -147,6 +147,7 @@ class Choice(NamedTuple):
     left: Array | None = None
     near_steps: Array | None = None  # to `Subgoals.near`
     actor_steps: Array | None = None  # to `Subgoals.way`
+    to_go: Array | None = None  # float32; sums of whole episodes, which are made once for all samples
 
 
 def choose(
@@ -201,6 +202,10 @@ def choose(
         choice = choice._replace(way_steps=needs.waypoint(jax.random.uniform(more_keys()[2], (num,)), ahead))
     if needs.within:
         choice = choice._replace(left=left)
+    if needs.to_go:
+        to_go = returns.to_go(buffer.rows.reward, buffer.rows.episode_start, buffer.count)
+        to_go = look_up(lambda ring, column, slot: ring[slot, column], to_go, column, choice.slot)
+        choice = choice._replace(to_go=to_go)
     return choice
 
 
@@ -235,6 +240,7 @@ def gather(buffer: BufferState, choice: Choice, spec: Spec, needs: Needs = Needs
         reward=row.reward,
         future_reward=spec.reached(next_state, spec.goal_of(future_state)),
         discount=spec.discounting * (1 - row.terminal),
+        to_go=choice.to_go,
     )
     if choice.actor_slot is not None and choice.actor_column is not None:
         batch = batch._replace(actor_state=state_at(choice.actor_column, choice.actor_slot))

@@ -101,7 +101,7 @@ def normalized(agent: Agent, spec: Spec) -> Agent:
         def mode(state: NormalizedState, held, observed, goal):
             return memory.mode(state.agent, held, state.state_map(observed), state.goal_map(goal))
 
-        return Memory(start, act, mode, memory.measures)
+        return memory._replace(start=start, act=act, mode=mode)
 
     return agent._replace(
         init=init,

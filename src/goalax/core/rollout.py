@@ -17,6 +17,7 @@ class Policy(NamedTuple):
     act: Callable[[Any, Array, Array, Array], tuple[Array, Any]]  # (memory, state [N, S], goal [N, G], key) -> [N, A]
     start: Callable[[int], Any]  # (N) -> memory of N fresh episodes, leaves [N, ...]
     measures: Callable[[Any], Metrics] | None = None  # (memory) -> metrics of evaluation, [N] each
+    reward: Callable[[Any, Array], Any] | None = None  # (memory, reward [N] of the last action) -> memory; None: untold
 
 
 def memoryless(act: Callable[[Array, Array, Array], Array]) -> Policy:
@@ -127,6 +128,8 @@ def unroll(
         state, goal = split_observation(env, envs.env)
         action, memory = policy.act(envs.memory, state, goal, key)
         stepped = hold(env, envs.env, action, action_repeat)
+        if policy.reward is not None:
+            memory = policy.reward(memory, stepped.reward)
         fresh = local(starts_at, (DIVIDED, WHOLE), DIVIDED)(pool, t)
         episode_step = jnp.where(envs.over, 0, envs.episode_step + action_repeat)
         after = EnvState(
@@ -187,13 +190,17 @@ def evaluate(
         final_dist = jnp.where(alive, after.metrics["dist"], final_dist)
         seen = Recording(after.pipeline_state.q, after.info["goal"], after.metrics["success"], alive)
         seen = jax.tree.map(lambda leaf: leaf[:recorded], seen)
-        return (after, action, alive & (after.done == 0), totals, final_dist), seen
+        reward = None if policy.reward is None else jnp.where(alive, after.reward, 0.0)
+        return (after, action, alive & (after.done == 0), totals, final_dist), (seen, reward)
 
     def decision(carry, key):
         env_state, alive, totals, final_dist, memory = carry
         action, memory = policy.act(memory, *split_observation(env, env_state), key)
-        carry, seen = jax.lax.scan(env_step, (env_state, action, alive, totals, final_dist), length=action_repeat)
+        carry = env_state, action, alive, totals, final_dist
+        carry, (seen, reward) = jax.lax.scan(env_step, carry, length=action_repeat)
         env_state, _, *rest = carry
+        if policy.reward is not None:
+            memory = policy.reward(memory, jnp.sum(reward, axis=0))
         return (env_state, *rest, memory), seen
 
     keys = jax.random.split(action_key, episode_length // action_repeat)

@@ -67,18 +67,28 @@ def put(tree: Any, shardings: Any) -> Any:
 
 
 def on_devices(
-    mesh: Mesh | None, num_seeds: int, init: Callable, advance: Callable, fit: Callable, evaluate: Callable
+    mesh: Mesh | None,
+    num_seeds: int,
+    init: Callable,
+    advance: Callable,
+    fit: Callable,
+    evaluate: Callable,
+    shared: int = 0,
 ) -> tuple[Callable, Callable, Callable, Callable]:
-    """The functions of one seed (see `train.Train`) as those of all seeds, jitted for the devices."""
+    """The functions of one seed (see `train.Train`) as those of all seeds, jitted for the devices.
+
+    shared: datasets that advance takes last, one copy for all seeds.
+    """
     init, advance, fit, evaluate = (within(mesh, function) for function in (init, advance, fit, evaluate))
     if num_seeds > 1:
         seeds = functools.partial(jax.vmap, spmd_axis_name=None if mesh is None else SEED)
-        init, advance, fit, evaluate = seeds(init), seeds(advance, in_axes=(0, None, None)), seeds(fit), seeds(evaluate)
+        advance = seeds(advance, in_axes=(0, None, None, *[None] * shared))
+        init, fit, evaluate = seeds(init), seeds(fit), seeds(evaluate)
     state = placement(mesh, num_seeds)
     everywhere = None if mesh is None else NamedSharding(mesh, WHOLE)
     return (
         jax.jit(init, in_shardings=everywhere, out_shardings=state),
-        jax.jit(advance, donate_argnums=0, in_shardings=(state, everywhere, everywhere), out_shardings=state),
+        jax.jit(advance, donate_argnums=0, in_shardings=(state, *[everywhere] * (2 + shared)), out_shardings=state),
         jax.jit(fit, donate_argnums=0, in_shardings=(state,), out_shardings=state),
         jax.jit(evaluate, in_shardings=(state,), out_shardings=everywhere),
     )

@@ -29,6 +29,8 @@ class SizeFlags(Protocol):
     def discounting(self) -> float: ...
     @property
     def vis_length(self) -> int: ...
+    @property
+    def offline_ratio(self) -> float: ...
 
 
 class Sizes(NamedTuple):
@@ -45,6 +47,7 @@ class Sizes(NamedTuple):
     updates_per_unroll: int
     discounting: float
     vis_length: int  # environment steps of every evaluation that are recorded
+    offline_rows: int = 0  # of every batch online, from a dataset
 
     @property
     def steps_per_unroll(self) -> int:
@@ -82,8 +85,9 @@ def derived_utd_ratio(
 def sizes_of(flags: SizeFlags) -> Sizes:
     """The sizes that flags stand for; at least one update per unroll."""
     steps_per_unroll = flags.num_envs * flags.unroll_length * flags.action_repeat
-    same = set(Sizes._fields) - {"updates_per_unroll"}
+    same = set(Sizes._fields) - {"updates_per_unroll", "offline_rows"}
     return Sizes(
         updates_per_unroll=max(1, round(flags.utd_ratio * steps_per_unroll)),
+        offline_rows=round(flags.offline_ratio * flags.batch_size),
         **{name: getattr(flags, name) for name in same},
     )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from goalax.core import buffer, contract, counting, goals, heap, normalization, rollout, sharding
+from goalax.core import buffer, contract, counting, goals, heap, mixing, normalization, rollout, sharding
 from goalax.core import updates as updating
 from goalax.core.command.base import Command, Scene
 from goalax.core.sizes import Sizes
@@ -30,7 +30,8 @@ class Train(NamedTuple):
     """
 
     init: Callable[[Array], RunState]  # (key): networks and environments, an empty buffer
-    advance: Callable[[RunState, int, int], RunState]  # (state, n, updates): n unrolls, each followed by the updates
+    # (state, n, updates, *dataset): n unrolls, each followed by the updates; a dataset where `sizes.offline_rows`
+    advance: Callable[..., RunState]
     fit: Callable[[RunState], RunState]  # fixes the input statistics, from what the buffer holds after the prefill
     # Means of training metrics and of fresh episodes under the policy's mode, a recording of some of these, and what
     # became of each.
@@ -96,10 +97,10 @@ class Loop:
             metric_sums={name: counting.empty() for name in ("updates", *metrics)},
         )
 
-    def advance(self, state: RunState, unrolls: Array, updates: Array) -> RunState:
+    def advance(self, state: RunState, unrolls: Array, updates: Array, *data: BufferState) -> RunState:
         state = rebased(state)
         # Loops of dynamic length: the host may cut training anywhere, and prefill too, with one compiled program.
-        return jax.lax.fori_loop(0, unrolls, lambda _, state: self._train_step(state, updates), state)
+        return jax.lax.fori_loop(0, unrolls, lambda _, state: self._train_step(state, updates, *data), state)
 
     def fit(self, state: RunState) -> RunState:
         if not self.normalize:
@@ -141,7 +142,9 @@ class Loop:
         if (memory := self.agent.memory) is None:
             return rollout.memoryless(lambda observed, goal, key: self.agent.act(agent_state, observed, goal, key))
         start, act = memory.start, memory.act
-        return rollout.Policy(functools.partial(act, agent_state), functools.partial(start, agent_state))
+        return rollout.Policy(
+            functools.partial(act, agent_state), functools.partial(start, agent_state), reward=memory.reward
+        )
 
     def _exploit(self, agent_state: AgentState) -> rollout.Policy:
         """What is evaluated."""
@@ -152,21 +155,23 @@ class Loop:
             lambda held, observed, goal, key: mode(agent_state, held, observed, goal),
             functools.partial(start, agent_state),
             memory.measures,
+            memory.reward,
         )
 
     # Jitted, so that `init`, which needs the shapes of its metrics, and `advance` trace it only once.
     @functools.partial(jax.jit, static_argnums=0)
-    def update(self, agent_state: AgentState, ring: BufferState, choice: buffer.Choice, key: Array):
+    def update(self, agent_state: AgentState, ring: Any, choice: buffer.Choice | mixing.Draw, key: Array):
         """(state of the agent, metrics) after one update; consumes key."""
         assert self.agent.update is not None  # those without are trained by another loop
-        batch = buffer.gather(ring, choice, self.spec, self.agent.needs)
+        gather: Callable = mixing.gather if isinstance(choice, mixing.Draw) else buffer.gather
+        batch = gather(ring, choice, self.spec, self.agent.needs)
         return self.agent.update(agent_state, sharding.divide(batch), key)
 
-    def _train_step(self, state: RunState, updates: Array) -> RunState:
+    def _train_step(self, state: RunState, updates: Array, *data: BufferState) -> RunState:
         key, unroll_key, choice_key, update_key = jax.random.split(state.key, 4)
         state = self._unroll(state._replace(key=key), unroll_key)
-        drawn = self._choices(state.buffer, choice_key)
-        return updating.learn(self.update, state, state.buffer, drawn, update_key, updates)
+        ring = mixing.Rings(state.buffer, *data) if data else state.buffer
+        return updating.learn(self.update, state, ring, self._choices(ring, choice_key), update_key, updates)
 
     def _unroll(self, state: RunState, key: Array) -> RunState:
         sizes = self.sizes
@@ -194,10 +199,10 @@ class Loop:
 
         return functools.partial(self.command, Scene(self.spec.goal_size, achieved, self.eval_env.sample_goal))
 
-    def _choices(self, ring: BufferState, key: Array) -> buffer.Choice:
+    def _choices(self, ring: BufferState | mixing.Rings, key: Array) -> Any:
         """Samples of all updates after an unroll, [updates, B]."""
-        longest = self.sizes.max_episode_decisions
-        return updating.choices(ring, key, self.sizes, self.agent.needs, self.spec, longest)
+        draw: Callable = mixing.choices if isinstance(ring, mixing.Rings) else updating.choices
+        return draw(ring, key, self.sizes, self.agent.needs, self.spec, self.sizes.max_episode_decisions)
 
 
 def require_scalars(metrics: Metrics) -> None:
@@ -252,14 +257,15 @@ def make_train(
     if normalize:
         agent = normalization.normalized(agent, spec)
     loop = Loop(env, eval_env, agent, spec, sizes, normalize, command)
-    functions = sharding.on_devices(mesh, num_seeds, loop.init, loop.advance, loop.fit, loop.evaluate)
+    shared = int(sizes.offline_rows > 0)
+    functions = sharding.on_devices(mesh, num_seeds, loop.init, loop.advance, loop.fit, loop.evaluate, shared)
     score = jax.jit(loop.score) if agent.score else None
     offline = updating.offline(loop.update, agent, spec, sizes, normalize, mesh, num_seeds)
     return Train(*functions, score=score, mode=agent.mode, compiler_options=env.compiler_options, offline=offline)
 
 
-def compile_train(train: Train, key: Array) -> Train:
-    """The functions compiled for the shapes that follow from `key`; slow, or fast with a filled cache.
+def compile_train(train: Train, key: Array, *data: BufferState) -> Train:
+    """The functions compiled for the shapes of `key`, and `data` of advance; slow, or fast with a filled cache.
 
     One after the other on fewer than four cores: each needs up to 0.9 GB while it compiles, and XLA by itself keeps a
     second core half busy; else side by side.
@@ -279,14 +285,14 @@ def compile_train(train: Train, key: Array) -> Train:
             return pool.submit(compiled, function.lower(*args), options)
 
         programs = [
-            start({}, train.advance, state, count, count),
+            start({}, train.advance, state, count, count, *data),
             start({}, train.evaluate, state),
             start(RUN_ONCE, train.init, key),
             start(RUN_ONCE, train.fit, state),
         ]
         advance, evaluate, init, fit = (program.result() for program in programs)
 
-    def advance_by(state: RunState, unrolls: int, updates: int) -> RunState:
-        return advance(state, np.int32(unrolls), np.int32(updates))
+    def advance_by(state: RunState, unrolls: int, updates: int, *data: BufferState) -> RunState:
+        return advance(state, np.int32(unrolls), np.int32(updates), *data)
 
     return train._replace(init=init, advance=advance_by, fit=fit, evaluate=evaluate)

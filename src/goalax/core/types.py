@@ -161,6 +161,7 @@ class Batch(NamedTuple):
     same: Array | None = None  # [B] 1 where future_state is the very row of the sample, else 0
     subgoals: Subgoals | None = None
     next_action: Array | None = None  # [B, A] of the next row: stored beside next_state
+    to_go: Array | None = None  # [B] sum of the rewards from the sample to the end of its episode
 
 
 class Needs(NamedTuple):
@@ -179,6 +180,7 @@ class Needs(NamedTuple):
     same: bool = False  # whether to tell which goals are the sample itself
     subgoal: int = 0  # rows to Batch.subgoals, which come with actor_goals; 0: none
     next_action: bool = False  # whether to tell the action of the next row
+    to_go: bool = False  # whether to tell returns to go
 
 
 class Memory(NamedTuple):
@@ -191,6 +193,8 @@ class Memory(NamedTuple):
     mode: Callable[[AgentState, Any, Array, Array], tuple[Array, Any]]
     # (memory at the end of N episodes) -> metrics of evaluation by name, [N] each
     measures: Callable[[Any], Metrics] | None = None
+    # (memory, reward [N] of the last action, as the buffer has it) -> memory; None: rewards are not told
+    reward: Callable[[Any, Array], Any] | None = None
 
 
 class Agent(NamedTuple):

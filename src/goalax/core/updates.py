@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,8 @@ HELD_OUT = 8  # batches that a validation averages over: noise of a third of one
 
 # (agent, ring, choice, key) -> (agent, metrics)
 Update = Callable[[AgentState, BufferState, buffer.Choice, Array], tuple[AgentState, Metrics]]
+Source = TypeVar("Source")  # a ring, or two of them (`mixing`)
+Drawn = TypeVar("Drawn")  # samples from there
 
 
 class Offline(NamedTuple):
@@ -44,10 +46,15 @@ def choices(
 
 
 def learn(
-    update: Update, state: RunState, ring: BufferState, drawn: buffer.Choice, key: Array, updates: Array
+    update: Callable[[AgentState, Source, Drawn, Array], tuple[AgentState, Metrics]],
+    state: RunState,
+    ring: Source,
+    drawn: Drawn,
+    key: Array,
+    updates: Array,
 ) -> RunState:
     """The state after the first `updates` of the samples that were drawn for a phase; consumes key."""
-    keys = jax.random.split(key, drawn.slot.shape[0])
+    keys = jax.random.split(key, jax.tree.leaves(drawn)[0].shape[0])
 
     def one(i: Array, carry: Any) -> Any:
         agent_state, sums = carry

@@ -9,16 +9,16 @@ import hashlib
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from goalax.core.types import BufferState, Spec, Transition
 from goalax.flags import FlagError
 
-# Key -> what it holds; T rows in all. qpos and qvel, the state of the simulator, are written and not read.
+# Key -> what it holds; T rows in all. qpos and qvel, the state of the simulator, are read by `Labels` only.
 NEEDED = {"observations": "[T, S]", "actions": "[T, A]", "terminals": "[T]"}
 OPTIONAL = {"rewards": "[T]", "masks": "[T]", "goals": "[T, G]"}
 ROUNDING = 1e-5  # by which an action may be outside [-1, 1]
@@ -48,12 +48,25 @@ class Dataset(NamedTuple):
         return f"{self.path}: {self.transitions:,} transitions in {self.episodes:,} episodes{left_out}"
 
 
-def validation_path(path: Path) -> Path:
-    """Where OGBench looks for the validation set of a dataset: NAME-val.npz beside NAME.npz."""
-    return path.with_name(f"{path.stem}-val.npz")
+class Labels(NamedTuple):
+    """Rewards of a task, computed from the states of the simulator that a file holds."""
+
+    columns: dict[str, int]  # key of the file -> its entries in a row
+    of: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]  # {key: [T, columns]} -> rewards [T] and masks [T]
 
 
-def read(path: str | Path, spec: Spec, min_rows: int = 2, reward_free: bool = False) -> Dataset:
+class Found(NamedTuple):
+    """What a dataset holds, before anything of it is checked."""
+
+    name: str
+    arrays: dict[str, np.ndarray]  # by the keys of a file
+    sha256: str
+    place: Callable[[int], str] = "row {:,}".format  # where a row lies, for people
+
+
+def read(
+    path: str | Path, spec: Spec, min_rows: int = 2, reward_free: bool = False, labels: Labels | None = None
+) -> Dataset:
     """Reads a dataset for an environment.
 
     `rewards` and `goals` are those of the file where it has them. Without goals the goal of an episode is what its last
@@ -64,96 +77,127 @@ def read(path: str | Path, spec: Spec, min_rows: int = 2, reward_free: bool = Fa
       spec: that of the environment.
       min_rows: episodes with fewer rows are left out; 2, or one more than an agent draws at once.
       reward_free: nobody looks at rewards: of an environment without goals they may be missing, and are 0.
+      labels: where rewards and masks come from, in place of those of the file.
 
     Raises:
       FlagError: what is wrong with the file, or why it does not fit the environment.
     """
-    path = Path(path)
-    arrays, sha256 = _load(path)
+    return checked(load(Path(path), labels), spec, min_rows, reward_free, labels)
+
+
+def checked(found: Found, spec: Spec, min_rows: int, reward_free: bool, labels: Labels | None) -> Dataset:
+    """As `read`, of what was found."""
+    name, arrays, sha256, place = found
     for key in NEEDED.keys() - arrays.keys():
-        raise FlagError(f"{_the(path)} has no {key}; a dataset has the keys {', '.join(NEEDED)}.")
+        raise FlagError(f"{the(name)} has no {key}; a dataset has the keys {', '.join(NEEDED)}.")
     sizes = {"T": len(np.atleast_1d(arrays["terminals"])), "S": spec.state_size, "A": spec.action_size}
     sizes["G"] = spec.goal_size
-    found = {
-        key: _checked(path, key, arrays[key], shape, sizes)
+    if labels is not None and not reward_free:
+        arrays = arrays | _labelled(found, sizes["T"], labels)
+    columns = {
+        key: _column(found, key, arrays[key], shape, sizes)
         for key, shape in (NEEDED | OPTIONAL).items()
         if key in arrays
     }
-    last = _last_rows(path, found["terminals"])
-    outside = np.any(np.abs(found["actions"]) > 1 + ROUNDING, axis=1)
+    last = _last_rows(name, columns["terminals"])
+    outside = np.any(np.abs(columns["actions"]) > 1 + ROUNDING, axis=1)
     if outside.any():
         raise FlagError(
-            f"{_the(path)} has actions outside [-1, 1] in {outside.sum():,} of {len(outside):,} rows, the first in row"
-            f" {outside.argmax():,}; divide them by their largest size."
+            f"{the(name)} has actions outside [-1, 1] in {outside.sum():,} of {len(outside):,} rows, the first in"
+            f" {place(int(outside.argmax()))}; divide them by their largest size."
         )
-    if reward_free and not spec.goal_size and "rewards" not in found:
-        found["rewards"] = np.zeros(sizes["T"], np.float32)
-    return _dataset(path, found, last, sha256, spec, min_rows)
+    if reward_free and not spec.goal_size and "rewards" not in columns:
+        columns["rewards"] = np.zeros(sizes["T"], np.float32)
+    return _dataset(name, columns, last, sha256, spec, min_rows)
 
 
-def _the(path: Path) -> str:
-    return f"--dataset: {path}"
+def the(name: str | Path) -> str:
+    """How a sentence about a dataset begins."""
+    return f"--dataset: {name}"
 
 
-def _load(path: Path) -> tuple[dict[str, np.ndarray], str]:
-    """The arrays of a file that mean something here, and its SHA-256."""
+@contextlib.contextmanager
+def readable(name: str | Path) -> Iterator[None]:
+    """FlagError for what cannot be read inside."""
     try:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(0)
-            if not zipfile.is_zipfile(file):
-                raise FlagError(f"{_the(path)} is no npz file, or its end is missing.")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as archive:
-                return {key: archive[key] for key in NEEDED | OPTIONAL if key in archive}, sha256
+        yield
     except FlagError:
         raise
     except UNREADABLE as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else f"it is damaged ({error})"
-        raise FlagError(f"{_the(path)} cannot be read: {why}.") from None
+        words = " ".join(str(error).split())
+        why = error.strerror if isinstance(error, OSError) and error.strerror else f"it is damaged ({words})"
+        raise FlagError(f"{the(name)} cannot be read: {why}.") from None
 
 
-def _checked(path: Path, key: str, array: np.ndarray, shape: str, sizes: dict[str, int]) -> np.ndarray:
+def arrays_in(file: BinaryIO, name: str | Path, keys: Collection[str]) -> dict[str, np.ndarray]:
+    """What an npz file holds under some keys; inside of `readable`."""
+    if not zipfile.is_zipfile(file):
+        raise FlagError(f"{the(name)} is no npz file, or its end is missing.")
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as archive:
+        return {key: archive[key] for key in keys if key in archive}
+
+
+def load(path: Path, labels: Labels | None) -> Found:
+    """The arrays of a file that mean something here."""
+    keys = [*NEEDED, *OPTIONAL, *(labels.columns if labels else ())]
+    with readable(path), path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        return Found(str(path), arrays_in(file, path, keys), sha256)
+
+
+def _labelled(found: Found, rows: int, labels: Labels) -> dict[str, np.ndarray]:
+    """Rewards and masks of a task; FlagError where the states of the simulator are missing."""
+    states = {}
+    for key, size in labels.columns.items():
+        if key not in found.arrays:
+            raise FlagError(f"{the(found.name)} has no {key}, from which the rewards of the task are computed.")
+        _column(found, key, found.arrays[key], "[T, N]", {"T": rows, "N": size})
+        states[key] = found.arrays[key]  # with all its digits
+    return labels.of(states)
+
+
+def _column(found: Found, key: str, array: np.ndarray, shape: str, sizes: dict[str, int]) -> np.ndarray:
     """An array as float32; FlagError unless it holds finite numbers in the shape that the environment asks for."""
     letters = shape.strip("[]").split(", ")
     wanted = tuple(sizes[letter] for letter in letters)
     if array.shape != wanted:
         raise FlagError(
-            f"{_the(path)} has {key} of shape {list(array.shape)}; for the environment and the terminals of the file"
-            f" they must be {shape} = {list(wanted)}."
+            f"{the(found.name)} has {key} of shape {list(array.shape)}; for the environment and the terminals of the"
+            f" file they must be {shape} = {list(wanted)}."
         )
     if array.dtype.kind not in "fiub":
-        raise FlagError(f"{_the(path)} has {key} of type {array.dtype}; they must be numbers.")
+        raise FlagError(f"{the(found.name)} has {key} of type {array.dtype}; they must be numbers.")
     with np.errstate(over="ignore"):
         array = np.ascontiguousarray(array, np.float32)
     if not np.isfinite(array).all():
         bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
         raise FlagError(
-            f"{_the(path)} has {key} that are not finite in {bad.sum():,} rows, the first {bad.argmax():,}."
+            f"{the(found.name)} has {key} that are not finite in {bad.sum():,} rows, the first in"
+            f" {found.place(int(bad.argmax()))}."
         )
     if key in ("terminals", "masks") and not np.isin(array, (0, 1)).all():
-        raise FlagError(f"{_the(path)} has {key} other than 0 and 1.")
+        raise FlagError(f"{the(found.name)} has {key} other than 0 and 1.")
     return array
 
 
-def _last_rows(path: Path, terminals: np.ndarray) -> np.ndarray:
+def _last_rows(name: str, terminals: np.ndarray) -> np.ndarray:
     """Numbers of the last rows of all episodes, [E]."""
     last = np.flatnonzero(terminals)
     if not len(last):
-        raise FlagError(
-            f"{_the(path)} has terminals that mark no row; they must be 1 in the last row of every episode."
-        )
+        raise FlagError(f"{the(name)} has terminals that mark no row; they must be 1 in the last row of every episode.")
     return last if last[-1] == len(terminals) - 1 else np.append(last, len(terminals) - 1)
 
 
 def _dataset(
-    path: Path, found: Mapping[str, np.ndarray], last: np.ndarray, sha256: str, spec: Spec, min_rows: int
+    name: str, found: Mapping[str, np.ndarray], last: np.ndarray, sha256: str, spec: Spec, min_rows: int
 ) -> Dataset:
     """The ring of checked arrays; last: rows that end episodes, [E]."""
     lengths = np.diff(last, prepend=-1)
     long = lengths >= min_rows
     if not long.any():
-        raise FlagError(f"{_the(path)} has no episode of {min_rows} rows or more; its longest has {lengths.max()}.")
+        raise FlagError(f"{the(name)} has no episode of {min_rows} rows or more; its longest has {lengths.max()}.")
     left_out = int(lengths[~long].sum())
     if left_out:
         kept = np.repeat(long, lengths)
@@ -163,7 +207,7 @@ def _dataset(
     achieved = state[:, list(spec.goal_indices)]
     goal = found["goals"] if "goals" in found else np.repeat(achieved[last], lengths, axis=0)
     if not spec.goal_size and "rewards" not in found:
-        raise FlagError(f"{_the(path)} has no rewards, which nothing else tells of an environment without goals.")
+        raise FlagError(f"{the(name)} has no rewards, which nothing else tells of an environment without goals.")
     reward = found["rewards"] if "rewards" in found else _rewards(achieved, goal, last, spec.goal_reach_thresh)
     leaves: dict[str, Any] = {
         "state": state,
@@ -175,7 +219,7 @@ def _dataset(
     }
     count: Any = np.int32(num)
     ring = BufferState(Transition(**{name: leaf[:, None] for name, leaf in leaves.items()}), count)
-    return Dataset(ring, len(last), left_out, str(path), sha256)
+    return Dataset(ring, len(last), left_out, name, sha256)
 
 
 def _rewards(achieved: np.ndarray, goal: np.ndarray, last: np.ndarray, threshold: float) -> np.ndarray:

@@ -68,12 +68,24 @@ class Flags:
         None, "gradient updates per environment step (default: derived)", above=0, scope="replay", most=10_000
     )
     # A resumed run may find its dataset elsewhere, and if it never collects, learn from it for longer.
-    dataset: str | None = flag(None, "npz file in OGBench's format to learn from before collecting", scope="budget")
+    dataset: str | None = flag(
+        None,
+        "npz file in OGBench's format, folder of ExORL's episodes, or minari:NAME, to learn from before collecting",
+        scope="budget",
+    )
     offline_steps: int = flag(0, "updates on --dataset", low=0, scope="budget")
     finetune_dataset: str | None = flag(
-        None, "npz file with rewards to learn from after --dataset, which needs none", scope="budget"
+        None, "dataset with rewards to learn from after --dataset, which needs none", scope="budget"
     )
     finetune_steps: int = flag(0, "updates on --finetune_dataset", low=0, scope="budget")
+    offline_ratio: float = flag(
+        0.0,
+        "share of --dataset in every batch while collecting; learning begins after --min_replay_size actions of the"
+        " policy so far, untrained without --offline_steps",
+        low=0,
+        below=1,
+        scope="replay",
+    )
     discounting: float = flag(0.99, "gamma of the goal law", above=0, below=1)
     commanded_goals: str = flag("env", "goals of the episodes that collect", valid=COMMAND, scope="replay")
     num_evals: int = flag(50, "evaluations, the last one at the end", low=1, scope="budget", most=1_000_000)

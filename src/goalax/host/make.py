@@ -17,10 +17,10 @@ from goalax.core.command import COMMAND
 from goalax.core.sizes import Sizes, sizes_of
 from goalax.core.train import Train, compile_train, forget_metrics, make_train
 from goalax.core.types import BufferState, RunState, Spec
-from goalax.data import files
+from goalax.data import files, sources
 from goalax.envs import GoalEnv
 from goalax.flags import COMPARED, FlagError, Flagged, check, names_in
-from goalax.host import checkpoint, devices, ogbench, runs
+from goalax.host import checkpoint, devices, ogbench, ogbench_rewards, runs
 from goalax.host.config import Config, Flags, algorithm_of, flags_from
 from goalax.host.phases import Phases
 from goalax.host.policy import Policy
@@ -53,14 +53,17 @@ class Run:
     @functools.cached_property
     def compiled(self) -> Train:
         """`train`, compiled at its first use, which takes up to a minute."""
-        return compile_train(self.train, self.keys(0)) if self.train.ahead else self.train
+        return compile_train(self.train, self.keys(0), *self.mixed_in) if self.train.ahead else self.train
 
     @functools.cached_property
     def dataset(self) -> files.Dataset | None:
         """What lies in --dataset, read at its first use; None without one. FlagError for a file that does not fit."""
         if self.config.dataset is None or self.train.offline is None:
             return None
-        return files.read(self.config.dataset, self.spec, self.train.offline.min_rows, self.reward_free)
+        return self._read(self.config.dataset, self.train.offline.min_rows, self.reward_free)
+
+    def _read(self, name: str, min_rows: int, reward_free: bool = False) -> files.Dataset:
+        return sources.read(name, self.spec, min_rows, reward_free, ogbench_rewards.labels(self.env))
 
     @property
     def reward_free(self) -> bool:
@@ -73,7 +76,7 @@ class Run:
         if self.config.finetune_dataset is None or self.train.offline is None:
             return None
         try:
-            return files.read(self.config.finetune_dataset, self.spec, self.train.offline.min_rows)
+            return self._read(self.config.finetune_dataset, self.train.offline.min_rows)
         except FlagError as error:
             raise FlagError(str(error).replace("--dataset:", "--finetune_dataset:", 1)) from None
 
@@ -110,15 +113,19 @@ class Run:
             self.sizes.updates_per_unroll,
         )
 
+    @property
+    def mixed_in(self) -> tuple[BufferState, ...]:
+        """What `train.advance` takes last: with --offline_ratio the dataset before interaction, else nothing."""
+        return (self.phases.last,) if self.sizes.offline_rows else ()
+
     @functools.cached_property
     def held_out(self) -> BufferState | None:
-        """NAME-val.npz beside --dataset NAME.npz, on the devices; None without one. FlagError if it does not fit."""
+        """The validation set of --dataset, on the devices; None without one. FlagError if it does not fit."""
         if self.config.dataset is None or self.train.offline is None:
             return None
-        path = files.validation_path(Path(self.config.dataset))
-        if not path.exists():
+        if (name := sources.validation(self.config.dataset)) is None:
             return None
-        ring = files.read(path, self.spec, self.train.offline.min_rows, self.reward_free).ring
+        ring = self._read(name, self.train.offline.min_rows, self.reward_free).ring
         return sharding.put(ring, sharding.everywhere(self.mesh))
 
     def validate(self, state: RunState) -> dict[str, Any]:
@@ -146,7 +153,7 @@ class Run:
     def collect(self, state: RunState) -> RunState:
         """The state after the steps that are collected before learning online; takes `state` away."""
         self._require_online()
-        return self.compiled.advance(state, self.sizes.prefill_unrolls, 0)
+        return self.compiled.advance(state, self.sizes.prefill_unrolls, 0, *self.mixed_in)
 
     def learn(self, state: RunState, updates: int) -> RunState:
         """The state after so many updates on --dataset; takes `state` away. FlagError without one."""
@@ -179,7 +186,8 @@ class Run:
         most = 2**28 // self.sizes.unroll_length
         if not 0 <= unrolls <= most:
             raise FlagError(f"`unrolls` is {unrolls}; it must be at least 0 and at most {most:,} in one call.")
-        return self.compiled.advance(forget_metrics(state), unrolls, self.sizes.updates_per_unroll)
+        updates = self.sizes.updates_per_unroll
+        return self.compiled.advance(forget_metrics(state), unrolls, updates, *self.mixed_in)
 
     def evaluate(self, state: RunState) -> dict[str, Any]:
         """Means over fresh episodes under the policy's mode, and of training since `advance` was called last.

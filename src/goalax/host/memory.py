@@ -28,7 +28,8 @@ def predict(run: Run) -> dict[str, int]:
       environments: twice, their state and the fresh starts of an unroll;
       samples: where in the buffer all samples of a learning phase lie, with the rows that were candidates;
       batch: the rows of an update, and the logits [B, B] with their gradient;
-      agent: parameters and the state of the optimizer, once.
+      agent: parameters and the state of the optimizer, once;
+      dataset: the files that are learned from and validated on, once for all seeds; absent without any.
     What XLA keeps between operations (activations, gradients) comes on top. In a CPU's memory devices lie side by side,
     with a copy of the state that a checkpoint is written from.
     """
@@ -47,6 +48,9 @@ def predict(run: Run) -> dict[str, int]:
         "batch": here * sizes.batch_size * (row + 2 * sizes.batch_size * WORD) // sharers,
         "agent": agent,
     }
+    files = [dataset.ring for dataset in run.datasets.values() if dataset is not None]
+    if files:
+        parts["dataset"] = num_bytes([*files, run.held_out])
     if jax.default_backend() == "cpu":
         local = config.num_devices // jax.process_count()
         parts = {name: local * size for name, size in parts.items()}
@@ -81,7 +85,7 @@ def check(run: Run) -> None:
         "max_replay_size": parts["buffer"],
         "num_envs": parts["buffer"] + parts["environments"] + parts["samples"],
         "batch_size": parts["batch"],
-        "num_seeds": needed,
+        "num_seeds": needed - parts.get("dataset", 0),
     }
     owner = {"buffer": "max_replay_size", "batch": "batch_size", "agent": "num_seeds"}
     largest = max(parts, key=lambda part: parts[part])
@@ -89,6 +93,8 @@ def check(run: Run) -> None:
     names = [owner.get(largest, "num_envs"), "num_seeds", "num_envs"]
     flag = next((name for name in names if fitting[name] >= lowest[name]), None)
     enough = f"it must be at most about {fitting[flag]}" if flag else "lower it and other sizes"
+    if flag is None and largest == "dataset":
+        flag, enough = "dataset", "it must be a smaller file"
     flag = flag or names[0]
     raise FlagError(
         f"--{flag} is {getattr(config, flag)}; {enough}, because the run needs at least {needed / GIB:.3g} GiB of"

@@ -26,8 +26,10 @@ MISSING = "it is an environment of the package ogbench, which is not installed: 
 STEPPED = "OGBench's environments are stepped on the host: they are for training on a dataset and for evaluation only."
 PER_TASK = 5  # episodes of each task in an evaluation, unless --num_eval_envs says otherwise
 AT_ONCE = 50  # environments that are stepped side by side
-# Parts of names whose states are pictures, or which have no goals, or goals that are no states.
-OTHER_KINDS = ("visual-", "powderworld", "singletask", "online-", "oraclerep")
+ALONE = 25  # episodes of an evaluation in the one task of an environment that has one
+# Parts of names whose states are pictures, or which have no tasks, or goals that are no states.
+OTHER_KINDS = ("visual-", "powderworld", "online-", "oraclerep")
+SINGLE = "singletask"  # part of names of environments with a single task, which have rewards in place of goals
 
 Act = Callable[[Any, Any], Any]  # (states [n, S], goals [n, G]) -> actions [n, A]
 
@@ -44,13 +46,14 @@ def open_one(name: str) -> Any:
     names = [key for key in own if not any(kind in key for kind in OTHER_KINDS)]
     if name not in names:
         near = difflib.get_close_matches(name, names, n=5, cutoff=0.0)
-        raise ValueError(f"OGBench has no such environment with states and goals; near it are {', '.join(near)}.")
+        raise ValueError(f"OGBench has no such environment with states and tasks; near it are {', '.join(near)}.")
     return gymnasium.make(name, disable_env_checker=True)
 
 
 class OGBenchEnv(GoalEnv):
     """An environment of OGBench as far as training on a dataset asks for it; a goal is a whole state.
 
+    With a single task there are no goals for an agent, for it is always the same one: it learns from rewards.
     No radius is known that tells of two states whether one is at the other: the environment itself judges success.
     """
 
@@ -70,9 +73,14 @@ class OGBenchEnv(GoalEnv):
         (self.state_dim,), (self._action_size,) = (
             space.shape for space in (self.made[0].observation_space, self.made[0].action_space)
         )
-        self.goal_indices = tuple(range(self.state_dim))
+        self.goal_indices = () if SINGLE in name else tuple(range(self.state_dim))
         self.episode_length = self.made[0].spec.max_episode_steps
-        self.num_tasks = int(self.made[0].unwrapped.num_tasks)
+        inner = self.made[0].unwrapped
+        self.tasks = (inner._reward_task_id,) if SINGLE in name else tuple(range(1, int(inner.num_tasks) + 1))
+
+    @property
+    def num_tasks(self) -> int:
+        return len(self.tasks)
 
     @property
     def backend(self) -> str:
@@ -130,9 +138,10 @@ class Played(NamedTuple):
     """What became of E episodes."""
 
     task: np.ndarray  # [E] from 1
-    goal: np.ndarray  # [E, G]
+    goal: np.ndarray  # [E, S]
     success: np.ndarray  # [E] 1 where the last step was at the goal, as the environment judges it
     at_goal: np.ndarray  # [E] steps at the goal
+    reward: np.ndarray  # [E] sum
     length: np.ndarray  # [E] steps
     final_dist: np.ndarray  # [E] from the last state to the goal, over all their entries
 
@@ -150,7 +159,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 def play(env: OGBenchEnv, act: Act, episodes: int, seed: int) -> Played:
     """Episodes of all tasks in turn, at most `AT_ONCE` side by side; equal seeds give equal starts and goals."""
-    task, most = np.arange(episodes) % env.num_tasks + 1, min(episodes, AT_ONCE)
+    task, most = np.resize(env.tasks, episodes), min(episodes, AT_ONCE)
     with seeded(seed):
         parts = [play_some(env, act, task[i : i + most], most, seed + i) for i in range(0, episodes, most)]
     return Played(*map(np.concatenate, zip(*parts, strict=True)))
@@ -158,29 +167,32 @@ def play(env: OGBenchEnv, act: Act, episodes: int, seed: int) -> Played:
 
 def play_some(env: OGBenchEnv, act: Act, task: np.ndarray, most: int, seed: int) -> Played:
     """An episode of each task; the policy always acts in `most` states, so that it is compiled once."""
-    envs, state, goal = env.several(len(task)), np.zeros((most, env.state_dim)), np.zeros((most, env.goal_dim))
+    envs, (state, goal) = env.several(len(task)), np.zeros((2, most, env.state_dim))
     for i, one in enumerate(envs):
         one.unwrapped.action_space.seed(seed + i)
         state[i], info = one.reset(seed=seed + i, options={"task_id": int(task[i]), "render_goal": False})
         goal[i] = info["goal"]
-    success, at_goal, length = np.zeros((3, len(task)))
+    commanded = np.float32(goal[:, list(env.goal_indices)])
+    success, at_goal, reward, length = np.zeros((4, len(task)))
     running = np.ones(len(task), bool)
     while running.any():
-        action = np.clip(np.asarray(act(np.float32(state), np.float32(goal))), -1, 1)
+        action = np.clip(np.asarray(act(np.float32(state), commanded)), -1, 1)
         for i in map(int, np.flatnonzero(running)):
-            state[i], _, terminated, truncated, info = envs[i].step(action[i])
+            state[i], gained, terminated, truncated, info = envs[i].step(action[i])
             success[i] = info["success"]
             at_goal[i] += success[i]
+            reward[i] += gained
             length[i] += 1
             running[i] = not (terminated or truncated)
     state, goal = state[: len(task)], goal[: len(task)]
-    return Played(task, goal, success, at_goal, length, np.linalg.norm(state - goal, axis=1))
+    return Played(task, goal, success, at_goal, reward, length, np.linalg.norm(state - goal, axis=1))
 
 
 def by_episode(played: Played, limit: int) -> dict[str, np.ndarray]:
     """Metrics of single episodes, [E] each, under the names of `core.rollout.evaluate`; limit: steps of the longest."""
     return {
         "eval/success": played.success,
+        "eval/episode_reward": played.reward,
         "eval/episode_success": played.at_goal,
         "eval/episode_success_any": (played.at_goal > 0).astype(float),
         "eval/time_at_goal": played.at_goal / limit,
@@ -231,7 +243,9 @@ def acting(mode: Callable[[AgentState, Any, Any], Any], agent: AgentState) -> Ac
 
 def episodes(env: GoalEnv) -> int:
     """Episodes of an evaluation, all tasks together, where --num_eval_envs says nothing; 0 for other environments."""
-    return PER_TASK * env.num_tasks if isinstance(env, OGBenchEnv) else 0
+    if not isinstance(env, OGBenchEnv):
+        return 0
+    return PER_TASK * env.num_tasks if env.goal_dim else ALONE
 
 
 def check(config: Config, env: GoalEnv, eval_env: GoalEnv) -> None:
@@ -261,14 +275,19 @@ def check(config: Config, env: GoalEnv, eval_env: GoalEnv) -> None:
 
 
 def check_agent(config: Config, algorithm: Algorithm, agent: Agent) -> None:
-    """FlagError for agents that ask for what is not there: rewards, a radius of goals, a memory between actions."""
+    """FlagError for agents that ask for what is not there: rewards, a radius of goals, a memory between actions.
+
+    That agents which learn from goals have none with a single task, `resolve` has told.
+    """
+    single = SINGLE in config.env_name
+    fitting = "rewards, such as iql or rebrac" if single else "goals only, such as gcivl, hiql or crl"
     why = {
-        "learns from rewards": not algorithm.goals,
-        "asks when a goal is reached": agent.needs.within > 0,
         "remembers between actions": agent.memory is not None,
+        "learns from rewards": not algorithm.goals and not single,
+        "asks when a goal is reached": agent.needs.within > 0,
     }
     for words in (words for words, holds in why.items() if holds):
         raise FlagError(
-            f"--agent is {config.agent!r}, which {words} with these flags; environments of OGBench are for agents"
-            " that only learn from goals, such as gcivl, hiql or crl."
+            f"--agent is {config.agent!r}, which {words} with these flags; environments of OGBench"
+            f"{' with a single task' if single else ''} are for agents that learn from {fitting}."
         )

@@ -27,6 +27,13 @@ class Phases(NamedTuple):
         """Of both."""
         return self.pretraining + self.finetuning
 
+    @property
+    def last(self) -> BufferState:
+        """The dataset before interaction."""
+        data = self.data if self.labelled is None else self.labelled
+        assert data is not None  # as `check_ratio` requires
+        return data
+
     def boundaries(self, num_evals: int) -> list[int]:
         """Positions at which to evaluate, so many in each phase; their distances differ by `size` at most."""
         return [

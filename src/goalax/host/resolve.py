@@ -127,8 +127,18 @@ def check_dataset(config: Config) -> None:
     """FlagError if the flags of datasets do not fit each other or the agent."""
     if config.dataset is not None and "replay" in algorithm_of(config).unused:
         raise FlagError(f"--dataset means nothing to --agent {config.agent}, which learns without a buffer.")
+    check_ratio(config)
     if config.dataset is not None and config.offline_steps == 0:
-        raise FlagError(f"--dataset is {config.dataset!r}; --offline_steps must say how many updates to make on it.")
+        if config.offline_ratio == 0:
+            raise FlagError(
+                f"--dataset is {config.dataset!r}; --offline_steps must say how many updates to make on it, or"
+                " --offline_ratio its share of batches online."
+            )
+        if config.finetune_dataset is not None:
+            raise FlagError(
+                f"--finetune_dataset is {config.finetune_dataset!r}; --offline_steps must say how many updates to make"
+                " on --dataset before it."
+            )
     if config.dataset is None and config.offline_steps > 0:
         raise FlagError(f"--offline_steps is {config.offline_steps}; --dataset must name the file to learn from.")
     if config.finetune_dataset is not None and config.dataset is None:
@@ -141,6 +151,23 @@ def check_dataset(config: Config) -> None:
     if config.finetune_dataset is None and config.finetune_steps > 0:
         raise FlagError(
             f"--finetune_steps is {config.finetune_steps}; --finetune_dataset must name the file to learn from."
+        )
+
+
+def check_ratio(config: Config) -> None:
+    """FlagError if there is nothing that --offline_ratio can be a share of, or no sample for one of both sources."""
+    about = f"--offline_ratio is {config.offline_ratio:g}"
+    if config.offline_ratio == 0:
+        return
+    if config.dataset is None:
+        raise FlagError(f"{about}; --dataset must name the file to draw this share of every batch from.")
+    if config.num_timesteps == 0:
+        raise FlagError(f"{about}, a share of batches online; with --num_timesteps 0 there are none.")
+    rows = sizes_of(config).offline_rows
+    if not 0 < rows < config.batch_size:
+        raise FlagError(
+            f"{about}, which is {rows} of --batch_size {config.batch_size} samples; it must leave at least one to the"
+            " dataset and one to the buffer."
         )
 
 

@@ -83,7 +83,7 @@ class Session:
     def __init__(self, run: Run, directories: list[Path], seeds: list[int]):
         """directories: one per seed; a process that does not write needs them only to read what it resumes."""
         self.train, self.sizes, self.directories, self.num_seeds = run.train, run.sizes, directories, len(seeds)
-        self.progress, self.data, self.phases = run.progress, run.data, run.phases
+        self.progress, self.data, self.phases, self.mixed_in = run.progress, run.data, run.phases, run.mixed_in
         self.offline_steps = run.phases.updates
         self.init, self.validate = run.train.init, run.validate  # init is for shapes: `compile` replaces it
         self.written = directories if devices.leads() else []
@@ -126,7 +126,7 @@ class Session:
 
     def compile(self) -> None:
         if self.train.ahead:
-            self.train = compile_train(self.train, self.key)
+            self.train = compile_train(self.train, self.key, *self.mixed_in)
 
     def fresh(self) -> RunState:
         """The state after the prefill, or before the first update on a dataset."""
@@ -136,14 +136,15 @@ class Session:
         return self.train.fit(self._prefilled(state))
 
     def _prefilled(self, state: RunState) -> RunState:
-        return self.train.advance(state, self.sizes.prefill_unrolls, 0)
+        return self.train.advance(state, self.sizes.prefill_unrolls, 0, *self.mixed_in)
 
     def _trained(self, state: RunState, done: int, boundary: int, chunk: int) -> tuple[RunState, int, int]:
         """The state some steps on, its position, and how many times learning began: at most `chunk` times."""
         if done < self.offline_steps:
             return self.phases.trained(state, done, boundary, chunk)
         number = min(chunk, boundary - done)
-        return self.train.advance(state, number, self.sizes.updates_per_unroll), done + number, number
+        updates = self.sizes.updates_per_unroll
+        return self.train.advance(state, number, updates, *self.mixed_in), done + number, number
 
     def restored(self) -> RunState:
         """The newest state that can be read for every seed; NoCheckpointError if there is none."""

@@ -112,7 +112,7 @@ class Training(Part):
             raise FlagError(f"--agent {run.config.agent} has a training loop of its own, without parts to measure.")
         sizes, shapes = run.sizes, jax.eval_shape(run.train.init, key)
         advance, updates = jitted(run.train.advance), np.int32(sizes.updates_per_unroll)
-        super().__init__(run, advance, shapes, sizes.steps_per_unroll, updates)
+        super().__init__(run, advance, shapes, sizes.steps_per_unroll, updates, *run.mixed_in)
         self.key, self.prefill_unrolls = key, np.int32(sizes.prefill_unrolls)
         self.init, self.fit = (
             jitted(function).lower(argument).compile(RUN_ONCE | run.env.compiler_options)
@@ -122,7 +122,7 @@ class Training(Part):
     def start(self) -> None:
         """Makes the state after the prefill."""
         self.state = None  # or there would be two of them for a while
-        self.state = self.fit(self.advance(self.init(self.key), self.prefill_unrolls, np.int32(0)))
+        self.state = self.fit(self.advance(self.init(self.key), self.prefill_unrolls, np.int32(0), *self.rest[1:]))
 
     def stop(self) -> None:
         """Frees the state."""

@@ -212,7 +212,8 @@ class Collecting:
         self.train, self.work = train, train.work
 
     def run(self, rounds: int) -> None:
-        self.train.state = jax.block_until_ready(self.train.advance(self.train.state, np.int32(rounds), np.int32(0)))
+        advanced = self.train.advance(self.train.state, np.int32(rounds), np.int32(0), *self.train.rest[1:])
+        self.train.state = jax.block_until_ready(advanced)
 
 
 def limits(batch_size: int, width: int) -> dict[str, Repeated]:

@@ -1,0 +1,59 @@
+"""Where datasets come from: npz files of OGBench, folders of ExORL's episodes, datasets of Minari; read by their names,
+and files and Minari's written."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from goalax.core.types import Spec
+from goalax.data import exorl, files, minari
+from goalax.data.files import Dataset, Labels
+
+
+def is_minari(name: str) -> bool:
+    return name.startswith(minari.PREFIX)
+
+
+def read(name: str, spec: Spec, min_rows: int = 2, reward_free: bool = False, labels: Labels | None = None) -> Dataset:
+    """Reads what --dataset names: `minari:NAME`, a folder, or a file; arguments and errors: as `files.read`."""
+    path = Path(name)
+    if is_minari(name):
+        found = minari.load(name, spec)
+    elif path.is_dir():
+        found = exorl.load(path, spec)
+    else:
+        found = files.load(path, labels)
+    return files.checked(found, spec, min_rows, reward_free, labels)
+
+
+def validation_name(name: str) -> str:
+    """What the validation set of a dataset is called: NAME-val.npz beside NAME.npz, as OGBench has it; the folder
+    NAME-val beside the folder NAME; minari:NAME-val-v0 of minari:NAME-v0."""
+    if is_minari(name):
+        head, version = name.rsplit("-v", 1) if "-v" in name else (name, "0")
+        return f"{head}-val-v{version}"
+    path = Path(name)
+    if path.is_dir():
+        path = path.resolve()  # of `.`
+        return str(path.parent / f"{path.name}-val")
+    return str(path.with_name(f"{path.stem}-val.npz"))
+
+
+def validation(name: str) -> str | None:
+    """The validation set of a dataset, where there is one."""
+    beside = validation_name(name)
+    there = minari.exists(beside) if is_minari(name) else Path(beside).exists()
+    return beside if there else None
+
+
+def write(name: str, columns: Mapping[str, np.ndarray], goal_indices: Collection[int]) -> None:
+    """Writes columns as what --out names, a file or a dataset of Minari; FlagError where it cannot be written.
+
+    Args:
+      goal_indices: the entries of a state that make up what it achieves.
+    """
+    if is_minari(name):
+        minari.write(name, columns, goal_indices)
+    else:
+        files.write(name, columns)
