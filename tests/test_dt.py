@@ -1,6 +1,7 @@
 """The Decision Transformer: attention by NumPy, what it sees when it learns and when it acts, its flags, and runs."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from goalax.agents import AGENTS
-from goalax.agents.dt import DTConfig, behind, with_state
+from goalax.agents.dt import DecisionTransformer, DTConfig, behind, with_state
 from goalax.core import buffer
 from goalax.core.relabel import RELABEL
 from goalax.core.types import Batch, Path, Spec
@@ -197,31 +198,47 @@ def test_what_the_memory_tells_is_learned():
     assert float(metrics["actor_loss"]) < 0.3 * first
 
 
+def test_how_far_a_goal_is_matters_from_the_start():
+    """Behind the LayerNorm of the tokens, embeddings without a bias would tell its direction only."""
+    net, state, action = DecisionTransformer(Transformer(1, 2), 32, 2), normal(0, 6, 2, 4), normal(1, 6, 2, 3)
+    goal, apply = normal(2, 6, 2), jax.jit(net.apply)
+    params = jax.jit(net.init)(jax.random.PRNGKey(0), goal, state, action)
+    here, twice, there = (apply(params, each, state, action) for each in (goal, 2 * goal, -goal))
+    assert float(jnp.linalg.norm(twice - here)) > 0.2 * float(jnp.linalg.norm(there - here)) > 0
+
+
 # ---- Flags -----------------------------------------------------------------------------------------------------------
 
 CHANGES = {"context_length": 1, "n_blocks": 1, "heads": 1, "h_dim": 6, "dropout": 0.5, "policy_lr": 0.1}
 CHANGES |= {"warm_up": 10, "exploration_noise": 0.1, "her_strategy": "goal_law"}
+WITHOUT_GOALS = {"target_return": 500.0, "return_scale": 10.0}  # flags that mean something there, and there only
 
 
-def program(**flags):
-    agent = agent_of(**flags)
-    return programs(agent, small_batch(agent.needs.horizon), SPEC.discounting)
+def program(goals, **flags):
+    spec = SPEC if goals else SPEC._replace(goal_size=0, goal_indices=())
+    agent = agent_of(spec, **flags)
+    batch = small_batch(agent.needs.horizon)
+    if not goals:
+        batch = batch._replace(goal=batch.goal[:, :0], to_go=batch.reward)
+    return programs(agent, batch, SPEC.discounting)
 
 
 @pytest.fixture(scope="module")
 def unchanged():
-    return program()
+    return functools.cache(program)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(DTConfig)])
 def test_every_flag_changes_something(name, unchanged):
-    assert program(**{name: CHANGES[name]}) != unchanged
+    goals = name not in WITHOUT_GOALS
+    assert program(goals, **{name: (CHANGES | WITHOUT_GOALS)[name]}) != unchanged(goals)
 
 
 @pytest.mark.slow
-def test_equal_flags_make_equal_programs(unchanged):
-    assert program() == unchanged
+@pytest.mark.parametrize("goals", [True, False])
+def test_equal_flags_make_equal_programs(goals, unchanged):
+    assert program(goals) == unchanged(goals)
 
 
 def test_heads_that_do_not_fit_are_one_sentence():

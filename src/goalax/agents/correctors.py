@@ -1,22 +1,58 @@
-"""Correctors of plans that are followed: networks that learn, from what a new plan would have done, how to change an
-action of an old one where the world is not quite where the plan said.
+"""Correctors of plans that are followed: networks that say how to change an action of an old plan where the world is
+not quite where the plan said, now or at the decisions before.
 
-Networks and distillation of https://github.com/sunTr1aL/gym_qwen (commit 9d07908); docs/planning.md tells differences.
+Networks of https://github.com/sunTr1aL/gym_qwen (commit 9d07908); docs/planning.md tells differences.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 
-from goalax.agents.plans import Planner, fixed_key
-from goalax.agents.speculation import Corrector, Following, Speculation, Step, beginning, decision, is_old
-from goalax.core import rollout
-from goalax.core.types import AgentState, Array, Env, Metrics
+from goalax.core.types import Array
+from goalax.flags import FlagError
 from goalax.learning.networks import Network
+from goalax.learning.recent import at, pushed
+from goalax.learning.transformer import WEIGHTS, Transformer
+
+# Of the temporal transformer, as in that code; a token is half as wide as the other layers.
+BLOCKS, HEADS, DROPOUT, WIDER = 2, 4, 0.1, 2
+
+
+class History(NamedTuple):
+    """The last K decisions in each of B episodes, the oldest first; zeros behind the newest."""
+
+    z: Array  # [B, K, Z] latent state
+    expected: Array  # [B, K, Z] as the plan predicted it; z itself where the plan was new
+    action: Array  # [B, K, A] of the plan
+    length: Array  # [B] int32 decisions that there are
+
+
+def blank(num: int, steps: int, latent_size: int, action_size: int) -> History:
+    """Of `num` fresh episodes: nothing."""
+    latent = jnp.zeros((num, steps, latent_size))
+    return History(latent, latent, jnp.zeros((num, steps, action_size)), jnp.zeros(num, jnp.int32))
+
+
+def remembered(history: History, z: Array, expected: Array, action: Array) -> History:
+    """With one more decision each, [B, Z], [B, Z], [B, A]."""
+    (z, expected, action), length, _ = pushed(history[:3], history.length, (z, expected, action))
+    return History(z, expected, action, length)
+
+
+def latest(z: Array, expected: Array, action: Array, length: Array) -> tuple[Array, Array, Array]:
+    """The newest decision of a history: [B, Z], [B, Z], [B, A]."""
+    place = length - 1
+    return at(z, place), at(expected, place), at(action, place)
+
+
+class Corrector(NamedTuple):
+    """A network with its parameters."""
+
+    correct: Callable[[History], Array]  # actions [B, A] in place of the newest ones, where an old plan is followed
+    history: int  # K
 
 
 class TwoLayers(nn.Module):
@@ -30,158 +66,53 @@ class TwoLayers(nn.Module):
         return nn.Dense(self.width)(x)
 
 
-class TwoTower(nn.Module):
-    """(z [..., Z], predicted z [..., Z], action [..., A]) -> action [..., A] in [-1, 1].
+def gated(parts: list[Array], planned: Array, action: Array) -> Array:
+    """The end of a corrector, in the module that calls it: a gate says how much all `parts` together may change of what
+    was planned [B, width]; before training it is the action [B, A] itself, and at any time within [-1, 1]."""
+    width, both = planned.shape[-1], jnp.concatenate(parts, axis=-1)
+    gate = jax.nn.sigmoid(TwoLayers(width)(both))
+    fused = gate * TwoLayers(width)(both) + (1 - gate) * planned
+    change = nn.Dense(action.shape[-1], kernel_init=nn.initializers.zeros)(fused)
+    return jnp.clip(action + jnp.tanh(change), -1, 1)
 
-    What is real and what was planned are encoded apart, and a gate says how much the first may change of the second;
-    before training it is the action itself.
-    """
+
+class TwoTower(nn.Module):
+    """A history -> action [B, A], from its newest decision; what is real and what was planned are encoded apart."""
 
     width: int = 256
 
     @nn.compact
-    def __call__(self, z: Array, expected: Array, action: Array) -> Array:
+    def __call__(self, z: Array, expected: Array, action: Array, length: Array, key: Array | None = None) -> Array:
+        z, expected, action = latest(z, expected, action, length)
         planned = TwoLayers(self.width)(action)
         parts = [*(TwoLayers(self.width)(x) for x in (z, expected, z - expected)), planned]
-        both = jnp.concatenate(parts, axis=-1)
-        gate = jax.nn.sigmoid(TwoLayers(self.width)(both))
-        fused = gate * TwoLayers(self.width)(both) + (1 - gate) * planned
-        change = nn.Dense(action.shape[-1], kernel_init=nn.initializers.zeros)(fused)
-        return jnp.clip(action + jnp.tanh(change), -1, 1)
+        return gated(parts, planned, action)
 
 
-def two_tower(width: int) -> Network[Array]:
-    return cast(Network[Array], TwoTower(width))
+class Temporal(nn.Module):
+    """A history -> action [B, A], from all of its decisions: each is a token, and what a causal transformer makes of
+    the newest one stands beside its action. With a key, which is consumed, a share of it is dropped."""
+
+    width: int = 256
+
+    @nn.compact
+    def __call__(self, z: Array, expected: Array, action: Array, length: Array, key: Array | None = None) -> Array:
+        tokens = nn.Dense(self.width // 2)(jnp.concatenate([z, expected, z - expected, action], axis=-1))
+        places = self.param("places", WEIGHTS, tokens.shape[1:])
+        seen = Transformer(BLOCKS, HEADS, DROPOUT, WIDER)(tokens + places[None], key)
+        newest = at(action, length - 1)
+        planned = TwoLayers(self.width)(newest)
+        return gated([at(seen, length - 1), planned], planned, newest)
 
 
-class Samples(NamedTuple):
-    """Decisions by plans that were followed, and what a new plan would have done."""
-
-    z: Array  # [B, Z]
-    expected: Array  # [B, Z]
-    action: Array  # [B, A] of the plan
-    teacher: Array  # [B, A] first action of a new plan
+ARCHITECTURES = {"two_tower": TwoTower, "temporal": Temporal}
 
 
-class Acting(NamedTuple):
-    """What remembers its plans, and how many of its actions were corrected."""
-
-    held: Following
-    corrected: Array  # [N] int32
-
-
-# (state [N, S], goal [N, G] of the environment) -> those that the agent sees
-Inputs = Callable[[Array, Array], tuple[Array, Array]]
-
-
-def acting(
-    planner: Planner, rules: Speculation, agent: AgentState, inputs: Inputs, corrector: Corrector | None
-) -> rollout.Policy:
-    """Plans without exploration, the actions of old ones corrected; with two more metrics of an evaluation."""
-
-    def act(memory: Acting, state: Array, goal: Array, key: Array) -> tuple[Array, Acting]:
-        key = fixed_key(memory.held.decisions)
-        action, held, step = decision(
-            planner, rules, agent, memory.held, *inputs(state, goal), key, False, corrector=corrector
+def network_of(architecture: str, width: int) -> Network[Array]:
+    """The network (*history) -> action [B, A]. FlagError for a width that its heads cannot share."""
+    if architecture == "temporal" and (left := width % (2 * HEADS)):
+        raise FlagError(
+            f"--width is {width}; with --architecture temporal it must be a multiple of {2 * HEADS}, for example"
+            f" {width - left + 2 * HEADS}."
         )
-        changed = is_old(step.kind) & (corrector is not None)
-        return action, Acting(held, memory.corrected + changed.astype(jnp.int32))
-
-    def measures(memory: Acting) -> Metrics:
-        decisions = jnp.maximum(memory.held.decisions, 1)
-        return {
-            "plans_per_decision": memory.held.plans / decisions,
-            "corrected_per_decision": memory.corrected / decisions,
-        }
-
-    def start(num: int) -> Acting:
-        return Acting(beginning(planner, rules, num), jnp.zeros(num, jnp.int32))
-
-    return rollout.Policy(act, start, measures)
-
-
-def collect(
-    env: Env,
-    planner: Planner,
-    rules: Speculation,
-    agent: AgentState,
-    inputs: Inputs,
-    key: Array,
-    *,
-    num_envs: int,
-    decisions: int,
-    action_repeat: int,
-) -> tuple[Samples, Array]:
-    """Follows plans through one fresh episode of each environment, and plans anew beside at every decision.
-
-    Plans of all ages are seen that `rules` let them reach, where the corrector will meet them. Consumes key.
-
-    Args:
-      rules: with room for all, so that every environment has a new plan to learn from.
-
-    Returns:
-      Leaves [decisions, N, ...], and which of them are samples, [decisions, N] bool: decisions by an old plan.
-    """
-    start_key, _ = jax.random.split(key)
-    start = rollout.reset_all(env, jax.random.split(start_key, num_envs))
-
-    def one(carry: Any, _: None) -> Any:
-        envs, held, alive = carry
-        seen = inputs(*rollout.split_observation(env, envs))
-        action, held, step = decision(planner, rules, agent, held, *seen, fixed_key(held.decisions), False)
-        after = rollout.hold(env, envs, action, action_repeat)
-        return (after, held, alive & (after.done == 0)), (of_step(step), alive & is_old(step.kind))
-
-    carry = start, beginning(planner, rules, num_envs), jnp.ones(num_envs, bool)
-    return jax.lax.scan(one, carry, length=decisions)[1]
-
-
-def of_step(step: Step) -> Samples:
-    return Samples(step.z, step.expected, step.planned, step.fresh)
-
-
-def distillation_loss(
-    network: Network[Array], params: Any, samples: Samples, regularization: float
-) -> tuple[Array, Array]:
-    """Squared error to the teacher, mean over entries, plus a weight times that to the plan; and the first alone."""
-    action = network.apply(params, samples.z, samples.expected, samples.action)
-    error = jnp.mean((action - samples.teacher) ** 2)
-    return error + regularization * jnp.mean((action - samples.action) ** 2), error
-
-
-def distil(
-    network: Network[Array],
-    params: Any,
-    samples: Samples,
-    key: Array,
-    *,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    regularization: float,
-) -> tuple[Any, Array]:
-    """Learns from all whole batches of samples, leaves [B, ...] with B of batch_size or more, so many times; consumes
-    key.
-
-    Returns:
-      Parameters, and the mean error to the teacher of each epoch, [epochs].
-    """
-    optimizer, num = optax.adam(learning_rate), len(samples.z)
-    batches = num // batch_size
-
-    def update(carry: Any, rows: Array) -> Any:
-        params, optimizer_state = carry
-        batch = jax.tree.map(lambda leaf: leaf[rows], samples)
-        gradients, error = jax.grad(lambda p: distillation_loss(network, p, batch, regularization), has_aux=True)(
-            params
-        )
-        steps, optimizer_state = optimizer.update(gradients, optimizer_state)
-        return (optax.apply_updates(params, steps), optimizer_state), error
-
-    def epoch(carry: Any, key: Array) -> Any:
-        rows = jax.random.permutation(key, num)[: batches * batch_size].reshape(batches, batch_size)
-        carry, errors = jax.lax.scan(update, carry, rows)
-        return carry, jnp.mean(errors)
-
-    (params, _), errors = jax.lax.scan(epoch, (params, optimizer.init(params)), jax.random.split(key, epochs))
-    return params, errors
+    return cast(Network[Array], ARCHITECTURES[architecture](width))

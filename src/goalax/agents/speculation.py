@@ -7,7 +7,6 @@ are differences, of which docs/planning.md tells.
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -117,13 +116,9 @@ class Step(NamedTuple):
 
     kind: Array  # [N] int32
     z: Array  # [N, Z] latent state
-    expected: Array  # [N, Z] as it was predicted by the plan
+    expected: Array  # [N, Z] as an old plan predicted it; z itself where no old plan is followed
     planned: Array  # [N, A] what is executed where nothing corrects it
     fresh: Array  # [M, A] first actions of the plans that were made now
-
-
-# (z [N, Z], predicted z [N, Z], action of the plan [N, A]) -> action [N, A], for plans that are followed
-Corrector = Callable[[Array, Array, Array], Array]
 
 
 def beginning(planner: Planner, rules: Speculation, num: int) -> Following:
@@ -141,11 +136,10 @@ def decision(
     goal: Array,
     key: Array,
     explore: bool,
-    corrector: Corrector | None = None,
-) -> tuple[Array, Following, Step]:
-    """Actions [N, A], and what is remembered of them; consumes key.
+) -> tuple[Following, Step]:
+    """What is remembered from now on, and what the actions `Step.planned` come from; consumes key.
 
-    Predictions are those for the actions of the plan, corrected or not.
+    Predictions are those for these actions, whatever is executed.
     """
     z = planner.encode(agent, state, goal)
     distance = jnp.sqrt(jnp.sum((z - held.expected) ** 2, axis=-1))
@@ -163,8 +157,7 @@ def decision(
     after = Following(
         actions, expected, next_step, left, shifted(mean), held.decisions + 1, held.plans + fresh.astype(jnp.int32)
     )
-    action = planned if corrector is None else where(is_old(kind), corrector(z, held.expected, planned), planned)
-    return action, after, Step(kind, z, held.expected, planned, found.actions[:, 0])
+    return after, Step(kind, z, origin, planned, found.actions[:, 0])
 
 
 def speculative(planner: Planner, rules: Speculation) -> Memory:
@@ -179,10 +172,12 @@ def speculative(planner: Planner, rules: Speculation) -> Memory:
         return replanning(planner)
 
     def act(agent, held, state, goal, key):
-        return decision(planner, rules, agent, held, state, goal, key, True)[:2]
+        held, step = decision(planner, rules, agent, held, state, goal, key, True)
+        return step.planned, held
 
     def mode(agent, held, state, goal):
-        return decision(planner, rules, agent, held, state, goal, fixed_key(held.decisions), False)[:2]
+        held, step = decision(planner, rules, agent, held, state, goal, fixed_key(held.decisions), False)
+        return step.planned, held
 
     def measures(held: Following) -> dict[str, Array]:
         return {"plans_per_decision": held.plans / jnp.maximum(held.decisions, 1)}

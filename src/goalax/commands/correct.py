@@ -8,26 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from flax import traverse_util
 from rich.console import Console
 from rich.table import Table
 
-from goalax.agents.correctors import Inputs, Samples, acting, collect, distil, distillation_loss, two_tower
+from goalax.agents.correctors import ARCHITECTURES, Corrector, blank, network_of
+from goalax.agents.distillation import Inputs, acting, collect, distil, distillation_loss, histories
 from goalax.agents.plans import Planner
-from goalax.agents.speculation import Corrector, Speculation
+from goalax.agents.speculation import Speculation
 from goalax.agents.tdmpc2 import TDMPC2Config, planner_of
 from goalax.agents.world_model import WorldModel
 from goalax.core import rollout
 from goalax.core.normalization import NormalizedState
 from goalax.flags import FlagError, flag, parse
+from goalax.host import corrector_files as files
 from goalax.host import loading
 from goalax.host.checkpoint import NoCheckpointError
 from goalax.host.make import Run, enable_compilation_cache
 
 HELD_OUT = 0.1  # of the episodes that were collected, on which a corrector is measured
-PARAMETER = "corrector/"  # what the names of parameters begin with in a file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +53,26 @@ class TrainConfig:
 
     data: str = flag("", "npz file that `collect` wrote")
     out: str = flag("", "npz file to write")
+    architecture: str = flag(
+        "two_tower", "what it sees: the decision at hand, or the last ones too", valid=tuple(ARCHITECTURES)
+    )
+    history: int = flag(4, "with --architecture temporal, the decisions that it sees", low=1, high=1024)
     width: int = flag(256, "width of its layers", low=1, high=16_384)
     epochs: int = flag(10, "times that it sees all samples", low=1, high=100_000)
     batch_size: int = flag(256, "samples of an update", low=1, high=1_000_000)
     learning_rate: float = flag(3e-4, "of Adam", above=0)
     regularization: float = flag(0.0, "weight of the squared change of an action", low=0)
     seed: int = flag(0, "draws its first parameters and the order of samples", low=0, high=2**31 - 1)
+
+    def steps(self) -> int:
+        """Decisions that it sees. FlagError for a history of what sees none."""
+        if self.architecture == "temporal":
+            return self.history
+        if self.history != self.__dataclass_fields__["history"].default:
+            raise FlagError(
+                f"--history is {self.history}; it means nothing with --architecture {self.architecture}: leave it out."
+            )
+        return 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,35 +110,11 @@ def opened(agent: Any) -> tuple[Any, Inputs]:
     return agent.agent, lambda state, goal: (agent.state_map(state), agent.goal_map(goal))
 
 
-def require_npz(name: str, value: str, exists: bool) -> Path:
-    """The path of a flag that names an npz file. FlagError if it is none, or does not exist or cannot be written."""
-    path = Path(value)
-    if path.suffix != ".npz":
-        raise FlagError(f"--{name} is {value!r}; it must be an npz file.")
-    if exists and not path.is_file():
-        raise FlagError(f"--{name} is {value!r}; there is no such file.")
-    if not exists and not path.parent.is_dir():
-        raise FlagError(f"--{name} is {value!r}; there is no folder {path.parent}.")
-    return path
-
-
-def read(name: str, path: Path, wanted: Sequence[str]) -> dict[str, np.ndarray]:
-    """The arrays of an npz file. FlagError if it cannot be read or lacks one."""
-    try:
-        with np.load(path) as file:
-            arrays = dict(file)
-    except Exception as error:  # NumPy raises many kinds for a damaged file
-        raise FlagError(f"--{name} is {str(path)!r}, which is no npz file that can be read.") from error
-    if missing := [key for key in wanted if key not in arrays]:
-        raise FlagError(f"--{name} is {str(path)!r}, which holds no {missing[0]}: another command has written it.")
-    return arrays
-
-
 def collect_samples(argv: Sequence[str], prog: str) -> None:
-    """Writes z, expected, action, teacher [B, ...] and episode [B] of decisions by plans of before."""
+    """Writes z, expected, action, teacher [R, ...], episode [R] and which are by old plans, old [R], of decisions."""
     description = "Follows the plans of a run, and writes what new plans would have done."
     (config,) = parse(argv, CollectConfig(), others={}, prog=prog, description=description)
-    out = require_npz("out", config.out, exists=False)
+    out = files.require_npz("out", config.out, exists=False)
     trained = Trained(config)
 
     def gather(key: Any) -> Any:
@@ -144,40 +132,35 @@ def collect_samples(argv: Sequence[str], prog: str) -> None:
 
     key = jax.random.PRNGKey(config.seed)
     options = trained.run.train.compiler_options
-    samples, kept = jax.device_get(jax.jit(gather, compiler_options=options)(key))
-    episode = np.broadcast_to(np.arange(config.episodes)[None], kept.shape)
-    arrays = {**samples._asdict(), "episode": episode}
-    np.savez(out, **{name: leaf[kept] for name, leaf in arrays.items()})
-    print(f"{out}: {int(kept.sum()):,} samples of {kept.size:,} decisions in {config.episodes:,} episodes")
+    decisions, made, old = jax.device_get(jax.jit(gather, compiler_options=options)(key))
+    files.write_decisions(out, decisions, made, old)
+    print(f"{out}: {int(old.sum()):,} samples of {made.size:,} decisions in {config.episodes:,} episodes")
 
 
 def train_corrector(argv: Sequence[str], prog: str) -> None:
     """Writes the parameters of a corrector, and says how near it is to the teacher on episodes that it has not seen."""
     description = "Trains a corrector on what `collect` wrote."
     (config,) = parse(argv, TrainConfig(), others={}, prog=prog, description=description)
-    out = require_npz("out", config.out, exists=False)
-    path = require_npz("data", config.data, exists=True)
-    arrays = read("data", path, [*Samples._fields, "episode"])
-    episodes = np.unique(arrays["episode"])
-    held_out = np.isin(arrays["episode"], episodes[len(episodes) - max(1, round(HELD_OUT * len(episodes))) :])
-    train, test = (
-        Samples(*(jnp.asarray(arrays[name][rows]) for name in Samples._fields)) for rows in (~held_out, held_out)
-    )
-    if len(train.z) < config.batch_size:
+    out = files.require_npz("out", config.out, exists=False)
+    path = files.require_npz("data", config.data, exists=True)
+    steps, network = config.steps(), network_of(config.architecture, config.width)
+    decisions, train, test = files.read_decisions(path, steps, HELD_OUT)
+    if len(train.row) < config.batch_size:
         raise FlagError(
-            f"--batch_size is {config.batch_size}; {path} has {len(train.z)} samples to learn from, beside those of"
+            f"--batch_size is {config.batch_size}; {path} has {len(train.row)} samples to learn from, beside those of"
             " the episodes that are held out."
         )
-    network = two_tower(config.width)
     init_key, order_key = jax.random.split(jax.random.PRNGKey(config.seed))
-    params = network.init(init_key, *(leaf[0] for leaf in train[:3]))
+    params = network.init(init_key, *blank(1, steps, decisions.z.shape[1], decisions.action.shape[1]))
 
     def learn(params: Any, key: Any) -> Any:
         return distil(
             network,
             params,
+            decisions,
             train,
             key,
+            steps=steps,
             epochs=config.epochs,
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,
@@ -185,25 +168,12 @@ def train_corrector(argv: Sequence[str], prog: str) -> None:
         )
 
     learned, errors = jax.jit(learn)(params, order_key)
-    before, after = (float(distillation_loss(network, each, test, 0.0)[1]) for each in (params, learned))
-    flat = traverse_util.flatten_dict(jax.device_get(learned), sep="/")
-    np.savez(out, **{f"{PARAMETER}{name}": leaf for name, leaf in flat.items()}, width=config.width)
+    seen, teacher = histories(decisions, test, steps), decisions.teacher[test.row]
+    before, after = (float(distillation_loss(network, each, seen, teacher, 0.0)[1]) for each in (params, learned))
+    size = files.write_corrector(out, learned, config.architecture, config.width, steps)
     print(f"squared error to new plans: {errors[0]:.4g} in the first epoch, {errors[-1]:.4g} in the last")
-    print(f"on {len(test.z):,} samples of episodes held out: {after:.4g}, and {before:.4g} of the plans themselves")
-    print(f"{out}: a corrector of {sum(leaf.size for leaf in flat.values()):,} parameters")
-
-
-def read_corrector(path: Path, trained: Trained) -> Corrector:
-    """The corrector in a file. FlagError if it is none, or one of a run with other sizes."""
-    arrays = read("corrector", path, ["width"])
-    network = two_tower(int(arrays.pop("width")))
-    flat = {name.removeprefix(PARAMETER): leaf for name, leaf in arrays.items()}
-    params = traverse_util.unflatten_dict(flat, sep="/")
-    latent, action = (jnp.zeros(size) for size in (trained.planner.latent_size, trained.planner.action_size))
-    wanted = jax.eval_shape(network.init, jax.random.PRNGKey(0), latent, latent, action)
-    if jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, wanted):
-        raise FlagError(f"--corrector is {str(path)!r}, which was trained for a run of other sizes.")
-    return lambda z, expected, planned: network.apply(params, z, expected, planned)
+    print(f"on {len(test.row):,} samples of episodes held out: {after:.4g}, and {before:.4g} of the plans themselves")
+    print(f"{out}: a corrector of {size:,} parameters")
 
 
 def played(trained: Trained, rules: Speculation, corrector: Corrector | None, config: EvaluateConfig) -> dict[str, Any]:
@@ -237,9 +207,9 @@ def evaluate_corrector(argv: Sequence[str], prog: str) -> None:
     """Prints a table of the same episodes by new plans only, by plans that are followed, and by corrected ones."""
     description = "Plays the same episodes with new plans only, with plans that are followed, and corrected."
     (config,) = parse(argv, EvaluateConfig(), others={}, prog=prog, description=description)
-    path = None if config.corrector is None else require_npz("corrector", config.corrector, exists=True)
+    path = None if config.corrector is None else files.require_npz("corrector", config.corrector, exists=True)
     trained = Trained(config)
-    corrector = None if path is None else read_corrector(path, trained)
+    corrector = None if path is None else files.read_corrector(path, trained.planner)
     ways: list[tuple[str, Speculation, Corrector | None]] = [
         ("new ones only", trained.rules._replace(exec_horizon=1), None),
         ("followed", trained.rules, None),

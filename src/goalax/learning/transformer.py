@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from goalax.core.types import Array
 
 WEIGHTS = nn.initializers.normal(0.02)
-WIDER = 4  # hidden width of a block's MLP, in widths of a token
+WIDER = 4  # hidden width of a block's MLP, in widths of a token, unless said
 
 
 def dropped(x: Array, share: float, key: Array | None) -> Array:
@@ -35,6 +35,7 @@ class Block(nn.Module):
 
     heads: int
     dropout: float  # share of what is added that is dropped, where a key is given
+    wider: int = WIDER
 
     @nn.compact
     def __call__(self, x: Array, key: Array | None = None) -> Array:
@@ -44,7 +45,7 @@ class Block(nn.Module):
         query, keys, value = jnp.split(parts.reshape(*x.shape[:-1], 3 * self.heads, -1), 3, axis=-2)
         read, _ = attention(query, keys, value)
         x = x + dropped(nn.Dense(width, kernel_init=WEIGHTS)(read.reshape(x.shape)), self.dropout, read_key)
-        thought = nn.gelu(nn.Dense(WIDER * width, kernel_init=WEIGHTS)(nn.LayerNorm()(x)))
+        thought = nn.gelu(nn.Dense(self.wider * width, kernel_init=WEIGHTS)(nn.LayerNorm()(x)))
         return x + dropped(nn.Dense(width, kernel_init=WEIGHTS)(thought), self.dropout, think_key)
 
 
@@ -57,11 +58,12 @@ class Transformer(nn.Module):
     blocks: int
     heads: int
     dropout: float = 0.0  # also of the tokens
+    wider: int = WIDER
 
     @nn.compact
     def __call__(self, x: Array, key: Array | None = None) -> Array:
         keys = [None] * (1 + self.blocks) if key is None else list(jax.random.split(key, 1 + self.blocks))
         x = dropped(x, self.dropout, keys[0])
         for each in keys[1:]:
-            x = Block(self.heads, self.dropout)(x, each)
+            x = Block(self.heads, self.dropout, self.wider)(x, each)
         return nn.LayerNorm()(x)
