@@ -66,6 +66,15 @@ def measure(env_name: str, config: SpeedConfig, sizes: str = SIZES) -> list[dict
     return rows
 
 
+# A process begins with the largest resident set of the one that started it, so that a small one must do that.
+WATCH = """
+import os, subprocess, sys
+_, status, usage = os.wait4(subprocess.Popen(sys.argv[1:], stdout=2).pid, 0)
+print(usage.ru_maxrss)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
 def peak_memory(env_name: str, sizes: str = SIZES) -> int:
     """Largest resident set of a short training with a cold compilation cache, in bytes."""
     with tempfile.TemporaryDirectory() as folder:
@@ -73,14 +82,12 @@ def peak_memory(env_name: str, sizes: str = SIZES) -> int:
         command = [sys.executable, "-m", "goalax", "train", "--env_name", env_name, *flags]
         cold = {**os.environ, "XDG_CACHE_HOME": folder}
         cold.pop("JAX_COMPILATION_CACHE_DIR", None)
-        with open(os.path.join(folder, "log"), "w") as log:
-            child = subprocess.Popen(command, cwd=folder, env=cold, stdout=log, stderr=log)
-            _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        if child.returncode:
-            last = Path(folder, "log").read_text().strip().splitlines()[-1:]
-            raise FlagError(f"{' '.join(command[1:])} ended with {child.returncode}: {' '.join(last)}")
-        return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        watch = [sys.executable, "-c", WATCH, *command]
+        done = subprocess.run(watch, cwd=folder, env=cold, capture_output=True, text=True)
+        if done.returncode:
+            last = done.stderr.strip().splitlines()[-1:]
+            raise FlagError(f"{' '.join(command[1:])} ended with {done.returncode}: {' '.join(last)}")
+        return int(done.stdout) * (1 if sys.platform == "darwin" else 1024)
 
 
 def span(values: Sequence[float], show: Callable[[float], str]) -> str:
