@@ -117,7 +117,7 @@ def test_a_row_that_learns_offline_makes_its_data_once_and_counts_updates(folder
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ("[3]", "`rows` and `data` must be lists of command lines"),
+        ("[3]", "`data` must be a list of command lines"),
         ("['--style x']", "the data '--style x' says no file"),
     ],
 )

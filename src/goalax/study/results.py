@@ -95,10 +95,9 @@ def read_rows(path: Path) -> list[Row]:
             raise FlagError(f"{where}: `threshold` is {threshold!r}; it must be a share of the time, such as 0.5.")
         lines: Any = part.get("rows")
         data: Any = part.get("data", [])
-        if not all(isinstance(each, list) for each in (lines, data)) or not all(
-            isinstance(line, str) for line in [common, *lines, *data]
-        ):
-            raise FlagError(f"{where}: `rows` and `data` must be lists of command lines, and `flags` one of them.")
+        for key, value in {"rows": lines, "data": data}.items():
+            if not isinstance(value, list) or not all(isinstance(line, str) for line in [common, *value]):
+                raise FlagError(f"{where}: `{key}` must be a list of command lines, and `flags` one of them.")
         made = tuple(tuple(shlex.split(line)) for line in data)
         if wrong := next((line for line, argv in zip(data, made, strict=True) if "--out" not in argv[:-1]), None):
             raise FlagError(f"{where}: the data {wrong!r} says no file; it needs an --out.")
