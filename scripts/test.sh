@@ -5,4 +5,4 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 ensure_env dev
 cd "$root"
-exec "$venv/bin/python" -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"
+exec "$venv/bin/python" -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

@@ -43,6 +43,16 @@ def pytest_runtest_teardown() -> None:
         jax.clear_caches()
 
 
+# Files that take minutes, the longest first: begun last, one of them would go on alone.
+LONG = ("agents", "pretraining", "kills", "offline_agents", "tdmpc2", "reward_agents", "hosts", "offline", "envs")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the files of LONG first, for runs side by side (scripts/test.sh)."""
+    place = {f"test_{name}.py": i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONG)))
+
+
 class EnvFunctions(NamedTuple):
     """An environment and its compiled functions, of fixed sizes so that all tests share one compilation of each."""
 

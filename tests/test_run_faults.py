@@ -16,6 +16,7 @@ from goalax.commands import train as training
 from goalax.flags import FlagError
 from goalax.host import checkpoint, display, runs
 from goalax.host.config import read_flags
+from goalax.host.session import Interrupt
 from tests.helpers import toy
 from tests.helpers.runs import LONGER, RUN, envsteps
 
@@ -189,3 +190,19 @@ def template():
 
     train = make_run(*read_flags([*toy.TINY, "--energy_fn", "l2"])).train
     return jax.eval_shape(train.init, np.zeros(2, np.uint32))
+
+
+def test_signals_of_one_moment_are_one_wish_and_a_later_one_acts_as_usual():
+    """The threads of a killed parent may each send one."""
+    usual = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: usual.append(number))
+    try:
+        with Interrupt() as interrupt:
+            for _ in range(3):
+                signal.raise_signal(signal.SIGTERM)
+            assert interrupt.signal == signal.SIGTERM and usual == []
+            interrupt.first[signal.SIGTERM] -= 1  # as if that had been a second ago
+            signal.raise_signal(signal.SIGTERM)
+            assert usual == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
