@@ -141,6 +141,17 @@ def resumed_toy(toy_runs, tmp_path, monkeypatch) -> Callable[..., int]:
     return lambda *argv: training.main([*toy.TINY, "--energy_fn", "l2", *argv])
 
 
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """A folder with data.npz, walks through `toy`, to work in."""
+    from goalax.data import files
+    from tests.helpers.offline import walks
+
+    monkeypatch.chdir(tmp_path)
+    files.write("data.npz", walks())
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess]:
     """(address, *options) -> the finished Chromium, which had no network; skips where there is none."""

@@ -29,14 +29,6 @@ toy.register()
 OFFLINE = [*toy.TINY, "--dataset", "data.npz", "--offline_steps", "50", "--num_timesteps", "0"]
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A folder with data.npz, to work in."""
-    monkeypatch.chdir(tmp_path)
-    files.write("data.npz", walks())
-    return tmp_path
-
-
 def run_of(*flags):
     return make_run(*read_flags([*OFFLINE, *flags]))
 

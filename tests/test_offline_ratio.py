@@ -48,14 +48,6 @@ EVERYTHING = Needs(
 )
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A folder with data.npz, to work in."""
-    monkeypatch.chdir(tmp_path)
-    files.write("data.npz", walks())
-    return tmp_path
-
-
 def run_of(*flags):
     return make_run(*read_flags([*MIXED, *flags]))
 

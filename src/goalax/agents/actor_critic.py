@@ -59,9 +59,9 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs |
 
     The actor is trained on goals achieved later in the same episode (`random_goals` of them from another sample). With
     --bc_weight it is a Gaussian without tanh, whose clipped mean maximises the critic near stored actions. With
-    --policy_delay only every so many updates are of both, the others of the critic alone. With
-    --action_chunk it chooses several actions at once, and the critic values them together: they are one long action
-    of `config.decision(spec)`, whose next state is the one after all of them.
+    --policy_delay only every so many updates are of both, the others of the critic alone. With --action_chunk it
+    chooses several actions at once, and the critic values them together: they are one long action of
+    `config.decision(spec)`, whose next state is the one after all of them.
 
     Args:
       spec: that of the environment.
@@ -117,14 +117,14 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs |
         action, future_action = mode(agent, state, goal), mode(agent, future_state, goal)
         return critic.value(params, state, action, critic.goals(params, future_state, future_action))
 
-    needs, update = needs or config.needs(spec), delayed(config, critic, optimizer, update_both)
+    needs, update = needs or config.needs(spec), with_delay(config, critic, optimizer, update_both)
     if config.action_chunk == 1:
         return Agent(init, act, mode, update, score, needs)
     return chunked(Agent(init, act, mode, update, score, needs), config.action_chunk, spec.action_size)
 
 
 def start_delay(config: ActorConfig, agent: ActorCriticState) -> ActorCriticState:
-    """The new agent with what `delayed` counts and keeps, if --policy_delay asks for it."""
+    """The new agent with what `with_delay` counts and keeps, if --policy_delay asks for it."""
     if config.policy_delay == 1:
         return agent
     entropy = [] if config.disable_entropy_actor else ["alpha_loss", "log_alpha"]
@@ -132,7 +132,7 @@ def start_delay(config: ActorConfig, agent: ActorCriticState) -> ActorCriticStat
     return agent._replace(updates=jnp.zeros((), jnp.int32), actor_metrics=dict.fromkeys(names, jnp.zeros(())))
 
 
-def delayed(
+def with_delay(
     config: ActorConfig, critic: Critic, optimizer: optax.GradientTransformation, update_both: Callable
 ) -> Callable:
     """`update` of an Agent with --policy_delay: `update_both` as often as that, else an update of the critic alone."""

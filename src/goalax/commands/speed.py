@@ -40,14 +40,19 @@ class SpeedConfig:
     tables: bool = flag(False, "write the table from what is kept, and measure nothing")
 
 
+def flags_of(env_name: str, others: str) -> tuple[BenchmarkFlags, Any]:
+    """The flags of a run that is measured; FlagError if they cannot be."""
+    defaults = BenchmarkFlags(num_timesteps=2**31 - 1)  # no run is too short to be measured
+    argv = ["--env_name", env_name, *others.split()]
+    return read_flags(argv, (defaults, AGENTS[defaults.agent].config()))
+
+
 def measure(env_name: str, config: SpeedConfig, sizes: str = SIZES) -> list[dict[str, Any]]:
     """A row of rates per repeat: those of all parts of the run as it is, and end to end of every variant."""
     trains: dict[str, Training] = {}
     parts: dict[str, Any] = {}
-    defaults = BenchmarkFlags(num_timesteps=2**31 - 1)
     for variant in VARIANTS:
-        argv = ["--env_name", env_name, *sizes.split(), *variant.split()]
-        flags, agent_flags = read_flags(argv, (defaults, AGENTS[defaults.agent].config()))
+        flags, agent_flags = flags_of(env_name, f"{sizes} {variant}")
         run = make_run(flags, agent_flags)
         key = jnp.asarray(run.keys(0))
         trains[variant] = Training(run, key)
@@ -141,13 +146,16 @@ def main(argv: Sequence[str], prog: str = "speed.py", sizes: str = SIZES) -> int
         (config,) = parse(argv, SpeedConfig(), others={}, prog=prog, description=description)
         keep, out = Path(config.keep), Path(config.out)
         calls = json.loads(keep.read_text()) if keep.exists() else []
-        markdown.replace(out.read_text(), "speed", "speed.py", "")  # before minutes of measuring
+        markdown.replace(out.read_text(), "speed", "speed.py", "")  # what is wrong is told before minutes of measuring
+        names = config.env_names.split(",")
+        for name in names:
+            flags_of(name, sizes)
         if not config.tables:
             hour = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H h")
             call = {"hour": hour, "machine": machine(), "processor": processor(), "command": [prog, *argv]}
             call["results"] = {
                 name: {"samples": measure(name, config, sizes), "peak_bytes": peak_memory(name, sizes)}
-                for name in config.env_names.split(",")
+                for name in names
             }
             calls.append(call)
             keep.write_text(json.dumps(calls, indent=2) + "\n")
