@@ -32,6 +32,7 @@ def test_push_starts():
     assert not q[:, 15:].any() and not qd[:, 14:].any()  # the block
 
 
+@pytest.mark.slow
 def test_block_moves_and_walls_hold(env_functions):
     env, _, run = env_functions("ant_push")
 
@@ -57,6 +58,7 @@ def test_block_moves_and_walls_hold(env_functions):
     assert (furthest < 4 - 0.25 + 0.1).all() and (furthest > 2).all(), furthest
 
 
+@pytest.mark.slow
 def test_walls_hold_the_block(env_functions):
     env, _, run = env_functions("ant_push")
 

@@ -220,7 +220,7 @@ def test_arm_reaches(env_functions):
     np.testing.assert_allclose(trace.obs[-1, :, 7:10], wanted, atol=0.01)
 
 
-@pytest.mark.slow
+@pytest.mark.table
 def test_arm_grasps_and_lifts(env_functions):
     def script(cube, goal):
         return [*pick(cube), (goal, 1, 25)]
@@ -255,7 +255,7 @@ def test_arm_pushes(env_functions):
     np.testing.assert_allclose(moved[:, 2], 0, atol=0.005)
 
 
-@pytest.mark.slow
+@pytest.mark.table
 def test_arm_carries_a_cube_into_the_other_bin(env_functions):
     def script(cube, goal):
         over = [(at(cube + (goal - cube) * k / 8, 0.17), 1, 2) for k in range(1, 9)]

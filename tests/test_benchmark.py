@@ -330,6 +330,7 @@ def speed_document(tmp_path, monkeypatch):
     return lambda *more: speed.main([*argv, *more], sizes=sizes)
 
 
+@pytest.mark.slow
 def test_every_call_adds_an_hour_to_the_table_of_speeds(speed_document):
     assert speed_document() == speed_document() == 0
     calls = json.loads(Path("k.json").read_text())

@@ -54,19 +54,30 @@ every_env = pytest.mark.parametrize("name", NAMES)
 # The bodies of this release, whose sizes are known; what else is asked here holds for any environment.
 KNOWN = [name for name in NAMES if any(name.startswith(f"{body}_") or name == body for body in SPEC)]
 every_body = pytest.mark.parametrize("name", ONE_OF_EACH_BODY)
-# One of each body on its default backend and on the others; the cheapest body shall do by default, and those that
-# compile for half a minute, whose own tests step them too, wait for `-m table`.
+# One of each body on its default backend and on the others; by default a point mass, an arm and an ant shall do. Those
+# whose step compiles for half a minute, and whose own tests step them too, wait for `-m table`.
+QUICK_TO_COMPILE = {"simple_u_maze", "reacher", "ant"}
 LONG_TO_COMPILE = {"ant_push", "cheetah", "pusher2"}
 
 
 def marks_of(param):
-    return pytest.mark.table if set(param.values) & LONG_TO_COMPILE else param.marks
+    """Marks of tests that compile the step of an environment."""
+    (name,) = param.values
+    if name in FIRST and name not in QUICK_TO_COMPILE:
+        return pytest.mark.table if name in LONG_TO_COMPILE else pytest.mark.slow
+    return param.marks
 
 
+STEPPED = [pytest.param(*param.values, marks=marks_of(param)) for param in ONE_OF_EACH_BODY]
 PAIRS = [
-    *(pytest.param(*param.values, None, marks=marks_of(param)) for param in ONE_OF_EACH_BODY),
+    *(pytest.param(*param.values, None, marks=param.marks) for param in STEPPED),
     *(
-        pytest.param(name, backend, marks=() if name == "simple_u_maze" else pytest.mark.table, id=f"{name}-{backend}")
+        pytest.param(
+            name,
+            backend,
+            marks=pytest.mark.slow if name == "simple_u_maze" else pytest.mark.table,
+            id=f"{name}-{backend}",
+        )
         for name, backend in ADVERTISED
         if name in FIRST and backend != CLASSES[name].backends[0]
     ),
@@ -151,7 +162,7 @@ def test_backend_is_supported(name, backend, record_property):
     assert steps == 1000
 
 
-@every_body
+@pytest.mark.parametrize("name", STEPPED)
 def test_state_placed_at_the_goal_is_a_success(env_functions, name):
     env, reset, run = env_functions(name)
     states = reset(keys(1))

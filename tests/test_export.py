@@ -51,6 +51,7 @@ def files(toy_runs, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_it_runs_without_goalax_and_equals_the_policy(files, toy_runs, tmp_path):
     state, goal = inputs()
     np.savez(tmp_path / "given.npz", state=state, goal=goal)
@@ -102,8 +103,13 @@ def test_an_older_checkpoint_has_no_film_and_its_own_metrics(files, tmp_path, to
     np.testing.assert_allclose(function.call(*inputs()), goalax.load(toy_runs / "l2_s0", 100)(*inputs()), atol=1e-5)
 
 
+ONE_OF_EACH_KIND = ("crl", "td3", "ppo", "hiql", "fb", "tdmpc2", "dt")  # of policy and of what it remembers
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in ONE_OF_EACH_KIND else [pytest.mark.table]) for name in AGENTS]
+)
 def test_every_agent_can_be_exported(name):
     small = {"h_dim": 8, "n_hidden": 1, "repr_dim": 16, "num_minibatches": 2}  # of which every agent has some
     given = {size: value for size, value in small.items() if size in AGENTS[name].config.__dataclass_fields__}

@@ -121,6 +121,7 @@ def test_coverage_and_goals_of_a_run_from_python(num_seeds, num_devices):
         assert mean == pytest.approx(of_seed(metrics["eval/episode_success_any"]))
 
 
+@pytest.mark.slow
 def test_runs_in_a_maze_leave_goals_and_a_picture_and_others_do_not(tmp_path, monkeypatch, toy_runs):
     monkeypatch.chdir(tmp_path)
     assert training.main([*toy.TINY, *FLAGS, "--num_seeds", "2"]) == 0

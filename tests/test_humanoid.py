@@ -91,6 +91,7 @@ def test_actions_are_rescaled_to_what_the_actuators_take():
     np.testing.assert_allclose(env.control(jnp.linspace(-1, 1, 17)), np.linspace(-0.4, 0.4, 17), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_walls_hold_the_humanoid(env_functions):
     env, _, run = env_functions("humanoid_u_maze")
 

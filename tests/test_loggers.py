@@ -172,6 +172,7 @@ def test_a_resumed_run_keeps_its_id_and_goes_on(run):
     check_tensorboard(FIRST)
 
 
+@pytest.mark.slow
 def test_without_a_server_it_warns_once_and_goes_on_offline(run, account, capsys, monkeypatch):
     account("http://127.0.0.1:9")  # nobody listens on the port of `discard`
     monkeypatch.setattr(loggers, "START_SECONDS", 8)  # the offline run that follows must start in it, too

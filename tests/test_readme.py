@@ -71,6 +71,7 @@ def test_every_block_of_python_is_run_here():
     assert all(where or code.startswith('"""') for _, where, code in BLOCKS)
 
 
+@pytest.mark.slow
 def test_the_examples_train_together(extended):
     command = re.search(r"`python training.py (--env_name line [^`]*)`", README)[1]
     assert "Finished" in python(extended, "training.py", *command.split(), *TINY_FLAGS)

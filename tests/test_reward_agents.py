@@ -251,8 +251,7 @@ def equal(state, other):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("env", ["toy", "toy_rewards"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "env"), [*((name, "toy_rewards") for name in NAMES), ("rebrac", "toy")])
 def test_resume_is_exact_with_and_without_goals(name, env, here):
     run = run_of(name, env=env)
     whole = run.learn(run.start(), 40)

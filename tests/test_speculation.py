@@ -179,6 +179,7 @@ def begun(run):
     return jax.device_get(run.advance(run.start(), 3))
 
 
+@pytest.mark.slow
 def test_plans_are_forgotten_at_fresh_starts(run, begun):
     state, fresh = begun, 0
     for _ in range(4):

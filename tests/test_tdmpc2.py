@@ -405,6 +405,7 @@ def begun(run):
     return jax.device_get(run.advance(run.start(), 3))
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_forgotten_at_fresh_starts(run, begun):
     warm, step, fresh = begun.env.memory, begun.env.episode_step, 0
     state = begun

@@ -92,6 +92,7 @@ def test_they_tell_what_was_not_learned(here):
     assert other.validate(state)[name] > first_other
 
 
+@pytest.mark.slow
 def test_resume_has_the_rows_of_one_run(here):
     flags = [*GCBC, "--exp_name", "whole"]
     assert training.main([*flags, "--offline_steps", "74", "--num_evals", "3"]) == 0
