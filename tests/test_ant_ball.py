@@ -55,6 +55,7 @@ def directions(number):
     return np.stack([np.cos(turn), np.sin(turn)], axis=-1).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_ball_rolls_when_the_ant_runs_into_it(env_functions):
     env, _, run = env_functions("ant_ball")
     way = directions(NUM_ENVS)
@@ -67,6 +68,7 @@ def test_ball_rolls_when_the_ant_runs_into_it(env_functions):
     np.testing.assert_allclose(moved[~pushed], 0, atol=0.1)
 
 
+@pytest.mark.slow
 def test_walls_hold_the_ball(env_functions):
     env, _, run = env_functions("ant_ball_u_maze")
     way = directions(NUM_ENVS)

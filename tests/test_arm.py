@@ -115,6 +115,7 @@ def test_arm_mass_and_limits_are_the_published_ones():
     np.testing.assert_allclose(model.geom("cube").size, 0.03)
 
 
+@pytest.mark.slow
 def test_arm_stays_over_its_table_and_within_its_limits(env_functions):
     _, reset, run = env_functions("arm_reach")
     corners = np.array(list(itertools.product([-1, 1], repeat=4)), np.float32).reshape(-1, NUM_ENVS, 4)

@@ -36,6 +36,7 @@ def updated(config, state=None, batch=None):
     return state, *agent.update(state, batch, jax.random.PRNGKey(1))
 
 
+@pytest.mark.slow
 def test_the_reward_is_the_distance_to_the_future_of_the_critic():
     config, batch = CTeCConfig(**SIZES), batch_of()
     before, _, metrics = updated(config)

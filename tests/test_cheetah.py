@@ -21,6 +21,7 @@ def test_cheetah_starts():
     assert stats.kstest(qd.ravel(), stats.norm(0, 0.1).cdf).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_cheetah_state_begins_with_where_its_torso_is(env_functions):
     env, state = frozen(env_functions, "cheetah")
     np.testing.assert_allclose(state.obs[0], state.pipeline_state.x.pos[0, 0], atol=1e-6)

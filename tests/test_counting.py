@@ -85,6 +85,7 @@ def test_training_goes_on_bit_for_bit_across_a_rebase(tmp_path, monkeypatch):
     assert rows(tmp_path / "often" / RUN) == rows(tmp_path / "never" / RUN)
 
 
+@pytest.mark.slow
 def test_a_run_counts_on_past_ten_thousand_billion_steps(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     flags, agent_flags = read_flags(toy.TINY)

@@ -147,6 +147,7 @@ def test_the_memory_holds_the_last_steps():
     assert bool(jnp.all(jnp.abs(jnp.stack(taken)) <= 1))
 
 
+@pytest.mark.slow
 def test_environments_are_on_their_own():
     """One that began later sees its own steps only, at their own places."""
     agent = agent_of(context_length=3)
@@ -167,6 +168,7 @@ def test_environments_are_on_their_own():
     assert agent.act(state, jnp.ones(5), jnp.ones(2), jax.random.PRNGKey(0)).shape == (3,)
 
 
+@pytest.mark.slow
 def test_a_full_context_loses_its_oldest_step():
     agent = agent_of(context_length=2)
     held = agent.memory.start(agent.init(jax.random.PRNGKey(0)), 1)
@@ -183,6 +185,7 @@ def test_no_context_is_longer_than_an_episode():
     assert short.needs.horizon == 3 and short.memory.start(None, 2).state.shape == (2, 3, 5)
 
 
+@pytest.mark.slow
 def test_what_the_memory_tells_is_learned():
     """Actions that repeat the first one of their window: only who sees the past can tell them."""
     agent = agent_of(dropout=0.0)

@@ -63,6 +63,7 @@ def test_it_runs_without_goalax_and_equals_the_policy(files, toy_runs, tmp_path)
     assert action.shape == (7, 2) and action.dtype == np.float32 and np.ptp(action) > 1e-3
 
 
+@pytest.mark.slow
 def test_normalisation_is_inside(files, toy_runs):
     """The run has statistics of its prefill, which the raw network would not know."""
     run, state = goalax.host.loading.load(toy_runs / "l2_s0")
@@ -73,6 +74,7 @@ def test_normalisation_is_inside(files, toy_runs):
     assert np.abs(function.call(*inputs()) - raw).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_its_description(files):
     about = json.loads((files / "policy.stablehlo.json").read_text())
     assert about["sha256"] == hashlib.sha256((files / "policy.stablehlo").read_bytes()).hexdigest()
@@ -83,6 +85,7 @@ def test_its_description(files):
     assert about["versions"] == {"goalax": __version__, "jax": jax.__version__}
 
 
+@pytest.mark.slow
 def test_its_card(files, toy_runs):
     text = (files / "card.md").read_text()
     last = (toy_runs / "l2_s0" / "metrics.csv").read_text().splitlines()
@@ -94,6 +97,7 @@ def test_its_card(files, toy_runs):
     subprocess.run([sys.executable, "-c", f"{code}\nassert action.shape == (1, 2)"], check=True, cwd=files)
 
 
+@pytest.mark.slow
 def test_an_older_checkpoint_has_no_film_and_its_own_metrics(files, tmp_path, toy_runs):
     argv = [str(files / "run"), "--step", "100", "--out", str(tmp_path / "old"), "--card", str(tmp_path / "old.md")]
     assert command.main(argv) == 0

@@ -71,6 +71,7 @@ def shown(run, capsys, *argv):
     return {row[0]: float(row[1]) for row in cells if row}
 
 
+@pytest.mark.slow
 def test_evaluate_commands_the_goal(toy_runs, capsys):
     far = shown(toy_runs / "l2_s0", capsys, "--goal", "9,9")
     assert far["eval/final_dist"] > 9 and far["eval/episode_success_any"] == 0

@@ -65,6 +65,7 @@ def test_gymnasium_finds_nothing_wrong(single):
     assert words and all("infinity. This is probably too" in word for word in words), "states have no bounds"
 
 
+@pytest.mark.slow
 def test_gymnasium_finds_nothing_wrong_with_pictures(opengl):
     env = gymnasium.make(ID, render_mode="rgb_array", height=60, width=80).unwrapped
     with warnings.catch_warnings():
@@ -195,6 +196,7 @@ def test_an_episode_that_ended_for_good_starts_anew_alone(many):
         assert truncated.tolist() == [False, step == LIMIT - 3, step == LIMIT - 3]
 
 
+@pytest.mark.slow
 def test_jax_arrays_on_request():
     env = gymnasium.make_vec(ID, num_envs=2, arrays="jax")
     observation, info = env.reset(seed=0)
@@ -204,6 +206,7 @@ def test_jax_arrays_on_request():
     assert isinstance(reward, jax.Array) and reward.shape == (2,)
 
 
+@pytest.mark.slow
 def test_gymnasium_steps_single_ones_side_by_side_too():
     env = gymnasium.make_vec(ID, num_envs=2, vectorization_mode="sync")
     observation, _ = env.reset(seed=0)

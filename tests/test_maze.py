@@ -265,6 +265,7 @@ def test_no_contact_with_a_wall_is_overlooked(name):
     assert overlooked.mean() < (0.003 if "humanoid" in name else 1e-9)  # a humanoid reaches over its low walls
 
 
+@pytest.mark.slow
 def test_walls_stop_a_flying_ant(env_functions):
     env, _, run = env_functions("ant_u_maze")
 

@@ -110,6 +110,7 @@ def test_resume_is_exact(here, stop):
     assert metrics_of(directory) == whole_rows
 
 
+@pytest.mark.slow
 def test_how_often_the_host_looks_up_changes_nothing(here, monkeypatch):
     assert training.main(OFFLINE) == 0
     often = newest()[1]
@@ -174,6 +175,7 @@ def test_an_offline_run_goes_on_for_longer(here):
     assert (checkpoint.steps(RUN / "checkpoints"), rows(RUN)) == kept
 
 
+@pytest.mark.slow
 def test_a_run_teaches_another(here):
     """What a run holds, written to a file, is a dataset."""
     assert training.main([*toy.TINY, "--exp_name", "teacher"]) == 0

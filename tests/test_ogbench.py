@@ -96,6 +96,7 @@ def test_equal_seeds_draw_equal_numbers_and_leave_those_of_others(here):
     assert one == again and one[1] != other[1]
 
 
+@pytest.mark.slow
 def test_a_run_on_a_dataset(here, capsys):
     assert training.main(SMALL) == 0
     found = rows(RUN)

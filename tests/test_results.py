@@ -92,6 +92,7 @@ def test_a_changed_flag_is_a_new_row(folder):
     assert not results.kept(row, folder / "benchmarks/results")
 
 
+@pytest.mark.slow
 def test_a_row_that_learns_offline_makes_its_data_once_and_counts_updates(folder, monkeypatch):
     monkeypatch.setattr(command.Queue, "collect", [sys.executable, "collect.py"])
     (folder / "collect.py").write_text(

@@ -82,6 +82,7 @@ def test_names_are_compared_not_matched(run):
             find(name)
 
 
+@pytest.mark.slow
 def test_long_names(run, capsys):
     name = ("--exp_name", "n" * 250)
     assert run(*name) == 0 and run(*name, *LONGER) == 0

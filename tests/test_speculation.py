@@ -193,6 +193,7 @@ def test_plans_are_forgotten_at_fresh_starts(run, begun):
     assert fresh > 0
 
 
+@pytest.mark.slow
 def test_a_run_resumes_bit_for_bit_in_the_midst_of_plans(run, begun, tmp_path):
     assert (begun.env.memory.left > 0).any()
     run.save(jax.device_put(begun), tmp_path / "run")
@@ -201,6 +202,7 @@ def test_a_run_resumes_bit_for_bit_in_the_midst_of_plans(run, begun, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_evaluation_tells_how_many_plans_there_were(run, begun):
     share = run.evaluate(jax.device_put(begun))["eval/plans_per_decision"]
     assert share == pytest.approx(2 / 7, abs=0.15)  # one for three decisions, of seven, and some wait; nobody misses

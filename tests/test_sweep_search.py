@@ -94,6 +94,7 @@ def test_a_run_that_came_to_several_brackets_between_two_looks_is_compared_at_ea
     assert sweep.hopeless(second) and not sweep.hopeless(second)  # asked once
 
 
+@pytest.mark.slow
 def test_a_hopeless_run_is_ended(folder, capsys):
     """The metric is the number of updates so far: the run with fewer of them cannot win."""
     parameters = {"utd_ratio": {"values": [0.1, 0.05, 0.2]}, "num_evals": {"value": 3000}}

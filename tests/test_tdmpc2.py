@@ -319,6 +319,7 @@ def test_rewards_of_achieved_goals_on_the_way():
     np.testing.assert_array_equal(batch.path.future_reward[:, 0], batch.future_reward)
 
 
+@pytest.mark.slow
 def test_without_goals():
     spec = SPEC._replace(goal_size=0, goal_indices=())
     agent, batch = agent_of(spec), small_batch(goal_size=0)
@@ -418,6 +419,7 @@ def test_what_is_kept_is_forgotten_at_fresh_starts(run, begun):
     assert fresh > 0
 
 
+@pytest.mark.slow
 def test_a_run_resumes_bit_for_bit_in_the_midst_of_plans(run, begun, tmp_path):
     assert (begun.env.memory.decisions > 0).any()
     run.save(jax.device_put(begun), tmp_path / "run")
@@ -429,6 +431,7 @@ def test_a_run_resumes_bit_for_bit_in_the_midst_of_plans(run, begun, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_evaluation_has_no_randomness_of_its_own(run, begun):
     one, other = (run.evaluate(jax.device_put(begun)) for _ in range(2))
     assert one == other and all(np.isfinite(value) for value in one.values())
@@ -449,6 +452,7 @@ def test_the_prediction_of_memory_knows_the_plans(run):
     assert more == 2 * 4 * 10 * 2 * 4  # twice, environments, steps, entries of an action, bytes
 
 
+@pytest.mark.slow
 def test_a_policy_without_memory_plans_anew(run, begun):
     policy = run.policy(jax.device_put(begun))
     action = policy(np.zeros((3, 2)), np.ones((3, 2)))
