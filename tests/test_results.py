@@ -8,10 +8,11 @@ import sys
 import time
 
 import pytest
+from PIL import Image
 
 from goalax.commands import results as command
 from goalax.host.runs import read_metrics
-from goalax.study import markdown, results
+from goalax.study import curves, markdown, results, results_document
 from tests.helpers import ROOT, toy
 
 toy.register()
@@ -70,6 +71,7 @@ def test_rows_are_trained_in_order_and_once(folder, capsys):
     text = document(folder)
     assert text.startswith("a\n") and text.endswith("b\n") and "old" not in text and "not run" not in text
     assert first.command in text and "| `--agent qrl" in text
+    assert "![learning curves](curves/one.png)" in text and Image.open(folder / "docs/curves/one.png").width > 500
     assert command.main([]) == 0
     assert "output goes to" not in capsys.readouterr().out
 
@@ -110,6 +112,9 @@ def test_a_row_that_learns_offline_makes_its_data_once_and_counts_updates(folder
     assert (folder / "made").read_text() == "x" and kept(folder) == [f"{row.name}_s0"]
     assert "python scripts/dataset.py --out data/walks.npz\npython training.py" in document(folder)
     assert "| 1 | 40 updates |  |" in document(folder)
+    group = results_document.group_of(results.kept(row, folder / "benchmarks/results"))
+    figure = curves.compare([group], "steps").figure
+    assert {axes.get_xlabel() for axes in figure.axes} == {"updates"}
     (trained,) = results.kept(row, folder / "benchmarks/results")
     trained.rows[-1]["training/gradient_steps"] = 39
     assert not results.finished(row, [trained])
@@ -243,6 +248,14 @@ def test_the_rows_of_this_project_are_command_lines_and_have_their_places():
         assert start in text and end in text
     names = {f"{row.name}_s{seed}" for row in listed for seed in row.seeds}
     assert {path.parent.name for path in (ROOT / "benchmarks/results").glob("*/config.json")} <= names
+
+
+def test_curves_are_told_apart_by_what_their_rows_do_not_share(folder):
+    write(folder, "--agent gcbc --policy_lr 1e-3", "--agent qrl --policy_lr 1e-3", "--agent qrl --components 2")
+    assert [label.replace(f" {FLAGS}", "") for label in results_document.labels(rows(folder)[:2])] == ["gcbc", "qrl"]
+    assert results_document.labels(rows(folder)[1:]) == ["qrl --policy_lr 1e-3", "qrl --components 2"]
+    assert results_document.labels(rows(folder)[:1]) == ["gcbc"]
+    assert not results_document.draw(rows(folder), folder / "benchmarks/results", folder / "docs/curves/one.png")
 
 
 def test_the_best_row_of_every_environment_is_told(folder, capsys):

@@ -13,7 +13,7 @@ from goalax.flags import FlagError, flag, parse
 from goalax.host import checkpoint
 from goalax.host.lock import end_with_parent, only_one
 from goalax.host.runs import ROOT
-from goalax.study import results
+from goalax.study import results, results_document
 from goalax.study.results import Row
 
 STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # exit codes of a training that was asked to stop
@@ -102,7 +102,7 @@ class Queue:
     def write(self) -> None:
         rows = self.rows()
         notes = {row.name: state for row in rows if (state := self.state(row)) != "finished"}
-        results.write_document(Path(self.config.out), rows, self.keep, notes, "results.py")
+        results_document.write_document(Path(self.config.out), rows, self.keep, notes, "results.py")
 
     def stop(self, *_: Any) -> None:
         """Asks the training that runs to save and end, and lets nothing start after it."""
@@ -140,7 +140,7 @@ def main(argv: Sequence[str], prog: str = "results.py") -> int:
         if config.tables:
             queue.write()
             if config.readme is not None:
-                results.write_best(Path(config.readme), queue.rows(), queue.keep, "results.py")
+                results_document.write_best(Path(config.readme), queue.rows(), queue.keep, "results.py")
             return 0
         if config.core is not None:
             pin(config.core)

@@ -16,12 +16,14 @@ from matplotlib.ticker import EngFormatter
 
 from goalax.host import runs
 from goalax.host.display import track
+from goalax.study import measures
 from goalax.study.experiments import Group
 from goalax.study.hover import Curve, Drawing
 from goalax.study.statistics import interquartile_mean
 
 REACHED, NEAR = "episodes that reach the goal", "share of time at the goal"
 AXES = {"steps": "environment steps", "wall_clock": "wall clock in minutes"}
+UPDATES = "updates"  # of runs that learn from a dataset alone
 # Okabe and Ito 2008 (Color Universal Design), those that show on white and on black; lines tell more groups apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINES = ("-", "--", ":", "-.")
@@ -56,8 +58,8 @@ def of_run(rows: list[dict[str, float]], title: str) -> Figure:
     return figure
 
 
-def finish(axes: Axes, x: str) -> None:
-    axes.set_xlabel(AXES[x])
+def finish(axes: Axes, x: str, offline: bool = False) -> None:
+    axes.set_xlabel(UPDATES if x == "steps" and offline else AXES[x])
     axes.set_xlim(left=0)
     if x == "steps":
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -116,9 +118,10 @@ def compare(groups: Sequence[Group], x: str) -> Drawing:
             band = axes.fill_between(at, low, high, color=colour, alpha=alpha, linewidth=0)
             shown.append(Curve(label, axes, (lines[label], band), at, estimate))
     for env, row in zip(envs, panels, strict=True):
+        offline = all(measures.is_offline(group) for group in groups if group.env == env)
         for axes, words in zip(row, (REACHED, NEAR), strict=True):
             axes.set(ylim=(-0.02, 1.02), ylabel=words, title=env)
-            finish(axes, x)
+            finish(axes, x, offline)
     legend.put(figure, lines)
     seeds = sorted({len(group.runs) for group in groups})
     number = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"

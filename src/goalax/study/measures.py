@@ -33,6 +33,11 @@ def speed(group: Group, threshold: float) -> tuple[float, int]:
     return float(np.median(first)), int(np.isfinite(first).sum())
 
 
+def is_offline(group: Group) -> bool:
+    """Whether its runs learn from a dataset alone, so that its steps are updates."""
+    return not group.metric("training/envsteps")[:, -1].any()
+
+
 def last_three(group: Group, name: str) -> Estimate | None:
     """A metric, mean over the last three evaluations (OGBench, arXiv 2410.20092), as `last`."""
     return interquartile_mean([group.metric(name)[:, -3:].mean(axis=1)]) if group.has(name) else None

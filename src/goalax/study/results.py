@@ -1,4 +1,4 @@
-"""The rows of the results: which there are, what has been kept of them, and the tables that show them.
+"""The rows of the results: which there are, and what has been kept of them.
 
 A row is a command line of training. What it left (metrics.csv and config.json of every seed, a few kilobytes) is kept
 in a folder of the repository, and counts only as long as its flags are those of the row: change a flag, or a default
@@ -7,31 +7,23 @@ that the row relies on, and it is a row that has not run.
 
 import functools
 import hashlib
-import json
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import yaml
 
 from goalax.flags import COMPARED, FlagError, names_in
 from goalax.host import runs
 from goalax.host.config import Flags, completed, read_flags
-from goalax.host.display import duration
 from goalax.host.resolve import resolve
-from goalax.study import experiments, markdown
-from goalax.study.experiments import Group, Trained
-from goalax.study.statistics import Estimate, interquartile_mean
+from goalax.study import experiments
+from goalax.study.experiments import Trained
 
 GROUP = "results"
-COLUMNS = (
-    *("flags", "seeds", "steps", "updates per step", "episodes that reach the goal", "share of time at the goal"),
-    *("steps to", "wall clock", "device"),
-)
 
 
 class Row(NamedTuple):
@@ -59,11 +51,15 @@ class Row(NamedTuple):
         return shlex.join(["python", "training.py", *self.argv])
 
     @property
-    def words(self) -> str:
-        """Its flags but for those that all rows of a document share, the agent first."""
+    def parts(self) -> list[str]:
+        """Its flags with their values, but for those that all rows of a document share, the agent first."""
         hidden = {"env_name", "num_seeds", "num_evals", "vis_length", "visualization_interval", "num_timesteps"}
         parts = [part for part in re.split(r" (?=--)", shlex.join(self.argv)) if part[2:].split()[0] not in hidden]
-        return " ".join(sorted(parts, key=lambda part: not part.startswith("--agent")))
+        return sorted(parts, key=lambda part: not part.startswith("--agent"))
+
+    @property
+    def words(self) -> str:
+        return " ".join(self.parts)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -179,118 +175,3 @@ def keep(row: Row, directories: Sequence[Path], folder: Path) -> None:
             part = target / f"{name}.part"
             shutil.copyfile(directory / name, part)
             part.replace(target / name)
-
-
-# ---- the document ----------------------------------------------------------------------------------------------------
-
-
-def cell(estimate: Estimate) -> str:
-    """A share and its interval; a single seed says nothing of that."""
-    if np.isnan(estimate.low):
-        return f"{estimate.value:.2f}"
-    return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
-
-
-def unit_of(group: Group) -> str:
-    """What its steps are: environment steps, or updates where nothing but them is done."""
-    return "" if group.metric("training/envsteps")[:, -1].any() else " updates"
-
-
-def steps_to(group: Group, threshold: float) -> str:
-    """Steps to the first evaluation with that share of the time at the goal, of the median seed."""
-    first = [group.steps[np.argmax(near >= threshold)] if (near >= threshold).any() else np.inf for near in group.near]
-    middle = sorted(first)[len(first) // 2]
-    return "not reached" if np.isinf(middle) else f"{int(middle):,}{unit_of(group)}"
-
-
-def group_of(row: Row, trained: Sequence[Trained]) -> Group:
-    (group,), _ = experiments.group(trained)
-    return group._replace(label=row.words.removeprefix("--agent "))
-
-
-def cells(row: Row, trained: Sequence[Trained], note: str) -> list[str]:
-    """A line of the table; note: what to say where nothing is kept."""
-    first = f"`{row.words}`"
-    if not trained:
-        return [first, str(len(row.seeds)), note, *[""] * (len(COLUMNS) - 3)]
-    group = group_of(row, trained)
-    content = json.loads((trained[0].directory / "config.json").read_text())
-    measures = [cell(interquartile_mean([scores[:, -1]])) for scores in (group.reached, group.near)]
-    last = trained[0].rows[-1]
-    unit = unit_of(group)
-    ratio = 0 if unit else last["training/gradient_steps"] / last["training/envsteps"]
-    return [
-        first,
-        str(len(row.seeds)),
-        f"{group.steps[-1]:,}{unit}",
-        f"1:{1 / ratio:.1f}" if ratio else "" if unit else "0",
-        *measures,
-        steps_to(group, row.threshold),
-        duration(group.metric("training/walltime")[:, -1].max()),
-        str(content.get("device", "")),
-    ]
-
-
-def section_text(rows: Sequence[Row], folder: Path, notes: dict[str, str]) -> str:
-    """The tables of a section, one per environment, and the commands of its rows.
-
-    Args:
-      notes: name of a row -> what to say of it where it has not finished.
-    """
-    parts = []
-    for env in dict.fromkeys(row.flags.env_name for row in rows):
-        members = [row for row in rows if row.flags.env_name == env]
-        threshold = members[0].threshold
-        columns = [f"{column} {threshold:g} of the time" if column == "steps to" else column for column in COLUMNS]
-        lines = [cells(row, kept(row, folder), notes.get(row.name, "not run")) for row in members]
-        parts += [f"#### `{env}`\n", markdown.table(columns, lines)]
-    made = [shlex.join(["python", "scripts/dataset.py", *argv]) for argv in rows[0].data]
-    commands = "\n".join([*made, *(row.command for row in rows)])
-    return "\n".join([*parts, f"```\n{commands}\n```\n"])
-
-
-BEST = "best"  # the part of a document that `best_text` fills
-
-
-def best_text(rows: Sequence[Row], folder: Path) -> str:
-    """A table of the best finished row of every environment, by the time at the goal at the last evaluation."""
-    found: dict[str, tuple[float, list[str]]] = {}
-    for row in rows:
-        if not finished(row, trained := kept(row, folder)):
-            continue
-        group = group_of(row, trained)
-        score = float(interquartile_mean([group.near[:, -1]]).value)
-        if group.env not in found or score > found[group.env][0]:
-            _, *line, _, wall_clock, _ = cells(row, trained, "")
-            words = row.words if row.words.startswith("--agent") else f"--agent {row.flags.agent} {row.words}"
-            found[group.env] = score, [f"`{group.env}`", f"`{words}`", *line, wall_clock]
-    columns = ("environment", *COLUMNS[:6], "wall clock")
-    return markdown.table(columns, [line for _, line in found.values()])
-
-
-def write_best(path: Path, rows: Sequence[Row], folder: Path, script: str) -> None:
-    """Replaces the table of the best rows in a document; FlagError if it has no place for one."""
-    _rewrite(path, lambda text: markdown.replace(text, BEST, script, best_text(rows, folder)))
-
-
-def write_document(path: Path, rows: Sequence[Row], folder: Path, notes: dict[str, str], script: str) -> None:
-    """Replaces the part of every section in a document; FlagError if it has no place for one."""
-
-    def replaced(text: str) -> str:
-        for section in dict.fromkeys(row.section for row in rows):
-            members = [row for row in rows if row.section == section]
-            text = markdown.replace(text, section, script, section_text(members, folder, notes))
-        return text
-
-    _rewrite(path, replaced)
-
-
-def _rewrite(path: Path, replaced: Callable[[str], str]) -> None:
-    """Replaces a document as a whole."""
-    try:
-        text = replaced(path.read_text())
-    except OSError as error:
-        raise FlagError(f"{path} cannot be read: {error.strerror}.") from None
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text)
-    part.replace(path)

@@ -1,0 +1,156 @@
+"""What the document of the results shows of every section: tables, learning curves and commands; and the best rows."""
+
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from goalax.flags import FlagError
+from goalax.host.display import duration
+from goalax.study import curves, experiments, markdown, measures
+from goalax.study.experiments import Group, Trained
+from goalax.study.results import Row, finished, kept
+from goalax.study.statistics import Estimate, interquartile_mean
+
+COLUMNS = (
+    *("flags", "seeds", "steps", "updates per step", "episodes that reach the goal", "share of time at the goal"),
+    *("steps to", "wall clock", "device"),
+)
+CURVES = "curves"  # folder of the pictures, beside the document
+
+
+def cell(estimate: Estimate) -> str:
+    """A share and its interval; a single seed says nothing of that."""
+    if np.isnan(estimate.low):
+        return f"{estimate.value:.2f}"
+    return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
+
+
+def unit_of(group: Group) -> str:
+    """What its steps are, where they are no environment steps."""
+    return " updates" if measures.is_offline(group) else ""
+
+
+def steps_to(group: Group, threshold: float) -> str:
+    """Steps to the first evaluation with that share of the time at the goal, of the median seed."""
+    first = [group.steps[np.argmax(near >= threshold)] if (near >= threshold).any() else np.inf for near in group.near]
+    middle = sorted(first)[len(first) // 2]
+    return "not reached" if np.isinf(middle) else f"{int(middle):,}{unit_of(group)}"
+
+
+def group_of(trained: Sequence[Trained]) -> Group:
+    (group,), _ = experiments.group(trained)
+    return group
+
+
+def cells(row: Row, trained: Sequence[Trained], note: str) -> list[str]:
+    """A line of the table; note: what to say where nothing is kept."""
+    first = f"`{row.words}`"
+    if not trained:
+        return [first, str(len(row.seeds)), note, *[""] * (len(COLUMNS) - 3)]
+    group = group_of(trained)
+    content = json.loads((trained[0].directory / "config.json").read_text())
+    measures = [cell(interquartile_mean([scores[:, -1]])) for scores in (group.reached, group.near)]
+    last = trained[0].rows[-1]
+    unit = unit_of(group)
+    ratio = 0 if unit else last["training/gradient_steps"] / last["training/envsteps"]
+    return [
+        first,
+        str(len(row.seeds)),
+        f"{group.steps[-1]:,}{unit}",
+        f"1:{1 / ratio:.1f}" if ratio else "" if unit else "0",
+        *measures,
+        steps_to(group, row.threshold),
+        duration(group.metric("training/walltime")[:, -1].max()),
+        str(content.get("device", "")),
+    ]
+
+
+def labels(rows: Sequence[Row]) -> list[str]:
+    """What tells rows apart: their flags without those that all of them have, but for the agent."""
+    common = set.intersection(*(set(row.parts) for row in rows))
+    telling = [[part for part in row.parts if part not in common or part.startswith("--agent")] for row in rows]
+    return [" ".join(parts).removeprefix("--agent ") or row.words for row, parts in zip(rows, telling, strict=True)]
+
+
+def draw(rows: Sequence[Row], folder: Path, path: Path) -> bool:
+    """Draws the learning curves of the rows of a section that are finished; returns whether there are any."""
+    pairs = zip(rows, labels(rows), strict=True)
+    found = [(label, trained) for row, label in pairs if finished(row, trained := kept(row, folder))]
+    if not found:
+        return False
+    path.parent.mkdir(exist_ok=True)
+    groups = [group_of(trained)._replace(label=label) for label, trained in found]
+    curves.compare(groups, "steps").figure.savefig(path, dpi=90)
+    return True
+
+
+def section_text(rows: Sequence[Row], folder: Path, notes: dict[str, str], picture: str | None) -> str:
+    """The tables of a section, one per environment, its learning curves and the commands of its rows.
+
+    Args:
+      notes: name of a row -> what to say of it where it has not finished.
+      picture: the file with the curves, from the folder of the document.
+    """
+    parts = []
+    for env in dict.fromkeys(row.flags.env_name for row in rows):
+        members = [row for row in rows if row.flags.env_name == env]
+        threshold = members[0].threshold
+        columns = [f"{column} {threshold:g} of the time" if column == "steps to" else column for column in COLUMNS]
+        lines = [cells(row, kept(row, folder), notes.get(row.name, "not run")) for row in members]
+        parts += [f"#### `{env}`\n", markdown.table(columns, lines)]
+    made = [shlex.join(["python", "scripts/dataset.py", *argv]) for argv in rows[0].data]
+    commands = "\n".join([*made, *(row.command for row in rows)])
+    shown = [f"![learning curves]({picture})\n"] if picture else []
+    return "\n".join([*parts, *shown, f"```\n{commands}\n```\n"])
+
+
+BEST = "best"  # the part of a document that `best_text` fills
+
+
+def best_text(rows: Sequence[Row], folder: Path) -> str:
+    """A table of the best finished row of every environment, by the time at the goal at the last evaluation."""
+    found: dict[str, tuple[float, list[str]]] = {}
+    for row in rows:
+        if not finished(row, trained := kept(row, folder)):
+            continue
+        group = group_of(trained)
+        score = float(interquartile_mean([group.near[:, -1]]).value)
+        if group.env not in found or score > found[group.env][0]:
+            _, *line, _, wall_clock, _ = cells(row, trained, "")
+            words = row.words if row.words.startswith("--agent") else f"--agent {row.flags.agent} {row.words}"
+            found[group.env] = score, [f"`{group.env}`", f"`{words}`", *line, wall_clock]
+    columns = ("environment", *COLUMNS[:6], "wall clock")
+    return markdown.table(columns, [line for _, line in found.values()])
+
+
+def write_best(path: Path, rows: Sequence[Row], folder: Path, script: str) -> None:
+    """Replaces the table of the best rows in a document; FlagError if it has no place for one."""
+    _rewrite(path, lambda text: markdown.replace(text, BEST, script, best_text(rows, folder)))
+
+
+def write_document(path: Path, rows: Sequence[Row], folder: Path, notes: dict[str, str], script: str) -> None:
+    """Replaces the part of every section in a document; FlagError if it has no place for one."""
+
+    def replaced(text: str) -> str:
+        for section in dict.fromkeys(row.section for row in rows):
+            members = [row for row in rows if row.section == section]
+            name = f"{CURVES}/{section}.png"
+            picture = name if draw(members, folder, path.parent / name) else None
+            text = markdown.replace(text, section, script, section_text(members, folder, notes, picture))
+        return text
+
+    _rewrite(path, replaced)
+
+
+def _rewrite(path: Path, replaced: Callable[[str], str]) -> None:
+    """Replaces a document as a whole."""
+    try:
+        text = replaced(path.read_text())
+    except OSError as error:
+        raise FlagError(f"{path} cannot be read: {error.strerror}.") from None
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text)
+    part.replace(path)
