@@ -44,7 +44,8 @@ def brax_env(backend):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "backend", ["spring", "positional", "generalized", pytest.param("mjx", marks=pytest.mark.slow)]
+    "backend",
+    ["spring", "mjx", *(pytest.param(name, marks=pytest.mark.table) for name in ("positional", "generalized"))],
 )
 def test_humanoid_state_is_that_of_brax_with_the_position_in_front(backend):
     env, other = create_env("humanoid", backend), brax_env(backend)

@@ -293,7 +293,10 @@ every_backend = pytest.mark.parametrize("backend", ["spring", "mjx", "positional
 
 
 @pytest.mark.slow
-@every_backend
+@pytest.mark.parametrize(
+    "backend",
+    ["spring", "mjx", *(pytest.param(name, marks=pytest.mark.table) for name in ("positional", "generalized"))],
+)
 def test_random_point_mass_never_leaves_the_free_cells(env_functions, backend):
     env, reset, run = env_functions("simple_u_maze", backend)
     grid, states, rng = grid_of("u_maze"), reset(keys(0)), np.random.default_rng(0)
