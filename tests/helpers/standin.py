@@ -27,3 +27,46 @@ class StandIn:
         self.steps, self.place = self.steps + 1, self.place + action
         success = self.task != TASKS and np.linalg.norm(self.place - self.goal) < 0.5
         return self.place.copy(), 0.0, success, self.steps == LIMIT, {"success": float(success)}
+
+
+class StandInMaze:
+    """A point that moves 0.4 of its action in the free cells of a maze of OGBench's form, 4 m each."""
+
+    def __init__(self):
+        self.maze_map = np.array([[1, 1, 1, 1, 1], [1, 0, 0, 0, 1], [1, 1, 1, 0, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]])
+        self.unwrapped, self.asked, self.goals = self, [], []
+        self.action_space = SimpleNamespace(seed=lambda seed: None)
+
+    @property
+    def data(self):
+        return SimpleNamespace(qpos=self.place, qvel=np.zeros(2))
+
+    def ij_to_xy(self, ij):
+        return np.array([4.0 * ij[1] - 4, 4.0 * ij[0] - 4])
+
+    def xy_to_ij(self, xy):
+        return int(xy[1] / 4 + 1.5), int(xy[0] / 4 + 1.5)
+
+    def add_noise(self, xy):
+        return xy + np.random.uniform(-1, 1, 2)
+
+    def set_goal(self, goal_xy):
+        self.cur_goal_xy = goal_xy
+        self.goals.append(self.xy_to_ij(goal_xy))
+
+    def get_xy(self):
+        return self.place.copy()
+
+    def reset(self, seed, options):
+        self.asked.append((options["task_info"]["init_ij"], options["task_info"]["goal_ij"]))
+        self.place, self.goals = self.add_noise(self.ij_to_xy(self.asked[-1][0])), []
+        self.set_goal(self.add_noise(self.ij_to_xy(self.asked[-1][1])))
+        return self.place.copy(), {}
+
+    def step(self, action):
+        assert (np.abs(action) <= 1).all()
+        moved = self.place + 0.4 * action
+        if self.maze_map[self.xy_to_ij(moved)] == 0:
+            self.place = moved
+        success = np.linalg.norm(self.place - self.cur_goal_xy) <= 1
+        return self.place.copy(), 0.0, success, False, {"success": float(success)}

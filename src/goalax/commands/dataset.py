@@ -2,7 +2,8 @@
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -10,13 +11,14 @@ import numpy as np
 
 from goalax.core.types import BufferState
 from goalax.data import collect, files, minari, sources
-from goalax.envs import ENVS, create_env
+from goalax.envs import create_env
 from goalax.envs.maze import MAZES
 from goalax.envs.simple import SimpleMaze
 from goalax.flags import FlagError, flag, parse
-from goalax.host import loading
+from goalax.host import loading, ogbench_walks
 from goalax.host.checkpoint import NoCheckpointError
 from goalax.host.make import enable_compilation_cache
+from goalax.host.names import EnvNames, is_ogbench
 
 NUM_ENVS = 64  # environments that are collected in at once
 VALIDATION = 0.1  # of the transitions, more of them, in a file beside
@@ -29,7 +31,7 @@ class DatasetConfig:
     run: tuple[str, ...] = flag((), "run directory, whose buffer is written", positional=True)
     out: str = flag("", "npz file to write, or minari:NAME-v0 for a dataset of the package Minari")
     step: int | None = flag(None, "environment steps of the run's checkpoint (default: the newest)", low=0)
-    env_name: str | None = flag(None, "maze of a point mass to collect in, in place of a run", valid=ENVS)
+    env_name: str | None = flag(None, "maze of a point mass to collect in, in place of a run", valid=EnvNames())
     style: str = flag("navigate", "how a script walks", valid=tuple(collect.STYLES))
     steps: int = flag(1_000_000, "transitions to collect; a tenth more for validation", low=1, most=1e8)
     seed: int = flag(0, "draws starts, goals and noise", low=0, high=2**30)
@@ -65,15 +67,28 @@ def write_run(config: DatasetConfig) -> None:
 
 def write_walks(config: DatasetConfig) -> None:
     """Collects in a maze, and writes training and validation set."""
-    env = create_env(config.env_name or "")
-    if not isinstance(env, SimpleMaze):
-        names = ", ".join(f"simple_{layout}" for layout in MAZES["simple"][:4])
-        raise FlagError(f"--env_name is {config.env_name!r}; a script walks with point masses only, such as {names}.")
+    collected, goal_indices = walks_in(config.env_name or "", config.style)
     beside = sources.validation_name(config.out)
     for name, steps, number in ((config.out, config.steps, 0), (beside, max(1, round(VALIDATION * config.steps)), 1)):
         seed = 2 * config.seed + number  # of its own for each set
-        parts = list(collect.collect(env, config.style, seed, steps, NUM_ENVS))
-        write(name, {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}, env.goal_indices)
+        parts = list(collected(seed, steps))
+        write(name, {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}, goal_indices)
+
+
+# (seed, transitions) -> parts of a file
+Collected = Callable[[int, int], Iterator[dict[str, np.ndarray]]]
+
+
+def walks_in(name: str, style: str) -> tuple[Collected, Sequence[int]]:
+    """What collects in an environment, and its goal indices; FlagError where no script can walk."""
+    if is_ogbench(name):
+        maze = ogbench_walks.environment(name)
+        return partial(ogbench_walks.collect, maze, style), maze.goal_indices
+    env = create_env(name)
+    if not isinstance(env, SimpleMaze):
+        names = ", ".join(f"simple_{layout}" for layout in MAZES["simple"][:4])
+        raise FlagError(f"--env_name is {name!r}; a script walks with point masses only, such as {names}.")
+    return partial(collect.collect, env, style, num_envs=NUM_ENVS), env.goal_indices
 
 
 def write(name: str, columns: dict[str, np.ndarray], goal_indices: Sequence[int]) -> None:

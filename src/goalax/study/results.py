@@ -141,6 +141,8 @@ def kept(row: Row, folder: Path) -> list[Trained]:
 
 def finished(row: Row, trained: Sequence[Trained]) -> bool:
     """Whether runs of a row have reached its budget."""
+    if not trained:
+        return False  # without a look at its environment, whose package may not be here
     settings = settings_of(row)
     updates = settings["offline_steps"] + settings["finetune_steps"]
 
@@ -148,7 +150,7 @@ def finished(row: Row, trained: Sequence[Trained]) -> bool:
         steps, learned = last["training/envsteps"], last["training/gradient_steps"]
         return steps >= settings["num_timesteps"] and learned >= updates
 
-    return bool(trained) and all(is_over(run.rows[-1]) for run in trained)
+    return all(is_over(run.rows[-1]) for run in trained)
 
 
 def newest_directories(row: Row) -> list[Path]:

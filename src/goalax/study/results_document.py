@@ -52,7 +52,8 @@ def cells(row: Row, trained: Sequence[Trained], note: str) -> list[str]:
         return [first, str(len(row.seeds)), note, *[""] * (len(COLUMNS) - 3)]
     group = group_of(trained)
     content = json.loads((trained[0].directory / "config.json").read_text())
-    measures = [cell(interquartile_mean([scores[:, -1]])) for scores in (group.reached, group.near)]
+    reached = measures.last_three(group, measures.TASKS) or interquartile_mean([group.reached[:, -1]])
+    near = interquartile_mean([group.near[:, -1]])
     last = trained[0].rows[-1]
     unit = unit_of(group)
     ratio = 0 if unit else last["training/gradient_steps"] / last["training/envsteps"]
@@ -61,7 +62,8 @@ def cells(row: Row, trained: Sequence[Trained], note: str) -> list[str]:
         str(len(row.seeds)),
         f"{group.steps[-1]:,}{unit}",
         f"1:{1 / ratio:.1f}" if ratio else "" if unit else "0",
-        *measures,
+        cell(reached),
+        cell(near),
         steps_to(group, row.threshold),
         duration(group.metric("training/walltime")[:, -1].max()),
         str(content.get("device", "")),
