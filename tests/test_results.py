@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -258,6 +259,35 @@ def test_curves_are_told_apart_by_what_their_rows_do_not_share(folder):
     assert not results_document.draw(rows(folder), folder / "benchmarks/results", folder / "docs/curves/one.png")
 
 
+def leave(folder, row, told):
+    """Runs of a row as if they had finished: evaluations that tell this, and of all else 0.5."""
+    for seed in row.seeds:
+        flags = {name: getattr(row.flags, name) for name in vars(row.flags)} | results.settings_of(row)
+        content = {"flags": flags | {"seed": seed}, "agent_flags": vars(row.agent_flags), "device": "a core"}
+        run = folder / f"benchmarks/results/{row.name}_s{seed}"
+        run.mkdir()
+        (run / "config.json").write_text(json.dumps(content))
+        table = [dict.fromkeys(results.experiments.NEEDED, 0.5) | each for each in told]
+        lines = [",".join(table[0]), *(",".join(map(str, each.values())) for each in table)]
+        (run / "metrics.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_success_by_tasks_is_the_mean_of_the_last_three_evaluations(folder):
+    write(folder, "--agent gcbc")
+    (row,) = rows(folder)
+    shares = enumerate((0.0, 0.3, 0.6, 0.6))
+    told = [
+        {"training/envsteps": 30 + 30 * i, "training/gradient_steps": i, "eval/success": share} for i, share in shares
+    ]
+    leave(folder, row, told)
+    line = results_document.cells(row, results.kept(row, folder / "benchmarks/results"), "")
+    assert line[4:6] == ["0.50", "0.50"]
+    leave_out = [{name: value for name, value in each.items() if name != "eval/success"} for each in told]
+    shutil.rmtree(folder / f"benchmarks/results/{row.name}_s0")
+    leave(folder, row, [each | {"eval/episode_success_any": 0.25} for each in leave_out])
+    assert results_document.cells(row, results.kept(row, folder / "benchmarks/results"), "")[4] == "0.25"
+
+
 def test_the_best_row_of_every_environment_is_told(folder, capsys):
     write(
         folder,
@@ -268,16 +298,7 @@ def test_the_best_row_of_every_environment_is_told(folder, capsys):
     assert command.main(["--readme", "README.md"]) == 2
     assert capsys.readouterr().err == "results.py: --readme is written with --tables; give both.\n"
     for row, near in zip(rows(folder)[:2], (0.25, 0.75), strict=True):  # the third one has not run
-        for seed in row.seeds:
-            flags = {name: getattr(row.flags, name) for name in vars(row.flags)} | results.settings_of(row)
-            content = {"flags": flags | {"seed": seed}, "agent_flags": vars(row.agent_flags), "device": "a core"}
-            run = folder / f"benchmarks/results/{row.name}_s{seed}"
-            run.mkdir()
-            (run / "config.json").write_text(json.dumps(content))
-            columns = {name: 0.5 for name in results.experiments.NEEDED}
-            columns |= {"training/envsteps": 120, "training/gradient_steps": 30, "eval/time_at_goal": near}
-            text = ",".join(columns) + "\n" + ",".join(map(str, columns.values())) + "\n"
-            (run / "metrics.csv").write_text(text)
+        leave(folder, row, [{"training/envsteps": 120, "training/gradient_steps": 30, "eval/time_at_goal": near}])
     (folder / "README.md").write_text("a\n" + "old\n".join(markdown.marks("best", "results.py")) + "b\n")
     assert command.main(["--tables", "--readme", "README.md"]) == 0
     _, _, _, _, line, *_ = (folder / "README.md").read_text().splitlines()
