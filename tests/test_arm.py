@@ -137,6 +137,7 @@ def test_arm_stays_over_its_table_and_within_its_limits(env_functions):
     assert y.min() < -0.3 and y.max() > 0.3
 
 
+@pytest.mark.slow
 def test_arm_velocity_is_the_change_of_the_fingertips(env_functions):
     env, reset, run = env_functions("arm_reach")
     swing = 0.5 * np.sin(0.07 * np.arange(STEPS))[:, None, None] * np.linspace(0.3, 1, NUM_ENVS)[:, None]
@@ -212,6 +213,7 @@ def test_arm_binpick_starts_in_one_bin_with_the_goal_in_the_other(name, goal_spr
 # ---- Scripts that solve the tasks ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_arm_reaches(env_functions):
     def script(_, goal):
         return [(np.clip(goal, [0.4, -0.2, 0.1], [0.6, 0.2, 0.3]), None, STEPS)]

@@ -165,6 +165,7 @@ def profiled(tmp_path_factory):
     return json.loads(out.read_text())["results"][0], printed.getvalue()
 
 
+@pytest.mark.slow
 def test_the_profile_counts_what_a_train_step_runs(profiled):
     result, printed = profiled
     assert set(result["phases"]) == set(roofline.PHASES) and all(row in printed for row in roofline.ROWS)
@@ -177,6 +178,7 @@ def test_the_profile_counts_what_a_train_step_runs(profiled):
     assert result["kinds"]["matmul"]["kernels"] >= 2 * result["programs"]["updates"]["kernels"]["matmul"]["kernels"]
 
 
+@pytest.mark.slow
 def test_the_profile_counts_flops_and_bytes_of_an_update(profiled):
     update = profiled[0]["programs"]["updates"]
     # CRL by hand, batch 8, width 8, one hidden layer: encoders of state and action (4) and of goals (2), an actor (4).
@@ -216,6 +218,7 @@ def test_kernels_are_found_in_loops_and_have_kinds_and_phases():
     assert set(phases) == {"updates", roofline.DRAWS} and kinds["matmul"]["kernels"] == 7
 
 
+@pytest.mark.slow
 def test_a_curve_has_a_row_per_value_and_names_its_gaps(tmp_path, monkeypatch, capsys):
     largest = 2**22
     monkeypatch.setattr(cost_curves, "device_bytes", lambda: largest)

@@ -50,6 +50,7 @@ def test_the_reward_is_the_distance_to_the_future_of_the_critic():
     np.testing.assert_allclose(other["intrinsic_reward"], np.abs(x - y[::-1]).sum(axis=1).mean(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_reward_of_the_environment_and_the_commanded_goal_change_nothing():
     config, batch = CTeCConfig(**SIZES), batch_of()
     _, plain, _ = updated(config)

@@ -219,6 +219,7 @@ def test_a_display_that_speaks_is_not_interrupted(monkeypatch):
             assert not shown.reminder.is_alive()
 
 
+@pytest.mark.slow
 def test_a_training_in_a_log_file_says_that_it_compiles_and_collects(folder, monkeypatch, capsys):
     monkeypatch.setattr(display, "QUIET_SECONDS", 0.1)
     for name in ("compile", "fresh"):

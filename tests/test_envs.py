@@ -60,15 +60,19 @@ QUICK_TO_COMPILE = {"simple_u_maze", "reacher", "ant"}
 LONG_TO_COMPILE = {"ant_push", "cheetah", "pusher2"}
 
 
-def marks_of(param):
-    """Marks of tests that compile the step of an environment."""
-    (name,) = param.values
-    if name in FIRST and name not in QUICK_TO_COMPILE:
-        return pytest.mark.table if name in LONG_TO_COMPILE else pytest.mark.slow
-    return param.marks
+def one_of_each_body(long_ones):
+    """ONE_OF_EACH_BODY for tests that compile much of an environment; long_ones: the mark of LONG_TO_COMPILE."""
+
+    def marks_of(name):
+        if name not in FIRST:
+            return pytest.mark.table
+        slow = long_ones if name in LONG_TO_COMPILE else pytest.mark.slow
+        return () if name in QUICK_TO_COMPILE else slow
+
+    return [pytest.param(name, marks=marks_of(name)) for name in NAMES]
 
 
-STEPPED = [pytest.param(*param.values, marks=marks_of(param)) for param in ONE_OF_EACH_BODY]
+STEPPED = one_of_each_body(long_ones=pytest.mark.table)
 PAIRS = [
     *(pytest.param(*param.values, None, marks=param.marks) for param in STEPPED),
     *(
@@ -103,7 +107,7 @@ def test_sizes_are_those_of_the_specification(name):
     assert env.episode_length > 0 and env.help
 
 
-@every_body
+@pytest.mark.parametrize("name", one_of_each_body(long_ones=pytest.mark.slow))
 def test_reset(env_functions, name):
     env, reset, _ = env_functions(name)
     states = reset(keys(0))

@@ -79,6 +79,7 @@ def test_gymnasium_finds_nothing_wrong_with_pictures(opengl):
     env.close()
 
 
+@pytest.mark.slow
 def test_the_step_after_the_end_is_a_fresh_start(many):
     assert many.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
     observation, _ = many.reset(seed=0)

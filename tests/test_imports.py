@@ -34,6 +34,7 @@ def test_loggers_whose_package_is_missing_are_named_and_left(tmp_path):
     assert "TensorBoard failed (" in result.stdout and "training goes on without it" in result.stdout
 
 
+@pytest.mark.slow
 def test_pages_need_no_video_encoder_and_a_video_says_that_it_does(tmp_path):
     code = f"""{MISSING}
 from pathlib import Path

@@ -238,6 +238,7 @@ def test_eval_variants_have_the_sizes_of_their_environments(env_of):
         assert env.sys.q_size() == other.sys.q_size() and env.dt == other.dt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ant_u_maze", "ant_ball_big_maze", "humanoid_hardest_maze", "simple_big_maze"])
 def test_no_contact_with_a_wall_is_overlooked(name):
     env, rng = create_env(name), np.random.default_rng(0)

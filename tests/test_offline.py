@@ -62,6 +62,7 @@ def test_offline_training_is_a_run_like_others(here, capsys):
     assert load_policy(RUN)(np.zeros(2), np.ones(2)).shape == (2,)  # needs no dataset
 
 
+@pytest.mark.slow
 def test_a_phase_is_choose_gather_update_on_the_file(here):
     run = run_of("--normalize_observations", "false")
     state, data = run.start(), run.data

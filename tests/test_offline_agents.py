@@ -305,6 +305,7 @@ def test_losses_of_hiql_by_numpy(formulas):
     close(agent.mode(state, s, goal), np.clip(action, -1, 1), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_policies_do_not_train_the_representations_of_hiql():
     agent, _, state, batch = small("hiql")
     update = lambda batch: agent.update(state, batch, jax.random.PRNGKey(2))[0].params["critic"]  # noqa: E731
@@ -342,6 +343,7 @@ def cloner(name, **flags):
     return AGENTS[name].make(config(**{k: v for k, v in {**sizes, **flags}.items() if k in known}), SPEC)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLONING)
 def test_a_large_weight_is_behaviour_cloning(name):
     agent, batch = cloner(name, bc_weight=1e4, actor_relabel="uniform", policy_lr=1e-2), whole_batch()

@@ -50,6 +50,7 @@ def test_page_says_which_geoms_it_cannot_show(env_of, monkeypatch, tmp_path):
         page.save(env_of("ant"), film_of(env_of("ant")), tmp_path / "a.html")
 
 
+@pytest.mark.slow
 def test_page_draws_in_a_browser_without_network(env_of, browser, tmp_path):
     env = env_of("ant")
     page.save(env, film_of(env), tmp_path / "a.html")

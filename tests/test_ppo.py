@@ -148,6 +148,7 @@ def finished(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_writes_what_other_agents_write(finished, toy_runs):
     directory = finished / "runs" / "toy_ppo_s0"
     assert {"config.json", "metrics.csv", "curves.png", "checkpoints"} == {path.name for path in directory.iterdir()}
@@ -160,6 +161,7 @@ def test_a_run_writes_what_other_agents_write(finished, toy_runs):
     assert len({row["training/actor_loss"] for row in table}) == 3
 
 
+@pytest.mark.slow
 def test_a_seed_alone_equals_the_one_beside_another(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert training.main([*TINY, "--seed", "1"]) == 0
@@ -174,6 +176,7 @@ def newest(directory):
     return checkpoint.restore(directory / "checkpoints", jax.eval_shape(train.init, jax.random.PRNGKey(0)))
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_from_its_checkpoint(finished, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     step, signals = display.Display.step, [signal.SIGINT]
@@ -201,12 +204,14 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(finished, tmp_path, monkeypat
     assert (int(resumed.env_steps), int(resumed.gradient_steps)) == (120, 48)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_evaluated(finished, capsys):
     assert evaluate.main([str(finished / "runs" / "toy_ppo_s0"), "--episodes", "4", "--step", "80"]) == 0
     out = capsys.readouterr().out
     assert "ppo in toy, 80 steps, 4 episodes" in out and "eval/episode_success_any" in out
 
 
+@pytest.mark.slow
 def test_the_evaluated_policy_is_the_mode_of_brax(finished):
     run, state = make_run(*read_flags(TINY)), newest(finished / "runs" / "toy_ppo_s0")
     agent = ppo.make_agent(run.agent_config, ppo_spec(run), normalize=True)
@@ -234,6 +239,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, capsys):
     assert "Training stopped at 40 environment steps" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_another_size_is_no_checkpoint_of_the_run(finished, tmp_path, capsys):
     copy = shutil.copytree(finished / "runs" / "toy_ppo_s0", tmp_path / "run")
     text = (copy / "config.json").read_text()

@@ -153,6 +153,7 @@ def test_asymmetric_part_is_free_in_one_direction():
     assert quasimetrics.iqe(high, low, 0.0) == 0 and quasimetrics.iqe(low, high, 0.0) == 1
 
 
+@pytest.mark.slow
 @each_quasimetric
 @pytest.mark.parametrize("num_components", [1, 4, 8, 16])
 def test_pairwise_gradient_equals_elementwise_gradient(name, num_components):

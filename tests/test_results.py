@@ -77,6 +77,7 @@ def test_rows_are_trained_in_order_and_once(folder, capsys):
     assert "output goes to" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_changed_flag_is_a_new_row(folder):
     write(folder, "--agent gcbc")
     assert command.main([]) == 0

@@ -127,6 +127,7 @@ def test_cql_lets_the_best_of_several_actions_count():
     assert targets[0] == pytest.approx(targets[1], rel=1e-5) and targets[2] > targets[0] + 1e-3
 
 
+@pytest.mark.slow
 def test_cql_penalties_have_a_floor():
     penalties = []
     for flags in ({}, {"cql_floor": -20.0}):  # as a floor of 20 above 0, which all penalties are below
@@ -160,6 +161,7 @@ def stored_and_other(name, **flags):
     return [float(jnp.mean(value)) for value in values]
 
 
+@pytest.mark.slow
 def test_cql_pushes_down_what_is_not_stored():
     stored, other = stored_and_other("cql", cql_alpha=1.0)
     assert stored > other + 1

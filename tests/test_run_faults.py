@@ -159,6 +159,7 @@ def test_an_older_state_than_the_newest_is_not_passed_over_in_silence(run):
         saver.save(80, {})
 
 
+@pytest.mark.slow
 def test_readers_write_nothing(run, tmp_path, capsys):
     # As a run that is saving leaves it: Orbax's own name for what is not whole yet.
     unfinished = RUN / "checkpoints" / "140.orbax-checkpoint-tmp"

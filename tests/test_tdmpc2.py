@@ -286,6 +286,7 @@ def test_the_prior_does_not_train_the_model_nor_the_other_way_round():
         assert any(jax.tree.leaves(moved))
 
 
+@pytest.mark.slow
 def test_losses_fall_on_a_fixed_batch():
     agent, batch = agent_of(model_lr=1e-2), small_batch()
     update, state, seen = jax.jit(agent.update), agent.init(jax.random.PRNGKey(7)), []

@@ -54,6 +54,7 @@ def test_nothing_is_reached_after_the_end_but_what_was_reached_there():
     np.testing.assert_array_equal(far, [[0, 50, 50], [3, 4, 5], [50, 50, 50]])
 
 
+@pytest.mark.slow
 def test_terminal_states_become_far_from_every_goal():
     """The last state of a chain that is not absorbing but the end: no goal can be reached from it any more."""
     agent = chain_agent("tmd", h_dim=32, critic_lr=1e-3, critic_goal="state", zeta=1.0, contrastive_weight=0.1)

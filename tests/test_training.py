@@ -118,6 +118,7 @@ def test_ctrl_c_exits_with_130(run, monkeypatch):
     assert checkpoint.steps(Path("runs/toy_crl_s0/checkpoints")) != []
 
 
+@pytest.mark.slow
 def test_resume_extends_a_finished_run_from_its_own_flags(run):
     assert run("--batch_size", "4") == 0
     assert (

@@ -35,6 +35,7 @@ def columns(found):
     return {name for row in found for name in row if name.startswith("validation/")}
 
 
+@pytest.mark.slow
 def test_every_evaluation_has_them_and_training_is_as_without(here, capsys):
     flags = [*toy.TINY, *OFFLINE]
     assert training.main(flags) == 0

@@ -50,6 +50,7 @@ def test_while_it_trains_it_says_how_far_it_is(tmp_path, monkeypatch):
     assert last == [f"To watch it, open {tmp_path / 'watch.html'} in a browser."]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["watch.html", "watch.js"])
 def test_a_page_that_cannot_be_written_is_given_up(resumed_toy, monkeypatch, capsys, name):
     replace = os.replace
