@@ -11,7 +11,7 @@ from goalax.flags import FlagError
 from goalax.host.display import duration
 from goalax.study import curves, experiments, markdown, measures
 from goalax.study.experiments import Group, Trained
-from goalax.study.results import Row, finished, kept
+from goalax.study.results import Row, finished, kept, settings_of
 from goalax.study.statistics import Estimate, interquartile_mean
 
 COLUMNS = (
@@ -55,8 +55,9 @@ def cells(row: Row, trained: Sequence[Trained], note: str) -> list[str]:
     reached = measures.last_three(group, measures.TASKS) or interquartile_mean([group.reached[:, -1]])
     near = interquartile_mean([group.near[:, -1]])
     last = trained[0].rows[-1]
-    unit = unit_of(group)
-    ratio = 0 if unit else last["training/gradient_steps"] / last["training/envsteps"]
+    unit, settings = unit_of(group), settings_of(row)
+    online = last["training/gradient_steps"] - settings["offline_steps"] - settings["finetune_steps"]
+    ratio = 0 if unit else online / last["training/envsteps"]
     return [
         first,
         str(len(row.seeds)),
