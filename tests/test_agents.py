@@ -169,9 +169,13 @@ def shared(config):
     return {field.name for field in dataclasses.fields(base)}
 
 
-# Those of crl, which other agents share, and by `-m slow` those that each of the others adds.
+# Those of crl, which other agents share; by `-m slow` those that each other of FAMILIES adds, by `-m table` all others.
 EVERY_FLAG = [
-    pytest.param(name, field.name, marks=[] if name == "crl" else [pytest.mark.slow])
+    pytest.param(
+        name,
+        field.name,
+        marks=[] if name == "crl" else [pytest.mark.slow if name in FAMILIES else pytest.mark.table],
+    )
     for name, entry in COMMON.items()
     for field in dataclasses.fields(entry.config)
     if name == "crl" or field.name not in shared(entry.config)
