@@ -26,11 +26,11 @@ caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(caches / "goalax" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # tests compile many small functions
 
-# Checkpoints are many small files: in memory they, and their removal, take a third less time than on a disk.
+# Checkpoints are many small files: tests that make many take up to a third less time in memory than on a disk.
 memory = Path("/dev/shm")
 if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 4 * 2**30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))  # where pytest makes `tmp_path`
-gc.set_threshold(200_000, 20, 20)  # tracing makes objects that live: looking for dead ones takes a tenth of the time
+gc.set_threshold(200_000, 20, 20)  # tracing makes objects that live: looking for dead ones took a twentieth of the time
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

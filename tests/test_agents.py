@@ -12,6 +12,7 @@ from goalax.agents import AGENTS
 from goalax.agents.actor_critic import actor_goals, entropy_actor_loss
 from goalax.agents.base import ActorConfig, NetworkConfig
 from goalax.core.types import Batch, Path, Spec, Subgoals, Visit, Waypoint
+from tests.helpers.agents import RELATIVES
 from tests.helpers.programs import programs
 
 SPEC = Spec(state_size=5, goal_size=2, action_size=3, goal_indices=(1, 3), discounting=0.9, goal_reach_thresh=1)
@@ -87,12 +88,9 @@ def quick_learner():
     return functools.cache(get)
 
 
-FAMILIES = ("crl", "tmd", "sac", "td3", "gcbc", "gciql", "hiql", "fb")  # the others wait for `-m slow`
-
-
 def each_of(names):
     return pytest.mark.parametrize(
-        "name", [pytest.param(name, marks=[] if name in FAMILIES else [pytest.mark.slow]) for name in names]
+        "name", [pytest.param(name, marks=[pytest.mark.slow] if name in RELATIVES else []) for name in names]
     )
 
 
@@ -169,12 +167,12 @@ def shared(config):
     return {field.name for field in dataclasses.fields(base)}
 
 
-# Those of crl, which other agents share; by `-m slow` those that each other of FAMILIES adds, by `-m table` all others.
+# Those of crl, which other agents share; by `-m slow` those that others add, but for RELATIVES, by `-m table` theirs.
 EVERY_FLAG = [
     pytest.param(
         name,
         field.name,
-        marks=[] if name == "crl" else [pytest.mark.slow if name in FAMILIES else pytest.mark.table],
+        marks=[] if name == "crl" else [pytest.mark.table if name in RELATIVES else pytest.mark.slow],
     )
     for name, entry in COMMON.items()
     for field in dataclasses.fields(entry.config)
@@ -258,13 +256,27 @@ def test_the_parameter_of_an_energy_is_learned(energy):
     assert after_updates(agent)[0].params["critic"]["energy"] != before
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [name for name in COMMON if hasattr(AGENTS[name].config, "critic_lr") and name not in RELATIVES]
+)
+def test_rates_of_learning_are_those_of_their_networks(name):
+    still = {"policy_lr": 1e-20, "alpha_lr": 1e-20}
+    fixed, free = (after_updates(make(name, **flags), 1)[0].params for flags in (still, {}))
+    for a, b in zip(jax.tree.leaves(fixed["critic"]), jax.tree.leaves(free["critic"]), strict=True):
+        np.testing.assert_array_equal(a, b)
+    fixed = after_updates(make(name, critic_lr=1e-20), 1)[0].params
+    for a, b in zip(jax.tree.leaves(fixed["actor"]), jax.tree.leaves(free["actor"]), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 # Agents in whose targets the policy acts itself: another actor is another target.
 THEIR_TARGETS_ACT = ("c_tec", "cql", "fb", "sac")
 THEIR_ACTORS_REST_AT_FIRST = ("td3", "rebrac")
 
 
 @each_of([name for name, entry in COMMON.items() if hasattr(entry.config, "critic_lr")])
-def test_the_actor_does_not_train_the_critic_nor_the_other_way_round(name, quick_learner):
+def test_actor_and_critic_learn_apart(name, quick_learner):
     """With another actor critics move as they did; where that is another target, with another target actors do."""
     agent, update = quick_learner(name)
     state, batch, kept, moved = agent.init(jax.random.PRNGKey(7)), small_batch(agent.needs), "critic", "actor"

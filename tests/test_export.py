@@ -16,6 +16,7 @@ from goalax import __version__
 from goalax.agents import AGENTS
 from goalax.commands import export as command
 from tests.helpers import toy
+from tests.helpers.agents import RELATIVES
 
 pytest.importorskip("flatbuffers")
 from goalax.interop import export
@@ -107,12 +108,9 @@ def test_an_older_checkpoint_has_no_film_and_its_own_metrics(files, tmp_path, to
     np.testing.assert_allclose(function.call(*inputs()), goalax.load(toy_runs / "l2_s0", 100)(*inputs()), atol=1e-5)
 
 
-ONE_OF_EACH_KIND = ("crl", "td3", "ppo", "hiql", "fb", "tdmpc2", "dt")  # of policy and of what it remembers
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in ONE_OF_EACH_KIND else [pytest.mark.table]) for name in AGENTS]
+    "name", [pytest.param(name, marks=[pytest.mark.table] if name in RELATIVES else []) for name in AGENTS]
 )
 def test_every_agent_can_be_exported(name):
     small = {"h_dim": 8, "n_hidden": 1, "repr_dim": 16, "num_minibatches": 2}  # of which every agent has some

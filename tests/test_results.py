@@ -309,3 +309,10 @@ def test_the_best_row_of_every_environment_is_told(folder, capsys):
     (folder / "README.md").write_text("a")
     assert command.main(["--tables", "--readme", "README.md"]) == 2
     assert "The document is without a place for best" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("steps, label", [(0, "updates"), (30, "environment steps")])
+def test_the_picture_of_a_run_says_what_its_steps_are(steps, label):
+    row = dict.fromkeys(results.experiments.NEEDED, 0.5) | {"training/envsteps": steps, "training/gradient_steps": 9}
+    figure = curves.of_run([row, row], "a run")
+    assert {axes.get_xlabel() for axes in figure.axes} == {label}

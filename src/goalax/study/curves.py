@@ -53,7 +53,7 @@ def of_run(rows: list[dict[str, float]], title: str) -> Figure:
             losses.plot(steps, [row[f"training/{name}"] for row in rows], label=name.replace("_", " "))
     losses.set(ylabel="loss", title="training")
     for axes in (success, losses):
-        finish(axes, "steps")
+        finish(axes, "steps", offline=not rows[-1]["training/envsteps"])
         axes.legend(frameon=False)
     return figure
 
