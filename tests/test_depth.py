@@ -208,7 +208,7 @@ def test_layers_of_encoders(config, depth, expected):
     assert layers_of(encoder, jnp.zeros(5)) == expected
 
 
-@pytest.mark.slow
+@pytest.mark.table
 def test_two_seeds_of_a_deep_network_are_each_of_them_alone_on_two_devices(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert training.main([*DEEP, "--num_seeds", "2"]) == 0

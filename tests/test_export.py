@@ -16,7 +16,7 @@ from goalax import __version__
 from goalax.agents import AGENTS
 from goalax.commands import export as command
 from tests.helpers import toy
-from tests.helpers.agents import RELATIVES
+from tests.helpers.agents import relatives_wait
 
 pytest.importorskip("flatbuffers")
 from goalax.interop import export
@@ -109,9 +109,7 @@ def test_an_older_checkpoint_has_no_film_and_its_own_metrics(files, tmp_path, to
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.table] if name in RELATIVES else []) for name in AGENTS]
-)
+@pytest.mark.parametrize("name", relatives_wait(AGENTS))
 def test_every_agent_can_be_exported(name):
     small = {"h_dim": 8, "n_hidden": 1, "repr_dim": 16, "num_minibatches": 2}  # of which every agent has some
     given = {size: value for size, value in small.items() if size in AGENTS[name].config.__dataclass_fields__}

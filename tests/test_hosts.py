@@ -77,7 +77,7 @@ def test_two_processes_equal_one_with_two_devices(tmp_path, monkeypatch):
     assert read_metrics(directory / "metrics.csv")[-1]["training/envsteps"] == stopped + 20
 
 
-@pytest.mark.slow
+@pytest.mark.table
 def test_seeds_on_hosts_whose_devices_share_environments(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     flags = ("--num_seeds", "2", "--num_devices", "4")

@@ -102,7 +102,7 @@ def moment(draw, folder):
 
 
 @pytest.mark.parametrize(
-    ("seeds", "kills_wanted"), [(1, 6), (2, 4), *(pytest.param(seeds, 20, marks=pytest.mark.table) for seeds in (1, 2))]
+    ("seeds", "kills_wanted"), [(1, 3), (2, 3), *(pytest.param(seeds, 20, marks=pytest.mark.table) for seeds in (1, 2))]
 )
 def test_kills(seeds, kills_wanted, start, tmp_path):
     argv = [*FLAGS, "--num_seeds", str(seeds)]

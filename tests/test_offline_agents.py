@@ -28,6 +28,7 @@ from goalax.host.make import make_run
 from goalax.learning.energies import ENERGIES
 from goalax.learning.losses import CONTRASTIVE_LOSSES
 from tests.helpers import ROOT, toy
+from tests.helpers.agents import relatives_wait
 
 toy.register()
 
@@ -550,7 +551,7 @@ def test_offline_resumed_then_online(here, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", relatives_wait(NAMES))
 def test_seeds_are_runs_of_their_own(here, name):
     both = make_run(*read_flags([*SMALL_RUN, *RUNS[name], "--num_seeds", "2"]))
     learned = jax.device_get(both.learn(both.start(), 10).agent)

@@ -24,6 +24,7 @@ from goalax.host.make import make_run
 from goalax.learning.losses import contrastive_loss
 from goalax.learning.losses.infonce import infonce
 from tests.helpers import toy, toy_rewards
+from tests.helpers.agents import relatives_wait
 from tests.helpers.offline import NO_GOALS, SPEC, batch_of, close, config_of, equal, golden, interrupted
 from tests.helpers.runs import RUN, rows
 
@@ -280,7 +281,7 @@ def test_an_agent_goes_through_all_phases(name, here):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", relatives_wait(NAMES))
 def test_tuning_finds_the_rewards(name, here):
     """Pre-training alone goes anywhere; tuning goes where the rewards are."""
     larger = ["--utd_ratio", "5", "--num_eval_envs", "64", "--batch_size", "128", "--h_dim", "64", "--repr_dim", "8"]

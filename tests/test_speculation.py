@@ -208,7 +208,7 @@ def test_evaluation_tells_how_many_plans_there_were(run, begun):
     assert share == pytest.approx(2 / 7, abs=0.15)  # one for three decisions, of seven, and some wait; nobody misses
 
 
-@pytest.mark.slow
+@pytest.mark.table
 def test_two_devices_share_the_environments():
     """Who has a plan is decided among all environments, wherever they are."""
     flags = {**RUN, "episode_length": 7, "exec_horizon": 3, "replans": 0.5, "num_devices": 2}

@@ -184,7 +184,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(run, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("agent", "flags"),
-    [("crl", toy.TINY), ("sac", [*toy.BASELINE, "--use_her"]), ("td3", [*toy.BASELINE, "--use_her"])],
+    [
+        ("crl", toy.TINY),
+        pytest.param("sac", [*toy.BASELINE, "--use_her"], marks=pytest.mark.table),
+        ("td3", [*toy.BASELINE, "--use_her"]),
+    ],
 )
 def test_seeds_of_one_program_equal_single_runs(agent, flags, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -1,5 +1,7 @@
 """Which agents of this release wait for longer suites, because relatives of theirs are tested before."""
 
+import pytest
+
 # All others, and every agent that is new, are tested first.
 RELATIVES = frozenset(
     {
@@ -7,3 +9,8 @@ RELATIVES = frozenset(
         *("iql", "qrl", "rebrac", "srl"),
     }
 )
+
+
+def relatives_wait(names):
+    """Parameters of a test that costs much: those of `RELATIVES` are run by `-m table` only."""
+    return [pytest.param(name, marks=[pytest.mark.table] if name in RELATIVES else []) for name in names]

@@ -48,8 +48,9 @@ def _gain_forward(x: Array, y: Array) -> tuple[Array, tuple]:
     each = []
     for k in range(num_components):
         best = jnp.full((b, y.shape[1]), n, jnp.int32)  # a gain of 0, of no feature
+        rows, columns = _transposed(x[k]), _transposed(y[k])
         for i in range(n):
-            gain = lax.bitcast_convert_type(x[k, :, i, None] - y[k, None, :, i], jnp.int32)
+            gain = lax.bitcast_convert_type(rows[i, :, None] - columns[i, None, :], jnp.int32)
             best = jnp.maximum(best, gain & ~index_bits | i)
         each.append(best)
     packed = jnp.stack(each)
@@ -60,14 +61,29 @@ def _gain_forward(x: Array, y: Array) -> tuple[Array, tuple]:
     return mean_of(gains) + no_number, (x, winners)
 
 
+def _transposed(x: Array) -> Array:
+    """[B, n] -> [n, B], laid out like that.
+
+    As a product: XLA would fuse a transposition into its reader, which then takes one number here, one there, and on a
+    CPU five times as long. What is not finite spreads over its row, which is nan in the end anyway.
+    """
+    return jnp.matmul(jnp.eye(x.shape[-1], dtype=x.dtype), x.T, precision=lax.Precision.HIGHEST)
+
+
 def _gain_backward(residuals: tuple, cotangent: Array) -> tuple[Array, Array]:
-    x, winners = residuals
+    (num_components, b, n), c, winners = residuals[0].shape, cotangent.shape[1], residuals[1]
+    share = cotangent / num_components
 
-    def gradients_of(i: Array) -> tuple[Array, Array]:
-        won = jnp.where(winners == i.astype(winners.dtype), cotangent / x.shape[0], 0.0)
-        return _sum_over_y(won), -won.sum(axis=1)
+    # A loop over features one by one, whose matrices fit into a cache. Without a loop, XLA would fuse what computes the
+    # cotangent into each of the sums and do it as many times.
+    def gradients_of(feature: Array) -> tuple[Array, Array]:
+        of_component = lax.dynamic_index_in_dim(winners, feature // n, keepdims=False)
+        won = jnp.where(of_component == (feature % n).astype(winners.dtype), share, 0.0)
+        return _sum_over_y(won), -won.sum(axis=0)
 
-    return _by_feature(gradients_of, x.shape[-1])
+    dx, dy = lax.map(gradients_of, jnp.arange(num_components * n))
+    of_vectors = lambda d, size: jnp.moveaxis(d.reshape(num_components, n, size), 1, 2)  # noqa: E731
+    return of_vectors(dx, b), of_vectors(dy, c)
 
 
 pairwise_mean_max_gain.defvjp(_gain_forward, _gain_backward)
