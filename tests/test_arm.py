@@ -235,7 +235,7 @@ def test_arm_grasps_and_lifts(env_functions):
     np.testing.assert_allclose(trace.obs[-1, :, 22], 2 * CUBE, atol=0.008)  # metres apart: contacts are soft
 
 
-@pytest.mark.slow
+@pytest.mark.table
 def test_arm_lifts_nothing_with_an_open_hand(env_functions):
     def script(cube, goal):
         return [*((points, -1, steps) for points, _, steps in pick(cube)), (goal, -1, 25)]

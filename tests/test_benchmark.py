@@ -104,7 +104,7 @@ def test_sample_on_parts_of_known_speed():
     assert rates["efficiency"] == pytest.approx(0.5, rel=0.3)
 
 
-@pytest.mark.parametrize("name", ["toy", pytest.param("reacher", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["toy", pytest.param("reacher", marks=pytest.mark.table)])
 def test_all_envs_measures_them_against_those_of_brax(name, tmp_path, capsys):
     out = tmp_path / "results.json"
     argv = [*ARGV, "--repeats", "2", "--all_envs", "--env_match", f"^{name}$"]

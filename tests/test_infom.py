@@ -419,7 +419,7 @@ def newest(directory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["infom", pytest.param("dino_rebrac", marks=pytest.mark.table)])
 def test_runs_pretrain_and_tune(name, tmp_path, monkeypatch):
     """On 200 rows each; one that is resumed where it switches is the same bit for bit, and seeds are single runs."""
     monkeypatch.chdir(tmp_path)
