@@ -71,19 +71,13 @@ def _transposed(x: Array) -> Array:
 
 
 def _gain_backward(residuals: tuple, cotangent: Array) -> tuple[Array, Array]:
-    (num_components, b, n), c, winners = residuals[0].shape, cotangent.shape[1], residuals[1]
-    share = cotangent / num_components
+    x, winners = residuals
 
-    # A loop over features one by one, whose matrices fit into a cache. Without a loop, XLA would fuse what computes the
-    # cotangent into each of the sums and do it as many times.
-    def gradients_of(feature: Array) -> tuple[Array, Array]:
-        of_component = lax.dynamic_index_in_dim(winners, feature // n, keepdims=False)
-        won = jnp.where(of_component == (feature % n).astype(winners.dtype), share, 0.0)
-        return _sum_over_y(won), -won.sum(axis=0)
+    def gradients_of(i: Array) -> tuple[Array, Array]:
+        won = jnp.where(winners == i.astype(winners.dtype), cotangent / x.shape[0], 0.0)
+        return _sum_over_y(won), -won.sum(axis=1)
 
-    dx, dy = lax.map(gradients_of, jnp.arange(num_components * n))
-    of_vectors = lambda d, size: jnp.moveaxis(d.reshape(num_components, n, size), 1, 2)  # noqa: E731
-    return of_vectors(dx, b), of_vectors(dy, c)
+    return _by_feature(gradients_of, x.shape[-1])
 
 
 pairwise_mean_max_gain.defvjp(_gain_forward, _gain_backward)
