@@ -55,6 +55,13 @@ def test_linex_gradient_is_finite_far_past_the_clip():
     np.testing.assert_allclose(gradient, [-1.0, -0.01, 0.99 * np.exp(2.9) - 1, 1.0, 1.0], rtol=1e-4)
 
 
+def test_what_weighs_nothing_is_left_out():
+    def loss(x):
+        return tmd.weighted_sum((2.0, x), (0.0, jnp.log(x - 1)))  # log 0
+
+    assert loss(1.0) == 2.0 and jax.grad(loss)(1.0) == 2.0
+
+
 def test_weighted_mean():
     matrix = jnp.array([[1.0, 10.0], [20.0, 3.0]])
     assert [float(tmd.weighted_mean(matrix, share)) for share in (0.0, 0.5, 1.0)] == [8.5, 5.25, 2.0]

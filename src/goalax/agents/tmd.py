@@ -87,6 +87,11 @@ def weighted_mean(matrix: Array, diagonal: float) -> Array:
     return diagonal * jnp.mean(jnp.diagonal(matrix)) + (1 - diagonal) * jnp.mean(matrix)
 
 
+def weighted_sum(*terms: tuple[float, Array]) -> Array:
+    """Sum [] of weights times losses []; one that weighs nothing costs no gradient, and may still be a metric."""
+    return sum((weight * loss for weight, loss in terms if weight), start=jnp.zeros(()))
+
+
 class Backup(NamedTuple):
     """What the distances from samples are made consistent with."""
 
@@ -132,7 +137,7 @@ def consistency(
 
     step = jnp.mean(linex(metric.between(x, s_next), 0.0, spec.discounting, config.linex_clip))
 
-    loss = config.invariance_weight * invariance + config.step_weight * step + config.zeta * backup
+    loss = weighted_sum((config.invariance_weight, invariance), (config.step_weight, step), (config.zeta, backup))
     return loss, {
         "invariance_loss": invariance,
         "step_loss": step,
@@ -164,7 +169,7 @@ def visit_terms(
     apart = pairwise_squared_distance(visit.goal, visit.goal) > spec.goal_reach_thresh**2
     time = survival.time_loss(own, visit.steps, visit.reached, step)
     separation = survival.separation_loss(d, apart.astype(d.dtype), 1 - visit.reached, step * head.window)
-    loss = config.time_weight * time + config.separation_weight * separation
+    loss = weighted_sum((config.time_weight, time), (config.separation_weight, separation))
     metrics = {"time_loss": time, "separation_loss": separation, "reached": jnp.mean(visit.reached)}
     if config.hazard_weight:
         hazard = head.loss(head.apply(params["head"], x, y), visit)
@@ -246,7 +251,7 @@ class TMDCritic(NamedTuple):
         metrics |= {"contrastive_loss": contrastive, "temperature": temperature, **tied_metrics}
         itself = s[:SELF_SAMPLES], self.psi(params, batch.state[:SELF_SAMPLES])
         metrics |= distance_metrics(metric.between, x, y, s, itself)
-        loss = config.contrastive_weight * contrastive + tied
+        loss = weighted_sum((config.contrastive_weight, contrastive), (1, tied))
         if batch.visit is not None:
             more, others = visit_terms(config, spec, self.head, params, metric.between(x, y), d, x, y, batch.visit)
             loss, metrics = loss + more, metrics | others
