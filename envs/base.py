@@ -116,6 +116,7 @@ class GoalEnv(PipelineEnv):
     normalize_observations: bool = True
     camera: Camera = Camera(distance=6.0)
     cells: goals.Cells | None = None  # of a maze: success is told for each, and how many have been visited
+    pairs_of_ends: bool = False  # starts and goals come in pairs, which a commanded goal would part
 
     # ---- hooks -------------------------------------------------------------------------------------------------------
 

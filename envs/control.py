@@ -65,6 +65,7 @@ class ControlTask(GoalEnv):
     backends = ("mjx",)
     episode_length = 1000
     num_timesteps = 1_000_000
+    normalize_observations = False  # before it learns, a pole only hangs: what it stands for later would be far outside
     camera = Camera(distance=4.0, elevation=-15.0, azimuth=90.0)
 
     def __init__(self, task: str, backend: str | None = None, dense_reward: bool = False):

@@ -93,6 +93,8 @@ def split_of(layout: str) -> tuple[str, np.ndarray, np.ndarray]:
 class Stitching(InMaze):
     """Puts a body into a split: `class AntStitching(Stitching, AntMaze)`. Start and goal lie exactly on their cells."""
 
+    pairs_of_ends = True
+
     def __init__(self, layout: str, **kwargs):
         maze, way, self.pairs = split_of(layout)
         super().__init__(maze, **kwargs)

@@ -64,6 +64,8 @@ def small_batch(needs, size=6):
 def make(name, **flags):
     config = AGENTS[name].config
     known = {field.name for field in dataclasses.fields(config)}
+    if name == "tmd" and not VISITS.keys() & flags.keys():  # where a window means nothing
+        known -= {"window"}
     return AGENTS[name].make(config(**{k: v for k, v in {**SMALL, **flags}.items() if k in known}), SPEC)
 
 
@@ -144,8 +146,8 @@ CHANGES = {
     "relabel": "final",
     "cql_floor": -50.0,  # a valid one binds only where stored actions are the best by far
 }
-# Flags without which one has no effect; with a small gamma the window is far away.
-VISITS = {"hazard_weight": 1.0, "time_weight": 1.0, "separation_weight": 1.0, "value_discounting": 0.5}
+# Flags without which one has no effect, or is refused; with a small gamma the window is far away.
+VISITS = {"hazard_weight": 1.0, "time_weight": 1.0, "separation_weight": 1.0}
 NEEDS = {
     ("tmd", "window"): VISITS,
     ("tmd", "time_bins"): VISITS,
@@ -158,6 +160,7 @@ NEEDS = {
     "cql_gap": {"cql_lagrange": True},
     ("gciql", "awr_alpha"): {"extraction": "awr"},
     "separation_weight": {"value_discounting": 0.5},
+    ("tmd", "separation_weight"): {},
 }
 
 

@@ -8,8 +8,10 @@ import pytest
 from goalax.core import buffer
 from goalax.core.command import COMMAND, Scene
 from goalax.core.command.rare import log_density
+from goalax.flags import FlagError
 from goalax.host.config import read_flags
 from goalax.host.make import make_run
+from goalax.host.resolve import resolve
 from tests.helpers import toy
 from tests.helpers.rings import filled_ring
 
@@ -27,7 +29,7 @@ def scene_of(goals):
 
 
 def chosen(law, goals, num, seed=0):
-    return np.asarray(jax.jit(lambda key: COMMAND[law](scene_of(goals), key, num))(jax.random.PRNGKey(seed)))
+    return np.asarray(jax.jit(lambda key: COMMAND[law].goals(scene_of(goals), key, num))(jax.random.PRNGKey(seed)))
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -88,17 +90,30 @@ def test_without_a_law_goals_are_those_of_the_environment():
     assert (np.abs(goals) <= 1).all()
 
 
-def test_achieved_goals_come_from_the_buffer_from_the_second_unroll_on():
-    goals, states, late = collected("achieved", 20)
+@pytest.mark.parametrize("law", ["achieved", "rare"])
+def test_goals_come_from_the_buffer_from_the_second_unroll_on(law):
+    goals, states, late = collected(law, 20)
     assert late.any()
     stored = {*map(tuple, states.reshape(-1, 2).round(5))}
     assert {*map(tuple, goals[late].round(5))} <= stored
     assert not {*map(tuple, goals[~late].round(5))} <= stored
 
 
-def test_a_single_goal_reaches_the_loop():
+def test_a_single_goal_is_that_of_all_episodes_from_the_first_on():
     goals, _, late = collected("single", 12)
-    assert np.unique(goals[late], axis=0).shape == (1, 2)
+    assert late.any() and not late.all() and np.unique(goals.reshape(-1, 2), axis=0).shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        ("--env_name toy --num_timesteps 0", "with --num_timesteps 0 no episode collects"),
+        ("--env_name simple_u_maze_gen_1f2f3f", "--env_name simple_u_maze_gen_1f2f3f is a law of pairs of starts and"),
+    ],
+)
+def test_goals_that_nobody_can_be_commanded_are_refused(flags, why):
+    with pytest.raises(FlagError, match=f"^--commanded_goals is 'rare'; {why}.*: leave it out.$"):
+        resolve(read_flags([*flags.split(), "--commanded_goals", "rare"])[0])
 
 
 def test_stored_states_are_drawn_from_the_whole_ring():

@@ -432,5 +432,6 @@ def test_from_a_run_to_a_table(tmp_path, monkeypatch, capsys):
     rows = [line.strip("│ ").split("│") for line in printed.splitlines() if "│" in line]
     cells = {row[0].strip(): [float(cell) for cell in row[1:]] for row in rows}
     assert list(cells) == ["new ones only", "followed", "corrected"]
-    plans = {name: values[2:4] for name, values in cells.items()}
+    assert all(worst <= median and worst <= mean for mean, median, worst, *_ in cells.values())
+    plans = {name: values[4:6] for name, values in cells.items()}
     np.testing.assert_allclose(list(itertools.chain(*plans.values())), [1, 0, 0.4, 0, 0.4, 0.6], atol=0.02)

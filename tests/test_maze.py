@@ -130,6 +130,24 @@ def test_layouts_have_the_cells_of_the_specification(layout):
     assert (*grid.shape, *((grid == cell).sum() for cell in "#RGB")) == COUNTS[layout]
 
 
+@pytest.mark.parametrize(
+    ("layout", "longest", "far"),
+    [("u2", 8, 5), ("u3", 10, 6), ("u4", 10, 7), ("u5", 16, 9), ("u6", 14, 8), ("u7", 12, 7)],
+)
+def test_corridors_have_the_lengths_of_the_specification(layout, longest, far):
+    """Goals lie on every cell of a corridor, those of `_eval` on its farther ones, a single one on the last."""
+    ends = {"": range(1, longest + 1), "_eval": range(far, longest + 1), "_single_eval": [longest]}
+    for end, distances in ends.items():
+        grid = grid_of(f"{layout}_maze{end}")
+        steps = {tuple(np.argwhere(grid == "R")[0]): 0}
+        for (row, column), step in (queue := list(steps.items())):
+            for cell in ((row + 1, column), (row - 1, column), (row, column + 1), (row, column - 1)):
+                if grid[cell] != "#" and cell not in steps:
+                    steps[cell] = step + 1
+                    queue.append((cell, step + 1))
+        assert sorted(steps[tuple(cell)] for cell in np.argwhere(grid == "G")) == list(distances)
+
+
 @every_layout
 def test_layouts_are_closed_and_connected(layout):
     grid = grid_of(layout)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from goalax.agents import AGENTS
 from goalax.agents.chunks import Plan, chunked, of_decisions
 from goalax.core import buffer, visits
 from goalax.core.relabel import RELABEL
@@ -67,6 +68,24 @@ def test_chunks_are_whole(horizon):
     np.testing.assert_array_equal(long.action, np.concatenate(list(np.moveaxis(batch.path.action, 1, 0)), axis=1))
     np.testing.assert_array_equal(long.next_state, batch.path.state[:, -1])
     np.testing.assert_allclose(long.discount, batch.path.discount.prod(axis=1), rtol=1e-6)
+    there = np.linalg.norm(long.next_state - batch.future_state, axis=1) < SPEC.goal_reach_thresh
+    np.testing.assert_array_equal(long.future_reward, there)
+    assert (long.future_reward != batch.future_reward).any()
+
+
+def test_chunks_of_an_episode_that_is_too_short_stay_in_its_last_state():
+    """Episodes have 5 to 21 rows: 12 more fit behind few of them, and most samples begin a shorter one."""
+    horizon = 12
+    _, batch, row, column, everything = drawn(Needs(horizon=horizon))
+    left = np.array([last_row(everything, r, c) for r, c in zip(row, column, strict=True)]) - row
+    assert (left > 0).all() and (left < horizon).any() and (left >= horizon).any()
+    for h in range(horizon + 1):
+        there = row + np.minimum(h, left), column
+        np.testing.assert_array_equal(batch.path.state[:, h], everything.state[there])
+    for h in range(horizon):
+        there = row + np.minimum(h, left - 1), column
+        np.testing.assert_array_equal(batch.path.action[:, h], everything.action[there])
+        np.testing.assert_array_equal(batch.path.discount[:, h], 0.9 * (1 - everything.terminal[there]))
 
 
 def test_shares_of_goals():
@@ -88,6 +107,19 @@ def test_waypoints_lie_on_the_way():
     np.testing.assert_array_equal(batch.waypoint.steps, np.maximum(ahead // 2, 1))
     np.testing.assert_array_equal(batch.waypoint.state, everything.state[row + batch.waypoint.steps, column])
     np.testing.assert_array_equal(batch.waypoint.terminal, everything.terminal[row + batch.waypoint.steps - 1, column])
+    there = np.linalg.norm(batch.waypoint.state - batch.future_state, axis=1) < SPEC.goal_reach_thresh
+    np.testing.assert_array_equal(batch.waypoint.reached, there)
+    assert (there & (batch.waypoint.terminal > 0)).any() and (there != batch.future_reward).any()
+
+
+def test_waypoints_lie_before_the_goal_that_was_drawn():
+    """Of a mix: of the state itself it is the next row, of any stored state as far as the end of the episode."""
+    needs = Needs(goals=(0.0, 1.0, 0.0), waypoint=lambda uniform, ahead: ahead)
+    assert (drawn(needs)[1].waypoint.steps == 1).all()
+    needs = needs._replace(goals=(0.0, 0.0, 1.0))
+    _, batch, row, column, everything = drawn(needs)
+    ends = np.array([last_row(everything, r, c) for r, c in zip(row, column, strict=True)])
+    np.testing.assert_array_equal(batch.waypoint.steps, ends - row)
 
 
 @pytest.mark.parametrize("name", RELABEL)
@@ -123,6 +155,36 @@ def test_first_visits_equal_a_loop(goals):
             assert visit.observed[k] == bool(steps)
             np.testing.assert_allclose(visit.occupancy[k], sum(inside) / max(len(steps), 1), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(batch.visit.goal, batch.future_state)
+
+
+@pytest.mark.parametrize("horizon", [1, 2, 3])
+def test_golden_chunks(horizon):
+    """Of a ring of one environment that holds the golden rows, where the last one of an episode takes no action."""
+    names = ("in/episode", "in/action", "out/chunk", "out/valid", "out/target_entropy")
+    g = {name: GOLDEN[f"ac_crl/chunk{horizon}/{name}"] for name in names}
+    episode, num = g["in/episode"], len(g["in/episode"])
+    starts = np.array([np.flatnonzero(episode == e)[0] for e in episode])
+    wide = lambda x: jnp.asarray(x)[:, None]  # noqa: E731
+    number = np.arange(num, dtype=np.float32)
+    zero = wide(0 * number)
+    state = wide(np.stack([number, number], axis=1))
+    rows = Transition(state, state, wide(g["in/action"]), zero, zero, wide(starts))
+    ring = buffer.BufferState(rows, jnp.int32(num))
+    choice = buffer.choose(ring, jax.random.key(0), 2000, Needs(horizon=horizon), 0.9, num)
+    batch = buffer.gather(ring, choice, SPEC._replace(action_size=2), Needs(horizon=horizon))
+    left = np.array([np.flatnonzero(episode == e)[-1] for e in episode]) - np.arange(num)
+    row = np.asarray(choice.slot)
+    whole = left[row] >= horizon
+    assert set(row[whole]) == set(np.flatnonzero(left >= horizon)) and g["out/valid"][row[whole]].all()
+    chunk = batch.action if horizon == 1 else of_decisions(batch).action
+    np.testing.assert_allclose(chunk[whole], g["out/chunk"][row[whole]], rtol=1e-6)
+
+    entry = AGENTS["crl"]
+    spec = SPEC._replace(action_size=2)
+    agent = entry.make(entry.config(action_chunk=horizon, h_dim=8, n_hidden=1, repr_dim=4), spec)
+    _, metrics = agent.update(agent.init(jax.random.key(1)), batch, jax.random.key(2))
+    target = metrics["entropy"] - metrics["alpha_loss"]  # whose temperature is 1 at first
+    np.testing.assert_allclose(target, g["out/target_entropy"], rtol=1e-4)
 
 
 @pytest.mark.parametrize("name, within", [("srl/labels", 6), ("chronosrl/occupancy_labels", 8)])

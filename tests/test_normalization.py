@@ -7,7 +7,7 @@ import pytest
 
 from goalax.agents import AGENTS
 from goalax.core.normalization import SMALLEST_SPREAD, Affine, NormalizedState, fit, normalized
-from goalax.core.types import Agent, Batch, Spec, Subgoals, Transition
+from goalax.core.types import Agent, Batch, Path, Spec, Subgoals, Transition, Waypoint
 from goalax.host.config import read_flags
 from goalax.host.make import make_run
 from tests.helpers import toy
@@ -113,19 +113,24 @@ def test_update_sees_normalised_values_and_keeps_the_maps(fitted):
     batch = {name: rng.standard_normal((4, size)).astype(np.float32) for name, size in sizes.items()}
     batch = Batch(**batch, reward=np.arange(4.0), future_reward=np.arange(4.0) / 3, discount=np.arange(4.0) / 5)
     batch = batch._replace(subgoals=Subgoals(*rng.standard_normal((2, 4, 5)).astype(np.float32)))
+    way = rng.standard_normal((4, 3, 5)).astype(np.float32)
+    batch = batch._replace(
+        path=Path(way, *rng.standard_normal((3, 4, 2))), waypoint=Waypoint(way[:, 0], *np.eye(4)[:3])
+    )
     after, told = agent.update(state, batch, "key")
     seen, key = told["batch"], told["key"]
     maps = dict.fromkeys(states, STATE_MAP) | {"goal": GOAL_MAP}
-    maps["subgoals"] = lambda both: [STATE_MAP(state) for state in both]
+    maps["subgoals"] = lambda both: Subgoals(*map(STATE_MAP, both))
+    maps |= dict.fromkeys(("path", "waypoint"), lambda parts: parts._replace(state=STATE_MAP(parts.state)))
     for name, value in batch._asdict().items():
         expected = maps[name](value) if name in maps else value
-        np.testing.assert_array_equal(getattr(seen, name), expected, err_msg=name)
+        jax.tree.map(np.testing.assert_array_equal, getattr(seen, name), expected)
     assert key == "key"
     assert after.agent == {"key": 8}
     assert after.state_map is state.state_map and after.goal_map is state.goal_map
 
 
-@pytest.mark.parametrize("name", ["crl", "cmd"])  # CMD's critic sees the action in the future too
+@pytest.mark.parametrize("name", ["crl", "cmd", "chronosrl"])  # CMD's critic sees the action in the future too
 def test_score_of_a_run_is_the_agents_own_on_normalised_values(name):
     run = make_run(*read_flags([*toy.TINY, "--agent", name, "--repr_dim", "16"]))
     train, sizes = run.train, run.sizes

@@ -22,7 +22,8 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" /
 DOCUMENTS += sorted((ROOT / "docs").glob("*.md"))
 FROM_PYTHON = "from_python.py"
 # (file, "in LAYOUTS" or nothing, text) of every block of Python.
-BLOCKS = re.findall(r"```python\n# ([\w/]+\.py)(?:, (in LAYOUTS))?\n(.*?)```", README, re.DOTALL)
+EXTENDING = (ROOT / "docs" / "extending.md").read_text()
+BLOCKS = re.findall(r"```python\n# ([\w/]+\.py)(?:, (in LAYOUTS))?\n(.*?)```", README + EXTENDING, re.DOTALL)
 MAX_LINES = 250
 
 TINY = {"num_envs": 4, "num_eval_envs": 2, "episode_length": 20, "unroll_length": 10, "batch_size": 8}
@@ -66,7 +67,7 @@ def python(folder, *argv, path=""):
 
 
 def test_every_block_of_python_is_run_here():
-    assert len(BLOCKS) == README.count("```python") == 7
+    assert len(BLOCKS) == (README + EXTENDING).count("```python") == 8
     assert [path for path, _, _ in BLOCKS].count(FROM_PYTHON) == 1
     assert all(where or code.startswith('"""') for _, where, code in BLOCKS)
 
@@ -84,7 +85,7 @@ def test_the_maze_example_trains_and_shows_up(extended):
     words = python(extended, "training.py", "--help")
     mazes = re.findall(r"\w+_cross_maze", README)
     assert len(mazes) == 3
-    assert all(name in words for name in (*mazes, "line", "noisy_crl", "l4", "margin", "near"))
+    assert all(name in words for name in (*mazes, "line", "noisy_crl", "l4", "margin", "near", "origin"))
 
 
 @pytest.mark.slow

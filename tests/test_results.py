@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -168,6 +169,39 @@ def test_a_section_without_a_place_stops_no_row(folder, capsys, monkeypatch):
     assert command.main([]) == 2  # at the start there is time to mend it
 
 
+@pytest.mark.slow
+def test_a_file_that_is_being_edited_is_read_again(folder, capsys, monkeypatch):
+    """Half of a line is saved while the first row trains, the rest a moment later, and the order is another one."""
+    write(folder, "--agent gcbc", "--agent qrl --components 2", "--agent gcbc --policy_lr 0.01")
+    first, second, third = rows(folder)
+    run = command.Queue.run
+
+    def run_and_edit(queue, row):
+        run(queue, row)
+        if row.name == first.name:
+            write(folder, "--agent gc")
+            write_it = threading.Timer(
+                1.0, write, [folder, "--agent gcbc --policy_lr 0.01", "--agent qrl --components 2"]
+            )
+            write_it.start()
+
+    monkeypatch.setattr(command.Queue, "run", run_and_edit)
+    monkeypatch.setattr(command, "PATIENCE", 0.2)
+    assert command.main([]) == 0
+    said = capsys.readouterr().out
+    assert "--agent is 'gc'" in said and "It is read again in 0.2 seconds" in said
+    assert said.index(first.command) < said.index(third.command) < said.index(second.command)
+    assert kept(folder) == sorted(f"{row.name}_s0" for row in (first, second, third))
+
+
+def test_a_training_that_leaves_another_run_fails_its_row(folder, capsys, monkeypatch):
+    write(folder, "--agent gcbc")
+    (row,) = rows(folder)
+    monkeypatch.setattr(command.Queue, "command", [sys.executable, "-c", ""])
+    assert command.main([]) == 1
+    assert f"{row.name} failed: what it left is no run with the flags of the row" in capsys.readouterr().err
+
+
 def test_the_list(folder, capsys):
     write(folder, "--agent gcbc", "--agent qrl --components 2")
     assert command.main(["--list"]) == 0
@@ -260,15 +294,15 @@ def test_curves_are_told_apart_by_what_their_rows_do_not_share(folder):
     assert not results_document.draw(rows(folder), folder / "benchmarks/results", folder / "docs/curves/one.png")
 
 
-def leave(folder, row, told):
-    """Runs of a row as if they had finished: evaluations that tell this, and of all else 0.5."""
+def leave(folder, row, told, needed=results.experiments.NEEDED):
+    """Runs of a row as if they had finished: evaluations that tell this, and of all else that is needed 0.5."""
     for seed in row.seeds:
         flags = {name: getattr(row.flags, name) for name in vars(row.flags)} | results.settings_of(row)
         content = {"flags": flags | {"seed": seed}, "agent_flags": vars(row.agent_flags), "device": "a core"}
         run = folder / f"benchmarks/results/{row.name}_s{seed}"
         run.mkdir()
         (run / "config.json").write_text(json.dumps(content))
-        table = [dict.fromkeys(results.experiments.NEEDED, 0.5) | each for each in told]
+        table = [dict.fromkeys(needed, 0.5) | each for each in told]
         lines = [",".join(table[0]), *(",".join(map(str, each.values())) for each in table)]
         (run / "metrics.csv").write_text("\n".join(lines) + "\n")
 
@@ -289,6 +323,58 @@ def test_success_by_tasks_is_the_mean_of_the_last_three_evaluations(folder):
     assert results_document.cells(row, results.kept(row, folder / "benchmarks/results"), "")[4] == "0.25"
 
 
+def test_without_goals_returns_are_told(folder):
+    """The mean of the last three, the last one, and the first steps with a share of what an episode of 10 can give."""
+    write(folder, "--agent gcbc", "--agent gcbc --policy_lr 0.01")
+    row, _ = rows(folder)
+    told = [
+        {"training/envsteps": 30 + 30 * i, "training/gradient_steps": i, "eval/episode_reward": reward}
+        for i, reward in enumerate((0.5, 1.0, 4.0, 7.0))
+    ]
+    leave(folder, row, told, results.experiments.PROGRESS)
+    (trained,) = found = results.kept(row, folder / "benchmarks/results")
+    assert len(trained.rows) == 4 and results.finished(row, found)
+    line = results_document.cells(row, found, "")
+    assert line[2:7] == ["120", "1:40.0", "4", "7", "60"]
+    assert command.main(["--tables"]) == 0
+    head, _, first, second = [line for line in document(folder).splitlines() if line.startswith("|")]
+    assert (
+        "| return, mean of the last three | return at the last evaluation | steps to 0.1 of the highest return |"
+        in head
+    )
+    assert "| 4 | 7 | 60 |" in first and "not run" in second
+    assert Image.open(folder / "docs/curves/one.png").width > 500
+    with pytest.raises(results.FlagError, match="has no goals"):
+        results.experiments.read_one(trained.directory)
+
+
+def test_what_comes_before_the_first_step_is_told_apart(folder):
+    write(folder, "--agent gcbc --dataset x.npz --offline_steps 40")
+    (row,) = rows(folder)
+    told = {"training/envsteps": 120, "training/gradient_steps": 52, "training/offline_updates": 40}
+    leave(folder, row, [told])
+    assert results_document.cells(row, results.kept(row, folder / "benchmarks/results"), "")[2:4] == [
+        "40 updates, 120",
+        "1:10.0",
+    ]
+
+
+def test_steps_to_a_share_are_the_median_over_seeds(folder):
+    """Of two seeds that are there after 60 and after 120 steps, half of the way between, as in the report."""
+    write(folder, "--agent gcbc --num_seeds 2")
+    (row,) = rows(folder)
+    told = [{"training/envsteps": 30 * i, "training/gradient_steps": i} for i in range(1, 5)]
+    leave(folder, row, [each | {"eval/time_at_goal": float(i >= 1)} for i, each in enumerate(told)])
+    late = folder / f"benchmarks/results/{row.name}_s1"
+    shutil.rmtree(late)
+    early = folder / f"benchmarks/results/{row.name}_s0"
+    early.rename(folder / "early")
+    leave(folder, row, [each | {"eval/time_at_goal": float(i >= 3)} for i, each in enumerate(told)])
+    shutil.rmtree(early)
+    (folder / "early").rename(early)
+    assert results_document.cells(row, results.kept(row, folder / "benchmarks/results"), "")[6] == "90"
+
+
 def test_the_best_row_of_every_environment_is_told(folder, capsys):
     write(
         folder,
@@ -303,8 +389,12 @@ def test_the_best_row_of_every_environment_is_told(folder, capsys):
     (folder / "README.md").write_text("a\n" + "old\n".join(markdown.marks("best", "results.py")) + "b\n")
     assert command.main(["--tables", "--readme", "README.md"]) == 0
     _, _, _, _, line, *_ = (folder / "README.md").read_text().splitlines()
-    env, words, seeds = [cell.strip() for cell in line.split("|")[1:4]]
-    assert env == "`toy`" and words.startswith("`--agent gcbc --policy_lr 1e-3 ") and seeds == "2"
+    env, agent, seeds, *_, device, best = [cell.strip() for cell in line.strip(" |").split("|")]
+    assert (
+        env == "`toy`"
+        and best == f"`{rows(folder)[1].command}`"
+        and (agent, seeds, device) == ("`gcbc`", "2", "a core")
+    )
     assert "0.75" in line and "old" not in (folder / "README.md").read_text()
     (folder / "README.md").write_text("a")
     assert command.main(["--tables", "--readme", "README.md"]) == 2

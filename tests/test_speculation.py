@@ -63,10 +63,8 @@ def test_with_less_room_those_that_need_it_most_come_first(share):
             if e in served:
                 assert kind[t, e] == (MISSED if e in missed else PLANNED) and step[t, e] == 0
                 plans[e] = 1
-            elif e in missed or e in queue:
+            elif e in queue:
                 assert kind[t, e] == WAITED
-                if e in missed:
-                    plans[e], waiting[e] = None, t
             else:
                 assert kind[t, e] == (FOLLOWED if plans[e] < 2 else EXTENDED) and step[t, e] == plans[e]
                 plans[e] += 1

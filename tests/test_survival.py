@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from goalax.agents import AGENTS
-from goalax.core.types import Spec
+from goalax.agents.first_visits import Times, VisitHead
+from goalax.agents.srl import Goals, SurvivalCritic
+from goalax.core.types import Spec, Visit
 from goalax.flags import FlagError
 from goalax.learning import survival
 from goalax.learning.networks import fuse
@@ -80,6 +82,75 @@ def test_occupancy():
     np.testing.assert_allclose(hazards + g["beta"] * share, g["actor_value"], rtol=1e-5)
 
 
+def critic_of(radius=0.5, **flags):
+    """ChronoSRL's critic, small, in a world of four numbers and two actions."""
+    config = AGENTS["chronosrl"].config(h_dim=8, n_hidden=1, repr_dim=4, **flags)
+    return SurvivalCritic.of(config, Spec(4, 2, 2, (0, 1), 0.99, radius))
+
+
+def visit_of(**parts):
+    """First visits of as many samples as the parts have, what is left out being nothing."""
+    size = len(next(iter(parts.values())))
+    blank = {name: jnp.zeros(size) for name in ("steps", "reached", "left", "terminates")}
+    blank |= {"goal": jnp.zeros((size, 2)), "occupancy": jnp.zeros((size, 0)), "observed": jnp.zeros((size, 0))}
+    return Visit(**blank | parts)
+
+
+def test_chrono_loss_is_made_of_the_golden_parts():
+    """From representations on: own and other distances, which goals are apart, window and discount of the value."""
+    g = section("chronosrl/geometry")
+    flags = {"value_discounting": float(g["gamma"]), "window": int(g["window"]), "occupancy_weight": 0.0}
+    critic = critic_of(float(g["radius"]), time_weight=2.0, separation_weight=3.0, **flags)
+    seen = visit_of(goal=floats(g["goal"]), steps=floats(g["tau"]), reached=floats(g["event"]))
+    loss, metrics = critic.chrono_loss(critic.config, floats(g["phi"]), floats(g["psi"]), None, seen)
+    later = g["event"] * (g["tau"] >= 1)
+    time = np.sum(later * g["huber"]) / later.sum()
+    far = g["pairs"] + np.diag(1 - g["event"])
+    separation = np.sum(far * g["hinge"]) / far.sum()
+    np.testing.assert_allclose(metrics["time_loss"], time, rtol=1e-5)
+    np.testing.assert_allclose(metrics["separation_loss"], separation, rtol=1e-4)
+    np.testing.assert_allclose(loss, 2 * time + 3 * separation, rtol=1e-4)
+    np.testing.assert_allclose(metrics["distance_pos"], np.mean(np.diagonal(g["distance"])), rtol=1e-5)
+
+
+def test_chrono_loss_and_value_take_the_share_of_time_that_is_spent_at_the_goal():
+    g = section("chronosrl/occupancy")
+    critic, size = critic_of(occupancy_weight=5.0, window=8, occupancy_bins=4), len(g["mask"])
+    times = Times(floats(g["logit0"]), floats(g["hazard_logits"]), floats(g["logits"]))
+    seen = visit_of(steps=jnp.ones(size), occupancy=floats(g["occupancy"]), observed=floats(g["mask"]))
+    without = critic_of(occupancy_weight=0.0, window=8)
+    x, y = jax.random.normal(jax.random.PRNGKey(0), (2, size, 4))
+    loss = critic.chrono_loss(critic.config, x, y, times, seen)[0]
+    other = without.chrono_loss(without.config, x, y, times, seen)[0]
+    share = survival.occupancy_loss(floats(g["logits"]), floats(g["occupancy"]), floats(g["mask"]))
+    np.testing.assert_allclose(loss - other, 5 * share, rtol=1e-4)
+
+    params = critic.init(iter(jax.random.split(jax.random.PRNGKey(1), 3)))
+    state, action = jnp.ones((3, 4)), jnp.ones((3, 4))  # a chunk of two actions
+    values = [critic.value(params, state, action, Goals(y[:3], jnp.full(3, beta))) for beta in (0.0, 0.5)]
+    told = critic.head.apply(params["head"], critic.phi(params, state, action), y[:3])
+    np.testing.assert_allclose(values[0], critic.head.value(told), rtol=1e-5)
+    np.testing.assert_allclose(values[1] - values[0], 0.5 * critic.head.occupancy_value(told), rtol=1e-3)
+
+
+@pytest.mark.parametrize(("law", "steps"), [("window", [6, 6, 6, 2]), ("episode", [4, 6, 6, 2])])
+def test_how_long_a_goal_was_survived(law, steps):
+    """With every hazard at one half: log 2 for every step survived, for now, and for the visit. Not reached with 4 rows
+    left, with more than the window, and with 4 rows left to a true end, after which nothing is reached; and reached."""
+    head = VisitHead(None, 4, 0.99, 6, law, tuple(range(7)), ())
+    seen = visit_of(
+        steps=jnp.array([6, 6, 6, 2]),
+        reached=jnp.array([0.0, 0, 0, 1]),
+        left=jnp.array([4, 60, 4, 4]),
+        terminates=jnp.array([0.0, 0, 1, 0]),
+    )
+    found = [
+        head.loss(Times(jnp.zeros(1), jnp.zeros((1, 6)), None), jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], seen))
+        for i in range(4)
+    ]
+    np.testing.assert_allclose(found, np.log(2) * (np.array(steps) + np.array([1, 1, 1, 2])), rtol=1e-5)
+
+
 @pytest.mark.parametrize("size", [1, 7, 40, 41, 200])
 def test_sums_before(size):
     x = np.random.default_rng(size).standard_normal((5, size)).astype(np.float32)
@@ -98,6 +169,13 @@ def test_gradients_are_finite_far_out():
     for scale in (0.0, 100.0, -100.0):
         logits = jnp.full((4, len(edges) - 1), scale)
         assert all(np.isfinite(part).all() for part in jax.grad(loss, (0, 1))(jnp.full(4, scale), logits))
+
+
+def test_bins_of_nothing_are_refused():
+    with pytest.raises(FlagError, match="^--occupancy_bins is 5; it means nothing with --occupancy_weight 0"):
+        AGENTS["chronosrl"].make(
+            AGENTS["chronosrl"].config(occupancy_weight=0.0, occupancy_bins=5), Spec(4, 2, 1, (0, 1), 0.9, 0.5)
+        )
 
 
 def test_goals_of_the_actor_alone_are_refused_where_the_critic_counts_ends():

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
+from scipy import stats
 
 from goalax.agents import AGENTS
 from goalax.agents.mppi import Plan, Search, World, elite_statistics, plan, returns
@@ -20,7 +22,7 @@ from goalax.core.types import Batch, Needs, Path, Spec
 from goalax.flags import FlagError
 from goalax.host import memory
 from goalax.host.make import make
-from goalax.learning.latents import mish, sim_norm
+from goalax.learning.latents import mish, mish_mlp, sim_norm
 from goalax.learning.two_hot import BINS, cross_entropy, decode, symexp, symlog, two_hot
 from tests.helpers import ROOT, toy, toy_rewards
 from tests.helpers.programs import programs
@@ -200,6 +202,105 @@ def test_a_search_begins_where_the_last_one_ended_one_step_later():
     assert float(held.act(None, warm, jnp.zeros((2, 1)), jnp.zeros((2, 0)), None)[0][0, 0]) == 12
 
 
+def searched(prior=0.0, explore=False, start=0.0, num=1, **changes):
+    """A plan of one step for `num` points at the origin that want to go right as far as they can."""
+    world = valley(jnp.zeros((1, 1, 1)))._replace(
+        reward=lambda z, action: action[..., 0],
+        value=lambda z, key: jnp.zeros(z.shape[:-1]),
+        prior=lambda z, key: jnp.full_like(z, prior),
+    )
+    numbers = {"temperature": 10.0, "min_std": 0.05, "max_std": 0.05} | changes
+    search = Search(1, 64, 1, 8, 1, discounting=0.9, **numbers)
+    mean = jnp.full((num, 1, 1), start)
+    return plan(world, search, jnp.zeros((num, 1)), mean, jax.random.PRNGKey(0), explore)
+
+
+def test_a_search_begins_around_its_mean():
+    """With a standard deviation of 0.05 the best of 64 are 0.06 to 0.2 farther right, wherever that is."""
+    for start in (0.0, -0.5):
+        found = float(searched(prior=-1.0, start=start).mean[0, 0, 0]) - start
+        assert 0.06 < found < 0.2
+
+
+def test_sequences_of_the_prior_are_among_those_that_are_compared():
+    assert float(searched(prior=0.9, temperature=100.0).actions[0, 0, 0]) == pytest.approx(0.9)
+    assert float(searched(prior=-0.9, temperature=100.0).actions[0, 0, 0]) < 0.3
+
+
+def test_what_is_found_is_drawn_from_the_elites_by_their_weights():
+    """With much weight on values it is the best of 8 elites, with none any of them."""
+    best, any_of_them = (searched(num=200, temperature=each).actions[:, 0, 0] for each in (1e4, 0.0))
+    behind = np.asarray(best - any_of_them)
+    assert behind.min() > -1e-6 and 0.02 < behind.mean() < 0.2
+    assert 0.05 < np.mean(behind < 1e-6) < 0.25  # one in eight is the best one
+
+
+def test_exploration_adds_noise_of_the_last_standard_deviation():
+    sizes = {"num": 500, "min_std": 0.01, "max_std": 0.01}
+    calm, noisy = (np.asarray(searched(explore=explore, **sizes).actions[:, 0, 0]) for explore in (False, True))
+    assert 0.009 < np.std(noisy - calm) < 0.011 and abs(np.mean(noisy - calm)) < 0.002
+
+
+def test_until_the_first_update_actions_are_uniform():
+    agent = agent_of()
+    state, num = agent.init(jax.random.PRNGKey(0)), 300
+    held = agent.memory.start(state, num)
+    args = held, normal(1, num, 5), normal(2, num, 2), jax.random.PRNGKey(3)
+    action, after = agent.memory.act(state, *args)
+    assert stats.kstest(np.asarray(action).ravel(), stats.uniform(-1, 2).cdf).pvalue > 1e-3
+    jax.tree.map(np.testing.assert_array_equal, after, held)
+    action, after = agent.memory.act(state._replace(updates=jnp.int32(1)), *args)
+    assert action.shape == (num, 3) and int(after.decisions[0]) == 1
+    assert stats.kstest(np.asarray(action).ravel(), stats.uniform(-1, 2).cdf).pvalue < 1e-6
+
+
+def test_networks_are_the_published_ones_layer_by_layer():
+    """Dense, LayerNorm, Mish; behind the last dense layer nothing, or LayerNorm and SimNorm."""
+
+    def dense(x, layer):
+        return x @ np.asarray(layer["kernel"], np.float64) + np.asarray(layer["bias"], np.float64)
+
+    def layer_norm(x, layer):
+        centred = x - x.mean(-1, keepdims=True)
+        return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * np.asarray(layer["scale"]) + np.asarray(
+            layer["bias"]
+        )
+
+    x = np.asarray(normal(0, 4, 5), np.float64)
+    for simplex in (False, True):
+        network = mish_mlp(16, 6, 7, simplex=simplex)
+        params = jax.tree.map(
+            lambda leaf: leaf + 0.3 * normal(leaf.size, *leaf.shape), network.init(jax.random.PRNGKey(1), x)
+        )
+        layers, expected = params["params"], x
+        for i in range(2):
+            expected = layer_norm(dense(expected, layers[f"Dense_{i}"]), layers[f"LayerNorm_{i}"])
+            expected = expected * np.tanh(np.log1p(np.exp(expected)))
+        expected = dense(expected, layers["Dense_2"])
+        if simplex:
+            expected = np.exp(layer_norm(expected, layers["LayerNorm_2"])).reshape(4, 2, 8)
+            expected = (expected / expected.sum(-1, keepdims=True)).reshape(4, 16)
+        np.testing.assert_allclose(network.apply(params, jnp.asarray(x, jnp.float32)), expected, rtol=2e-4, atol=1e-5)
+
+
+def test_dropout_is_that_of_the_first_layer():
+    network = mish_mlp(3, 400, 5, dropout=0.25)
+    params = network.init(jax.random.PRNGKey(0), jnp.zeros(2))
+    params["params"]["Dense_0"]["bias"] = jnp.ones(400)
+    calls = []
+
+    def seen(next_function, args, kwargs, context):
+        calls.append((context.module.name, np.asarray(args[0])))
+        return next_function(*args, **kwargs)
+
+    with nn.intercept_methods(seen):
+        network.apply(params, jnp.zeros(2), jax.random.PRNGKey(1))
+    inputs = dict(calls)
+    dropped = inputs["LayerNorm_0"] == 0
+    assert 0.15 < dropped.mean() < 0.35 and np.allclose(inputs["LayerNorm_0"][~dropped], 1 / 0.75)
+    assert (inputs["LayerNorm_1"] != 0).all()
+
+
 # ---- The update ------------------------------------------------------------------------------------------------------
 
 
@@ -210,7 +311,8 @@ def test_losses_equal_loops():
     state, key = agent.init(jax.random.PRNGKey(1)), jax.random.PRNGKey(2)
     busy = lambda tree: jax.tree.map(lambda leaf: leaf + 0.1 * normal(leaf.size, *leaf.shape), tree)  # noqa: E731
     state = state._replace(params=busy(state.params), target=busy(busy(state.target)))
-    _, metrics = jax.jit(agent.update)(state, batch, key)
+    after, metrics = jax.jit(agent.update)(state, batch, key)
+    assert int(after.updates) == 1
     model, params, path = WorldModel(config.size, SPEC, 0.0), state.params, batch.path
     draw_key, _ = jax.random.split(jax.random.split(key)[0])
     after = model.encode(params, jnp.moveaxis(path.state[:, 1:], 1, 0), jnp.broadcast_to(batch.goal, (3, 6, 2)))
@@ -448,7 +550,7 @@ def test_several_seeds_at_once():
 
 
 def test_the_prediction_of_memory_knows_the_plans(run):
-    longer = make("toy", episode_length=7, **RUN, **{**SMALL, "horizon": 13})
+    longer = make("toy", episode_length=7, **RUN, **SMALL, plan_horizon=13)
     more = memory.predict(longer)["environments"] - memory.predict(run)["environments"]
     assert more == 2 * 4 * 10 * 2 * 4  # twice, environments, steps, entries of an action, bytes
 

@@ -10,6 +10,7 @@ import pytest
 from goalax.agents import tmd
 from goalax.core.relabel.waypoint import DISCOUNTING as LAMBDA
 from goalax.core.relabel.waypoint import NEXT, mixed_steps
+from goalax.core.types import Spec, Waypoint
 from goalax.flags import FlagError
 from tests.helpers.chain import DISCOUNTING, LENGTH, chain_agent, chain_batch, chain_distances
 
@@ -54,6 +55,24 @@ def test_nothing_is_reached_after_the_end_but_what_was_reached_there():
     np.testing.assert_array_equal(far, [[0, 50, 50], [3, 4, 5], [50, 50, 50]])
 
 
+@pytest.mark.parametrize("backup", ["next", "waypoint"])
+def test_the_end_is_that_of_what_comes_later(backup):
+    """With a way-point not the next row's: whether it has ended there, and whether there is at the goal."""
+    spec, config = Spec(2, 2, 1, (0, 1), 0.9, 0.5), tmd.TMDConfig(backup=backup)
+    ended, reached = jnp.array([0.0, 1, 1]), jnp.array([0.0, 0, 1])
+    batch = chain_batch(jax.random.PRNGKey(0), 3)
+    batch = batch._replace(discount=0.9 * (1 - ended), future_reward=reached)
+    if backup == "waypoint":
+        batch = batch._replace(waypoint=Waypoint(batch.future_state, jnp.array([2, 3, 4]), ended, reached))
+        batch = batch._replace(discount=0.9 * ended, future_reward=1 - reached)
+    later = tmd.backup_of(config, spec, 0.9, batch)
+    np.testing.assert_array_equal(later.terminal, ended > 0)
+    np.testing.assert_array_equal(later.reached, reached)
+    rows = np.ones(3) if backup == "next" else np.array([2, 3, 4])
+    np.testing.assert_allclose(later.discounting[:, 0], 0.9**rows, rtol=1e-6)
+    np.testing.assert_array_equal(later.state, batch.next_state if backup == "next" else batch.future_state)
+
+
 @pytest.mark.slow
 def test_terminal_states_become_far_from_every_goal():
     """The last state of a chain that is not absorbing but the end: no goal can be reached from it any more."""
@@ -85,6 +104,26 @@ def test_an_actor_that_nothing_teaches_is_refused(value):
         chain_agent("tmd", actor_value=value)
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (
+            {"window": 9},
+            "--window is 9; it means nothing with --hazard_weight, --time_weight and --separation_weight 0",
+        ),
+        ({"time_weight": 1.0, "time_bins": 9}, "--time_bins is 9; it means nothing with --hazard_weight 0"),
+        ({"censor": "episode"}, "--censor is episode; it means nothing with --hazard_weight 0"),
+        (
+            {"hazard_weight": 1.0, "value_discounting": 0.9},
+            "--value_discounting is 0.9; it means nothing with --actor_value distance",
+        ),
+    ],
+)
+def test_flags_that_mean_nothing_are_refused(flags, words):
+    with pytest.raises(FlagError, match=f"^{words}: leave one of them out.$"):
+        chain_agent("tmd", **flags)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
@@ -92,7 +131,7 @@ def test_an_actor_that_nothing_teaches_is_refused(value):
         {"backup": "waypoint", "critic_goal": "state", "step_weight": 1.0, "invariance_weight": 1.0},
         {**VISITS, "actor_value": "hazard"},
         {**VISITS, "actor_value": "hazard", "contrastive_weight": 0.0, "time_weight": 1.0, "separation_weight": 1.0},
-        {**VISITS, "hazard_weight": 0.0, "contrastive_weight": 0.0, "time_weight": 1.0, "separation_weight": 1.0},
+        {"window": 16, "contrastive_weight": 0.0, "time_weight": 1.0, "separation_weight": 1.0},
         {**VISITS, "actor_value": "both", "time_weight": 1.0, "separation_weight": 1.0},
     ],
     ids=["waypoint", "hazard", "hazard_and_time", "time", "both"],

@@ -30,7 +30,7 @@ def chain_batch(key, size, needs=Needs()):  # noqa: B008
     if needs.waypoint is not None:
         steps = needs.waypoint(jax.random.uniform(way_key, (size,)), ahead)
         way = jax.nn.one_hot(jnp.minimum(start + steps, LENGTH - 1), LENGTH)
-        batch = batch._replace(waypoint=Waypoint(way, steps, zero))
+        batch = batch._replace(waypoint=Waypoint(way, steps, zero, jnp.all(way == later, axis=1).astype(jnp.float32)))
     if needs.within:  # half of the goals are any state, behind as well
         goal = jnp.where(jnp.arange(size) % 2, jax.random.randint(way_key, (size,), 0, LENGTH), states[2])
         reached = (goal >= start) & (goal - start < needs.within)

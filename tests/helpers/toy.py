@@ -21,6 +21,7 @@ class Toy(Env):
     state_dim, goal_dim, goal_indices, goal_reach_thresh = 2, 2, (0, 1), 0.2
     observation_size, action_size = 4, 2
     episode_length, num_timesteps, utd_ratio, normalize_observations = 10, 4000, None, True
+    pairs_of_ends = False
     dt = 0.1
     compiler_options: ClassVar = RUN_ONCE
 

@@ -1,7 +1,7 @@
 """What agents share: the registry, what an algorithm is, and the flags that several have."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, cast
 
 import jax
@@ -88,6 +88,13 @@ class NetworkConfig:
             )
         return cast(Network[Array], DeepMLP(outputs, depth, **flags))
 
+    def require_unset(self, names: Iterable[str], why: str) -> None:
+        """FlagError if a flag has another value than its default, which means nothing."""
+        for name in names:
+            if getattr(self, name) != self._default(name):
+                value = getattr(self, name)
+                raise FlagError(f"--{name} is {value}; it means nothing {why}: leave one of them out.")
+
     def _default(self, name: str) -> Any:
         return self.__dataclass_fields__[name].default
 
@@ -119,8 +126,9 @@ class ActorConfig(EntropyConfig):
     critic_lr: float = flag(3e-4, "learning rate of the critic", above=0)
     policy_delay: int = flag(1, "updates of the critic per update of the actor and its temperature", low=1, high=1000)
     repr_dim: int = flag(64, "size of the representations", low=1, most=1_000_000)
-    # Chosen together and taken blindly: AC-CRL, arXiv 2608.30640, takes 3.
-    action_chunk: int = flag(1, "actions that are chosen at once, and taken one after the other", low=1, high=64)
+    action_chunk: int = flag(
+        1, "actions chosen at once, and taken one after the other (arXiv 2608.30640: AC-CRL, 3)", low=1, high=64
+    )
     relabel: str = flag("geometric", "law of the steps ahead at which relabelled goals lie", valid=RELABEL)
     current_goals: float = flag(0.0, "share of relabelled goals that are the state itself", low=0, high=1)
     any_goals: float = flag(0.0, "share of relabelled goals that are any stored state", low=0, high=1)
@@ -156,12 +164,9 @@ class ActorConfig(EntropyConfig):
 
     def require_no_entropy(self) -> None:
         """FlagError if flags of an actor with entropy are set beside --bc_weight, which has none."""
-        for name in EntropyConfig.__annotations__:
-            if self.bc_weight and getattr(self, name) != self._default(name):
-                raise FlagError(
-                    f"--{name} is {getattr(self, name)}; it means nothing with --bc_weight {self.bc_weight:g}, whose"
-                    " actor has no entropy: leave one of them out."
-                )
+        if self.bc_weight:
+            why = f"with --bc_weight {self.bc_weight:g}, whose actor has no entropy"
+            self.require_unset(EntropyConfig.__annotations__, why)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,6 +29,7 @@ def of_decisions(batch: Batch) -> Batch:
         next_state=batch.path.state[:, -1],
         future_action=actions,  # some chunk: what is taken in the future is not stored with the sample
         discount=jnp.prod(batch.path.discount, axis=1),
+        future_reward=batch.future_reward if batch.path.future_reward is None else batch.path.future_reward[:, -1],
     )
 
 

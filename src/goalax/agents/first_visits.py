@@ -68,8 +68,8 @@ class VisitHead(NamedTuple):
     def loss(self, times: Times, visit: Visit) -> Array:
         """Minus the mean log-likelihood of the first visits, []."""
         censored_at = jnp.full_like(visit.left, self.window)
-        if self.censor == "episode":
-            censored_at = jnp.minimum(visit.left, self.window)
+        if self.censor == "episode":  # after a true termination nothing is reached any more, which is known for good
+            censored_at = jnp.where(visit.terminates > 0, self.window, jnp.minimum(visit.left, self.window))
         seen = visit.steps, visit.reached, censored_at
         return jnp.mean(survival.negative_log_likelihood(times.now, times.hazards, self.edges, *seen))
 

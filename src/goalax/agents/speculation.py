@@ -18,7 +18,8 @@ from goalax.core.types import AgentState, Array, Memory
 from goalax.flags import FlagError, flag
 
 # What a decision is: a new plan for want of one, the next action of a plan, an action behind its last one, a new plan
-# because the world is not where the old one said, an action without a plan until there is room for one.
+# because the world is not where the old one said, an action without a plan until there is room for one. Where the world
+# is elsewhere and there is no room, the old plan goes on.
 PLANNED, FOLLOWED, EXTENDED, MISSED, WAITED = range(5)
 FIRST = 1e4  # added to how long an environment has waited: more than two latent states are ever apart
 
@@ -32,9 +33,7 @@ class SpeculationConfig:
     mismatch: float = flag(
         0.5, "with --exec_horizon, how far a latent state may be from its prediction before a new plan", low=0
     )
-    replans: float = flag(
-        1.0, "share of the environments that may get a new plan at one decision; others wait", above=0, high=1
-    )
+    replans: float = flag(1.0, "share of the environments that may get a new plan at one decision", above=0, high=1)
 
     def speculation(self, horizon: int) -> "Speculation":
         """The rules that flags stand for; horizon: that of the model. FlagError for flags that mean nothing."""
@@ -89,7 +88,7 @@ def kinds(rules: Speculation, distance: Array, step: Array, left: Array) -> tupl
         index = jax.lax.top_k(need, math.ceil(rules.replans * num))[1]
         served = (need >= 0) & jnp.zeros(num, bool).at[index].set(True)
     going_on = jnp.where(step < rules.plan_horizon, FOLLOWED, EXTENDED)
-    return jnp.where(served, jnp.where(none, PLANNED, MISSED), jnp.where(need >= 0, WAITED, going_on)), index
+    return jnp.where(served, jnp.where(none, PLANNED, MISSED), jnp.where(none, WAITED, going_on)), index
 
 
 def counted(rules: Speculation, kind: Array, step: Array, left: Array) -> tuple[Array, Array, Array]:
@@ -163,7 +162,7 @@ def decision(
 def speculative(planner: Planner, rules: Speculation) -> Memory:
     """Acts by plans of `rules.plan_horizon` steps, which are followed as `kinds` says.
 
-    Behind the end of a plan the policy prior acts on predicted states; who waits acts by it on the real one.
+    Behind the end of a plan the policy prior acts on predicted states; who waits for one acts by it on the real one.
 
     Args:
       planner: of horizon `rules.plan_horizon`.

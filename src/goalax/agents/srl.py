@@ -1,6 +1,6 @@
-"""SRL: survival reinforcement learning (arXiv 2605.31273), `srl`: a critic that learns the distribution of the time
-until a goal is first reached; and ChronoSRL (arXiv 2609.36238), `chronosrl`: with chunks of actions, representations
-whose distance is that time, and the share of later times spent at the goal."""
+"""SRL: survival reinforcement learning (arXiv 2605.31273), `srl`, published with --discounting 0.999: a critic that
+learns the distribution of the time until a goal is first reached; and ChronoSRL (arXiv 2609.36238), `chronosrl`: with
+chunks of actions, representations whose distance is that time, and the share of later times spent at the goal."""
 
 import dataclasses
 import math
@@ -24,7 +24,7 @@ PAIR_EPS = 1e-6  # under the root of distances between all pairs, whose squares 
 @dataclasses.dataclass(frozen=True)
 class SRLConfig(VisitConfig, ActorConfig):
     """Shares of goals, window, bins and the discount of the value as published. There "any" goals are of the same 1,000
-    rows of the same environment, here of the whole buffer; and SRL's goal law has --discounting 0.999."""
+    rows of the same environment, here of the whole buffer."""
 
     current_goals: float = flag(0.05, "share of relabelled goals that are the state itself", low=0, high=1)
     any_goals: float = flag(0.10, "share of relabelled goals that are any stored state", low=0, high=1)
@@ -33,7 +33,9 @@ class SRLConfig(VisitConfig, ActorConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ChronoConfig(SRLConfig):
-    action_chunk: int = flag(2, "actions that are chosen at once, and taken one after the other", low=1, high=64)
+    action_chunk: int = flag(
+        2, "actions chosen at once, and taken one after the other (arXiv 2608.30640)", low=1, high=64
+    )
     repr_dim: int = flag(64, "size of the representations", low=1)
     time_weight: float = flag(1.0, "weight of the distance being the time that the way took", low=0)
     separation_weight: float = flag(1.0, "weight of goals being as far as the window, unless reached", low=0)
@@ -140,6 +142,8 @@ class SurvivalCritic(NamedTuple):
 
 
 def make(config: SRLConfig, spec: Spec) -> Agent:
+    if isinstance(config, ChronoConfig) and not config.occupancy_weight:
+        config.require_unset(["occupancy_bins"], "with --occupancy_weight 0")
     critic, needs = SurvivalCritic.of(config, spec), config.needs(spec)
     if critic.head.occupancy_edges and needs.actor_goals is not None:
         raise FlagError(

@@ -14,7 +14,8 @@ from goalax.agents.plans import Planner, without_memory
 from goalax.agents.q_learning import RelabelConfig
 from goalax.agents.speculation import SpeculationConfig, speculative
 from goalax.agents.world_model import MODEL_SIZES, ModelSize, WorldModel, average
-from goalax.core.types import Agent, Array, Batch, Metrics, Spec
+from goalax.core.branch import together
+from goalax.core.types import Agent, Array, Batch, Memory, Metrics, Spec
 from goalax.flags import FlagError, flag
 from goalax.learning.latents import GROUP
 from goalax.learning.two_hot import cross_entropy, decode
@@ -28,7 +29,7 @@ PERCENTILES = (5.0, 95.0)  # whose distance is the scale of values
 
 @dataclasses.dataclass(frozen=True)
 class TDMPC2Config(SpeculationConfig, SearchConfig, RelabelConfig):
-    """Defaults as published, for a GPU; docs/planning.md has flags that a CPU stands."""
+    """Networks and planner as published, for a GPU; docs/planning.md has flags that a CPU stands."""
 
     model_size: str = flag("5", "widths of the networks, by millions of parameters", valid=tuple(MODEL_SIZES))
     encoder_dim: int = flag(0, "width of the encoder's hidden layers; 0: that of --model_size", low=0, most=1_000_000)
@@ -90,6 +91,7 @@ class TDMPC2State(NamedTuple):
     target: list  # slow parameters of the critic
     scale: Array  # [] of the values, by which the policy's loss divides them
     optimizer: optax.OptState
+    updates: Array  # [] int32
 
 
 def percentile_scale(before: Array, q: Array, tau: float) -> Array:
@@ -186,6 +188,19 @@ def planner_of(model: WorldModel, config: TDMPC2Config, horizon: int) -> Planner
     )
 
 
+def uniform_first(memory: Memory, action_size: int) -> Memory:
+    """The same, but that until the first update collected actions are uniform in [-1, 1], as published: plans of a
+    model that has learned nothing stay near 0."""
+
+    def uniform(agent: TDMPC2State, held: Any, state: Array, goal: Array, key: Array) -> tuple[Array, Any]:
+        return jax.random.uniform(key, (len(state), action_size), minval=-1), held
+
+    def act(agent: TDMPC2State, held: Any, state: Array, goal: Array, key: Array) -> tuple[Array, Any]:
+        return together(agent.updates == 0, uniform, memory.act, agent, held, state, goal, key)
+
+    return memory._replace(act=act)
+
+
 def make(config: TDMPC2Config, spec: Spec) -> Agent:
     """One gradient per update: the policy prior learns from the Q as they were before it, where the published code
     takes those after it."""
@@ -196,7 +211,7 @@ def make(config: TDMPC2Config, spec: Spec) -> Agent:
 
     def init(key):
         params = model.init(key)
-        return TDMPC2State(params, params["critic"], jnp.ones(()), optimizer.init(params))
+        return TDMPC2State(params, params["critic"], jnp.ones(()), optimizer.init(params), jnp.zeros((), jnp.int32))
 
     def targets(agent: TDMPC2State, slices: Slices, key: Array) -> tuple[Array, Array]:
         """Encoded next states [H, B, Z], and the values [H, B] of the states before."""
@@ -225,7 +240,7 @@ def make(config: TDMPC2Config, spec: Spec) -> Agent:
         steps = {**steps, "encoder": slower}
         params = optax.apply_updates(agent.params, steps)
         slow = optax.incremental_update(params["critic"], agent.target, config.tau)
-        return TDMPC2State(params, slow, scale, optimizer_state), metrics
+        return TDMPC2State(params, slow, scale, optimizer_state, agent.updates + 1), metrics
 
     def score(agent, state, future_state):
         z = model.encode(agent.params, state, spec.goal_of(future_state))
@@ -234,7 +249,8 @@ def make(config: TDMPC2Config, spec: Spec) -> Agent:
 
     act, mode = without_memory(planner)
     needs = config.needs._replace(horizon=config.horizon)
-    return Agent(init, act, mode, update, score if spec.goal_size else None, needs, speculative(planner, rules))
+    memory = uniform_first(speculative(planner, rules), spec.action_size)
+    return Agent(init, act, mode, update, score if spec.goal_size else None, needs, memory)
 
 
 AGENTS.add("tdmpc2", Algorithm(TDMPC2Config, make, goals=False))

@@ -61,9 +61,15 @@ class TMDConfig(QuasimetricConfig, VisitConfig, ContrastiveConfig):
         return max(self.hazard_weight, self.time_weight, self.separation_weight) > 0
 
     def needs(self, spec: Spec) -> Needs:
-        """FlagError where the actor should improve what nothing teaches."""
+        """FlagError where the actor should improve what nothing teaches, or a flag means nothing."""
         if self.actor_value != "distance" and self.hazard_weight == 0:
             raise FlagError(f"--actor_value is {self.actor_value!r}; it must come with --hazard_weight above 0.")
+        if not self.learns_visits:
+            self.require_unset(["window"], "with --hazard_weight, --time_weight and --separation_weight 0")
+        if self.hazard_weight == 0:
+            self.require_unset(["time_bins", "censor"], "with --hazard_weight 0")
+        if self.actor_value == "distance":
+            self.require_unset(["value_discounting"], "with --actor_value distance")
         needs = super().needs(spec)
         if self.learns_visits:
             needs = needs._replace(within=self.rows(spec))
@@ -98,14 +104,16 @@ class Backup(NamedTuple):
     state: Array  # [B, S] later on the way
     discounting: Array  # [B, 1] gamma to the power of the rows until there
     terminal: Array  # [B] bool, the episode has ended there for good
+    reached: Array  # [B] 1 at the goal of the sample, else 0
 
 
 def backup_of(config: TMDConfig, decision: Spec, gamma: float, batch: Batch) -> Backup:
     """The next state, or with --backup waypoint another one before the goal; gamma: per row."""
     if batch.waypoint is None:
         discounting = jnp.full((len(batch.state), 1), decision.discounting)
-        return Backup(batch.next_state, discounting, batch.discount == 0)
-    return Backup(batch.waypoint.state, (gamma**batch.waypoint.steps)[:, None], batch.waypoint.terminal > 0)
+        return Backup(batch.next_state, discounting, batch.discount == 0, batch.future_reward)
+    way = batch.waypoint
+    return Backup(way.state, (gamma**way.steps)[:, None], way.terminal > 0, way.reached)
 
 
 def consistency(
@@ -243,7 +251,7 @@ class TMDCritic(NamedTuple):
 
         d = metric.pairwise(x, y)
         far = self.step * spec.max_decisions  # as far as an episode is long, for infinity, which no loss could bear
-        d_later = out_of_reach(metric.pairwise(s_later, y), later.terminal, batch.future_reward, far)
+        d_later = out_of_reach(metric.pairwise(s_later, y), later.terminal, later.reached, far)
         logits, temperature = self.logits(params, d, batch.future_state)
         loss_fn = CONTRASTIVE_LOSSES[config.contrastive_loss_fn]
         contrastive, metrics = contrastive_loss(loss_fn, logits, x, y, **config.penalties)

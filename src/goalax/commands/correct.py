@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
 
@@ -80,6 +81,9 @@ class EvaluateConfig(OfRun):
     """What to evaluate."""
 
     corrector: str | None = flag(None, "npz file that `train` wrote; without one, there is no row of it")
+    replans: float = flag(
+        1.0, "share of the episodes that may get a new plan at one decision, where plans are followed", above=0, high=1
+    )
 
 
 class Trained:
@@ -184,7 +188,9 @@ def played(trained: Trained, rules: Speculation, corrector: Corrector | None, co
 
     def evaluation(key: Any) -> Any:
         lengths = {"episode_length": flags.episode_length, "action_repeat": flags.action_repeat}
-        return rollout.evaluate(run.eval_env, policy, key, num_envs=config.episodes, **lengths)[0]
+        metrics, _, outcomes = rollout.evaluate(run.eval_env, policy, key, num_envs=config.episodes, **lengths)
+        assert outcomes.reward is not None
+        return {**metrics, "median_reward": jnp.median(outcomes.reward), "worst_reward": jnp.min(outcomes.reward)}
 
     key = jax.random.PRNGKey(config.seed)
     ready = jax.jit(evaluation, compiler_options=run.train.compiler_options).lower(key).compile()
@@ -196,6 +202,8 @@ def played(trained: Trained, rules: Speculation, corrector: Corrector | None, co
 
 COLUMNS = {
     "episode_reward": "return",
+    "median_reward": "median",
+    "worst_reward": "worst",
     "time_at_goal": "time at goal",
     "plans_per_decision": "plans per decision",
     "corrected_per_decision": "corrected per decision",
@@ -212,10 +220,10 @@ def evaluate_corrector(argv: Sequence[str], prog: str) -> None:
     corrector = None if path is None else files.read_corrector(path, trained.planner)
     ways: list[tuple[str, Speculation, Corrector | None]] = [
         ("new ones only", trained.rules._replace(exec_horizon=1), None),
-        ("followed", trained.rules, None),
+        ("followed", following := trained.rules._replace(replans=config.replans), None),
     ]
     if corrector is not None:
-        ways.append(("corrected", trained.rules, corrector))
+        ways.append(("corrected", following, corrector))
     results = {name: played(trained, rules, each, config) for name, rules, each in ways}
     names = [name for name in COLUMNS if name in next(iter(results.values()))]
     table = Table("plans", *(COLUMNS[name] for name in names))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from goalax.flags import flag
 from goalax.study import curves, profiles
-from goalax.study.experiments import Group, RunsConfig, script
+from goalax.study.experiments import Group
+from goalax.study.script import RunsConfig, script
 
 
 @dataclasses.dataclass(frozen=True)

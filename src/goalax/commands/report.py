@@ -6,8 +6,9 @@ from pathlib import Path
 
 from goalax.flags import flag
 from goalax.study import report
-from goalax.study.experiments import Group, script
+from goalax.study.experiments import Group
 from goalax.study.measures import MeasuresConfig
+from goalax.study.script import script
 
 
 @dataclasses.dataclass(frozen=True)

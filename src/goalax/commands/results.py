@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
@@ -16,6 +17,7 @@ from goalax.host.runs import ROOT
 from goalax.study import results, results_document
 from goalax.study.results import Row
 
+PATIENCE = 60.0  # seconds until a file of rows that could not be read is read again
 STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # exit codes of a training that was asked to stop
 
 
@@ -44,6 +46,7 @@ class Queue:
         self.failed: dict[str, str] = {}  # name of a row -> the last line that its training said
         self.child: subprocess.Popen[Any] | None = None
         self.stopping = False
+        self.wake = threading.Event()  # set once it should stop
 
     def rows(self) -> list[Row]:
         """Read anew for every row, so that people may edit the file meanwhile."""
@@ -64,8 +67,14 @@ class Queue:
         return "not run"
 
     def next(self) -> Row | None:
-        """The first row that is neither finished nor has failed."""
-        return next((row for row in self.rows() if row.name not in self.failed and not self.is_finished(row)), None)
+        """The first row that is neither finished nor has failed; waits while somebody edits the file of the rows."""
+        while not self.stopping:
+            try:
+                return next((r for r in self.rows() if r.name not in self.failed and not self.is_finished(r)), None)
+            except FlagError as error:
+                self.say(f"{error} It is read again in {PATIENCE:g} seconds.")
+                self.wake.wait(PATIENCE)
+        return None
 
     def run(self, row: Row) -> None:
         """Trains a row from where it was, and keeps it if it gets to its end."""
@@ -80,8 +89,11 @@ class Queue:
             code = next((code for data in missing(row) if (code := self.call([*self.collect, *data], output))), 0)
             code = code or self.call([*self.command, *argv], output)
         if code == 0:
-            results.keep(row, results.newest_directories(row), self.keep)
-            if not self.is_finished(row):
+            if directories := results.newest_directories(row):
+                results.keep(row, directories, self.keep)
+            if not directories:
+                self.failed[row.name] = f"what it left is no run with the flags of the row, see {log}"
+            elif not self.is_finished(row):
                 self.failed[row.name] = f"it ended before its budget, see {log}"
         elif code not in STOPPED:
             lines = log.read_text(errors="replace").strip().splitlines()
@@ -107,6 +119,7 @@ class Queue:
     def stop(self, *_: Any) -> None:
         """Asks the training that runs to save and end, and lets nothing start after it."""
         self.stopping = True
+        self.wake.set()
         if self.child is not None:
             self.child.terminate()
 

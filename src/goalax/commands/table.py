@@ -10,8 +10,9 @@ from typing import Any
 
 from goalax.flags import flag
 from goalax.study import markdown, measures
-from goalax.study.experiments import Group, script
+from goalax.study.experiments import Group
 from goalax.study.measures import MeasuresConfig
+from goalax.study.script import script
 from goalax.study.statistics import Estimate, interquartile_mean
 
 

@@ -92,12 +92,13 @@ def draw(buffer: BufferState, key: Array, batch_size: int, horizon: int = 1) -> 
         # belongs to the same episode, except where it was overwritten; there the row after it begins an episode.
         return jnp.where(found, row, jnp.where(row > oldest, row - 1, row + 1)), column
     # All candidates were among the last rows of episodes (8e-9 for a horizon of 3 in episodes of 300 steps): the last
-    # row that the horizon fits behind, or the first of the next episode where this one is too short or overwritten.
+    # row that the horizon fits behind, or the first of the next episode where this one is too short or overwritten, or
+    # of this one where the next is not there yet. Where that is too short, too, `ways.path` repeats its last row.
     starts = look_up(way_starts(horizon), buffer.rows.episode_start, column, row)
-    left = jnp.sum(starts[:, 1:] == starts[:, :1], axis=1)
-    back = row - horizon + left
-    fits = back >= jnp.maximum(starts[:, 0], oldest)
-    return jnp.where(found, row, jnp.where(fits, back, row + left + 1)), column
+    last = row + jnp.sum(starts[:, 1:] == starts[:, :1], axis=1)
+    first, back = jnp.maximum(starts[:, 0], oldest), last - horizon
+    other = jnp.where(last + 2 < buffer.count, last + 1, first)
+    return jnp.where(found, row, jnp.where(back >= first, back, other)), column
 
 
 def way_starts(horizon: int) -> Callable[[Array, Array, Array], Array]:
@@ -185,8 +186,10 @@ def choose(
         steps = jnp.where(later, ahead, jnp.where(now, 0, left))
         return goal_row % capacity, jnp.where(now, column, any_column), steps
 
+    steps_to_goal = ahead
     if needs.goals != Needs().goals:
-        future_slot, future_column, _ = mixed(0, needs.goals, ahead)
+        future_slot, future_column, steps = mixed(0, needs.goals, ahead)
+        steps_to_goal = jnp.maximum(steps, 1)  # of the state itself: a way-point is no nearer than the next row
         choice = choice._replace(future_slot=future_slot, future_column=future_column)
     if needs.actor_goals is not None:
         actor_ahead = ahead
@@ -199,8 +202,8 @@ def choose(
             near, way = (jnp.minimum(needs.subgoal, steps) for steps in (left, actor_steps))
             choice = choice._replace(near_steps=near, actor_steps=way)
     if needs.waypoint is not None:
-        choice = choice._replace(way_steps=needs.waypoint(jax.random.uniform(more_keys()[2], (num,)), ahead))
-    if needs.within:
+        choice = choice._replace(way_steps=needs.waypoint(jax.random.uniform(more_keys()[2], (num,)), steps_to_goal))
+    if needs.within or needs.horizon > 1:
         choice = choice._replace(left=left)
     if needs.to_go:
         to_go = returns.to_go(buffer.rows.reward, buffer.rows.episode_start, buffer.count)
@@ -244,12 +247,13 @@ def gather(buffer: BufferState, choice: Choice, spec: Spec, needs: Needs = Needs
     )
     if choice.actor_slot is not None and choice.actor_column is not None:
         batch = batch._replace(actor_state=state_at(choice.actor_column, choice.actor_slot))
-    if needs.horizon > 1:
-        path = ways.path(buffer.rows, choice.column, choice.slot, spec, needs.horizon)
+    if needs.horizon > 1 and choice.left is not None:
+        path = ways.path(buffer.rows, choice.column, choice.slot, choice.left, spec, needs.horizon)
         path_reward = spec.reached(path.state[:, 1:], spec.goal_of(future_state)[:, None])
         batch = batch._replace(path=path._replace(future_reward=path_reward))
     if choice.way_steps is not None:
-        waypoint = ways.waypoint(buffer.rows, choice.column, choice.slot, choice.way_steps)
+        goal = spec.goal_of(future_state)
+        waypoint = ways.waypoint(buffer.rows, choice.column, choice.slot, choice.way_steps, goal, spec)
         batch = batch._replace(waypoint=waypoint)
     if needs.same:
         same = choice.future_slot == choice.slot
@@ -267,7 +271,7 @@ def gather(buffer: BufferState, choice: Choice, spec: Spec, needs: Needs = Needs
             *(buffer.rows.action, choice.column, choice.next_slot),
         )
         batch = batch._replace(next_action=action)
-    if choice.left is not None:
+    if needs.within and choice.left is not None:
 
         def visit(rows: Transition, column: Array, slot: Array, left: Array, goal: Array) -> Visit:
             return visits.find(rows, column, slot, left, goal, spec, needs.within, needs.bins)

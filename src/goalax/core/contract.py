@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from goalax.core.types import AgentState, Metrics
 from goalax.flags import FlagError
@@ -33,6 +34,25 @@ def require_action(name: str, action: Any, num_envs: int, size: int) -> None:
     wanted = f"float32[{num_envs}, {size}]"
     if shown(action) != wanted:
         raise FlagError(f"The agent's `{name}` returns {shown(action)}; actions of {num_envs} states are {wanted}.")
+
+
+def require_horizon(horizon: int, decisions: int) -> None:
+    """FlagError unless an agent draws at most as many rows at once as an episode has decisions."""
+    if horizon > decisions:
+        raise FlagError(
+            f"The agent learns from {horizon} actions of one episode at a time, and no episode has more than"
+            f" {decisions}: lower --action_chunk or --horizon, or raise --episode_length."
+        )
+
+
+def require_scalars(metrics: Metrics) -> None:
+    """FlagError that names the metric unless all are scalars."""
+    for name, value in metrics.items():
+        if value.shape != () or value.dtype != jnp.float32:
+            raise FlagError(
+                f"The agent's metric {name!r} is {value.dtype}{list(value.shape)}; a metric must be one float32 number,"
+                " such as a mean over the batch."
+            )
 
 
 def leaves_of(tree: Any) -> list[tuple[Any, Any]]:

@@ -69,10 +69,19 @@ def command_all(env: Env, env_state: Any, goal: Array) -> Any:
     return local(jax.vmap(env.command))(env_state, goal)
 
 
-def init(env: Env, key: Array, num_envs: int, memory: Any = ()) -> EnvState:
+class Commands(NamedTuple):
+    """Goals of fresh starts in the place of those that the environment draws."""
+
+    goals: Callable[[Array, int], Array]  # (key, num) -> [num, G]
+    since: int  # the row from which on they are known
+
+
+def init(env: Env, key: Array, num_envs: int, memory: Any = (), commands: Commands | None = None) -> EnvState:
     """N fresh environments; memory: of the policy that will act in them."""
     zeros = jnp.zeros(num_envs, jnp.int32)
     fresh = reset_all(env, jax.random.split(key, num_envs))
+    if commands is not None and commands.since == 0:
+        fresh = command_all(env, fresh, commands.goals(jax.random.fold_in(key, 0), num_envs))
     return EnvState(fresh, episode_step=zeros, episode_start=zeros, over=zeros > 0, memory=memory)
 
 
@@ -86,7 +95,7 @@ def unroll(
     length: int,
     episode_length: int,
     action_repeat: int,
-    command: Callable[[Array, int], Array] | None = None,
+    commands: Commands | None = None,
 ) -> tuple[EnvState, Transition]:
     """Collects `length` rows.
 
@@ -98,7 +107,7 @@ def unroll(
     Args:
       row: [] int32, absolute row of the first one collected.
       key: consumed.
-      command: (key, num) -> goals [num, G] of fresh starts from the second unroll on; None: those of the environment.
+      commands: goals of fresh starts, in unrolls that do not begin before `since`.
 
     Returns:
       The environments after, and rows with leaves [length, N, ...].
@@ -112,14 +121,15 @@ def unroll(
         distinct = min(own + length - 1, pool_size)
         numbers = (shard_index() * own + jnp.arange(distinct)) % pool_size
         drawn = reset_all(env, keys[numbers])
-        if goals is not None:
-            drawn = command_all(env, drawn, jnp.where(row > 0, goals[numbers], drawn.info["goal"]))
+        if commands is not None:
+            known = row >= commands.since
+            drawn = command_all(env, drawn, jnp.where(known, goals[numbers], drawn.info["goal"]))
         return jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[: own + length - 1 - distinct]]), drawn)
 
     def starts_at(pool, t):
         return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, t, own), pool)
 
-    goals = None if command is None else command(jax.random.split(key, 3)[2], pool_size)
+    goals = None if commands is None else commands.goals(jax.random.split(key, 3)[2], pool_size)
     pool = local(draw, WHOLE, DIVIDED)(jax.random.split(reset_key, pool_size), goals)
     blank = policy.start(num_envs)
 
@@ -163,6 +173,7 @@ class Outcomes(NamedTuple):
     goal: Array  # [E, G] commanded
     reached: Array  # [E] 1 where at least one step was at the goal, else 0
     time_at_goal: Array  # [E] share of the time limit
+    reward: Array | None = None  # [E] sum of its rewards; None where nobody tells it
 
 
 def evaluate(
@@ -220,5 +231,5 @@ def evaluate(
     if policy.measures is not None:
         metrics |= {name: jnp.mean(value) for name, value in policy.measures(memory).items()}
     reached = (totals["success"] > 0).astype(jnp.float32)
-    outcomes = Outcomes(start.info["goal"], reached, totals["success"] / episode_length)
+    outcomes = Outcomes(start.info["goal"], reached, totals["success"] / episode_length, totals["reward"])
     return metrics, jax.tree.map(lambda leaf: leaf.reshape(episode_length, *leaf.shape[2:]), seen), outcomes

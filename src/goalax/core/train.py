@@ -17,7 +17,6 @@ from goalax.core import updates as updating
 from goalax.core.command.base import Command, Scene
 from goalax.core.sizes import Sizes
 from goalax.core.types import Agent, AgentState, Array, BufferState, Env, Metrics, RunState, Spec, Transition
-from goalax.flags import FlagError
 
 RUN_ONCE = {"xla_backend_optimization_level": 0}  # what runs once is not worth a long compilation
 
@@ -79,17 +78,18 @@ class Loop:
 
     def init(self, key: Array) -> RunState:
         key, agent_key, env_key = jax.random.split(key, 3)
+        contract.require_horizon(self.agent.needs.horizon, self.sizes.max_episode_decisions)
         ring = buffer.init(row_of(self.spec, self.sizes.num_envs), self.sizes.max_replay_size, self.sizes.unroll_length)
         agent_state = self.agent.init(agent_key)
         first = jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[0], self._choices(ring, key)))
         updated, metrics = contract.pair(jax.eval_shape(self.update, agent_state, ring, first, key))
         contract.require_state(agent_state, updated)
-        require_scalars(metrics)
-        num_envs = self.sizes.num_envs
+        contract.require_scalars(metrics)
         self._require_actions(agent_state)
+        memory = self._explore(agent_state).start(self.sizes.num_envs)
         return RunState(
             agent=agent_state,
-            env=rollout.init(self.env, env_key, num_envs, self._explore(agent_state).start(num_envs)),
+            env=rollout.init(self.env, env_key, self.sizes.num_envs, memory, self._commands(ring)),
             buffer=ring,
             key=key,
             env_steps=counting.zero(),
@@ -184,35 +184,26 @@ class Loop:
             length=sizes.unroll_length,
             episode_length=sizes.episode_length,
             action_repeat=sizes.action_repeat,
-            command=self._command(state.buffer),
+            commands=self._commands(state.buffer),
         )
         env_steps = counting.plus(state.env_steps, sizes.steps_per_unroll)
         return state._replace(env=envs, buffer=buffer.add(state.buffer, rows), env_steps=env_steps)
 
-    def _command(self, ring: BufferState) -> Callable[[Array, int], Array] | None:
-        """(key, num) -> goals for the episodes that begin in an unroll."""
+    def _commands(self, ring: BufferState) -> rollout.Commands | None:
+        """The goals of fresh starts, where a law commands them."""
         if self.command is None:
             return None
 
         def achieved(key: Array, num: int) -> Array:
             return self.spec.goal_of(buffer.states(ring, key, num))
 
-        return functools.partial(self.command, Scene(self.spec.goal_size, achieved, self.eval_env.sample_goal))
+        scene = Scene(self.spec.goal_size, achieved, self.eval_env.sample_goal)
+        return rollout.Commands(functools.partial(self.command.goals, scene), since=int(self.command.stored))
 
     def _choices(self, ring: BufferState | mixing.Rings, key: Array) -> Any:
         """Samples of all updates after an unroll, [updates, B]."""
         draw: Callable = mixing.choices if isinstance(ring, mixing.Rings) else updating.choices
         return draw(ring, key, self.sizes, self.agent.needs, self.spec, self.sizes.max_episode_decisions)
-
-
-def require_scalars(metrics: Metrics) -> None:
-    """FlagError that names the metric unless all are scalars, in place of what `fori_loop` says of its carry."""
-    for name, value in metrics.items():
-        if value.shape != () or value.dtype != jnp.float32:
-            raise FlagError(
-                f"The agent's metric {name!r} is {value.dtype}{list(value.shape)}; a metric must be one float32 number,"
-                " such as a mean over the batch."
-            )
 
 
 def row_of(spec: Spec, num_envs: int) -> Transition:

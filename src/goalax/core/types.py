@@ -100,7 +100,8 @@ class Transition(NamedTuple):
 
 
 class Path(NamedTuple):
-    """The H rows from a sample on, all of one episode, and the state after them."""
+    """The H rows from a sample on, all of one episode, and the state after them; as many times the last row and state
+    as an episode is too short for that."""
 
     state: Array  # [B, H + 1, S]
     action: Array  # [B, H, A]
@@ -133,6 +134,7 @@ class Waypoint(NamedTuple):
     state: Array  # [B, S]
     steps: Array  # [B] int32 rows from the sample, 1 or more
     terminal: Array  # [B] 1 where the episode has ended there for good
+    reached: Array  # [B] 1 where it is at the goal that future_state achieves, else 0
 
 
 class Subgoals(NamedTuple):

@@ -16,29 +16,30 @@ def after(rows: Transition, column: Array, slot: Array, steps: Array) -> Array:
     return look_up(at, rows.state, column, slot, steps)
 
 
-def waypoint(rows: Transition, column: Array, slot: Array, steps: Array) -> Waypoint:
-    """The states [B] steps after samples."""
+def waypoint(rows: Transition, column: Array, slot: Array, steps: Array, goal: Array, spec: Spec) -> Waypoint:
+    """The states [B] steps after samples, whose goals [B, G] are in the units of the environment."""
     capacity = rows.reward.shape[0]
 
-    def at(rows: Transition, column: Array, slot: Array) -> Waypoint:
+    def at(rows: Transition, column: Array, slot: Array, steps: Array, goal: Array) -> Waypoint:
         there = rows.state.at[(slot + steps) % capacity, column].get(mode="promise_in_bounds")
         ended = rows.terminal.at[(slot + steps - 1) % capacity, column].get(mode="promise_in_bounds")
-        return Waypoint(there, steps, ended)
+        return Waypoint(there, steps, ended, spec.reached(there, goal))
 
-    return look_up(at, rows, column, slot)
+    return look_up(at, rows, column, slot, steps, goal)
 
 
-def path(rows: Transition, column: Array, slot: Array, spec: Spec, horizon: int) -> Path:
-    """The next `horizon` rows of samples."""
+def path(rows: Transition, column: Array, slot: Array, left: Array, spec: Spec, horizon: int) -> Path:
+    """The next `horizon` rows of samples; where only `left` [B] of them are stored, the last one is repeated."""
     capacity = rows.reward.shape[0]
 
-    def at(rows: Transition, column: Array, slot: Array) -> Path:
-        slots = (slot[:, None] + jnp.arange(horizon + 1)[None]) % capacity
-        states = rows.state.at[slots, column[:, None]].get(mode="promise_in_bounds")
-        actions, reward, terminal = (
-            ring.at[slots[:, :-1], column[:, None]].get(mode="promise_in_bounds")
-            for ring in (rows.action, rows.reward, rows.terminal)
-        )
-        return Path(states, actions, reward, spec.discounting * (1 - terminal))
+    def at(rows: Transition, column: Array, slot: Array, left: Array) -> Path:
+        def take(ring: Array, last: Array, num: int) -> Array:
+            ahead = jnp.minimum(jnp.arange(num)[None], last[:, None])
+            return ring.at[(slot[:, None] + ahead) % capacity, column[:, None]].get(mode="promise_in_bounds")
 
-    return look_up(at, rows, column, slot)
+        actions, reward, terminal = (
+            take(ring, left - 1, horizon) for ring in (rows.action, rows.reward, rows.terminal)
+        )
+        return Path(take(rows.state, left, horizon + 1), actions, reward, spec.discounting * (1 - terminal))
+
+    return look_up(at, rows, column, slot, left)

@@ -92,7 +92,15 @@ def make_env(flags: Flags, flag_name: str, env_name: str | None) -> GoalEnv:
 
 
 def check_goals(flags: Flags, env: GoalEnv) -> None:
-    """FlagError if the environment has no goals, and the agent or a flag needs them."""
+    """FlagError if goals are commanded that nobody can have, or if there are none and the agent needs them."""
+    if flags.commanded_goals != "env":
+        whys = {
+            f"--env_name {flags.env_name} has no goals": env.goal_dim == 0,
+            f"--env_name {flags.env_name} is a law of pairs of starts and goals": env.pairs_of_ends,
+            "with --num_timesteps 0 no episode collects": flags.num_timesteps == 0,
+        }
+        for why in (why for why, holds in whys.items() if holds):
+            raise FlagError(f"--commanded_goals is {flags.commanded_goals!r}; {why}: leave it out.")
     if env.goal_dim > 0:
         return
     if algorithm_of(flags).goals:
@@ -100,10 +108,6 @@ def check_goals(flags: Flags, env: GoalEnv) -> None:
         raise FlagError(
             f"--agent is {flags.agent!r}, which learns from goals; --env_name {flags.env_name} has none, and is for"
             f" {', '.join(others)}."
-        )
-    if flags.commanded_goals != "env":
-        raise FlagError(
-            f"--commanded_goals is {flags.commanded_goals!r}; --env_name {flags.env_name} has no goals: leave it out."
         )
 
 

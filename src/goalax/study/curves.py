@@ -17,11 +17,12 @@ from matplotlib.ticker import EngFormatter
 from goalax.host import runs
 from goalax.host.display import track
 from goalax.study import measures
-from goalax.study.experiments import Group
+from goalax.study.experiments import REWARD, Group
 from goalax.study.hover import Curve, Drawing
 from goalax.study.statistics import interquartile_mean
 
 REACHED, NEAR = "episodes that reach the goal", "share of time at the goal"
+RETURN = "sum of the rewards of an episode"
 AXES = {"steps": "environment steps", "wall_clock": "wall clock in minutes"}
 UPDATES = "updates"  # of runs that learn from a dataset alone
 # Okabe and Ito 2008 (Color Universal Design), those that show on white and on black; lines tell more groups apart.
@@ -46,7 +47,7 @@ def of_run(rows: list[dict[str, float]], title: str) -> Figure:
         success.plot(steps, [row["eval/time_at_goal"] for row in rows], label=NEAR)
         success.set(ylim=(-0.02, 1.02), ylabel="success", title=title)
     else:  # of an environment without goals
-        success.plot(steps, [row["eval/episode_reward"] for row in rows], label="sum of the rewards of an episode")
+        success.plot(steps, [row["eval/episode_reward"] for row in rows], label=RETURN)
         success.set(ylabel="reward", title=title)
     for name in ("critic_loss", "actor_loss"):
         if all(f"training/{name}" in row for row in rows):
@@ -110,7 +111,7 @@ def compare(groups: Sequence[Group], x: str) -> Drawing:
     for group in track(groups, "drawing"):
         at = group.steps if x == "steps" else group.metric("training/walltime").mean(0) / 60
         label = group.label if group.label in styles else list(styles)[-1]
-        for axes, scores in zip(panels[envs.index(group.env)], (group.reached, group.near), strict=True):
+        for axes, scores in zip(panels[envs.index(group.env)], scores_of(group).values(), strict=False):
             estimate = interquartile_mean([scores])
             marker = "o" if len(at) == 1 else None
             (lines[label],) = axes.plot(at, estimate.value, marker=marker, **styles[label])
@@ -118,10 +119,14 @@ def compare(groups: Sequence[Group], x: str) -> Drawing:
             band = axes.fill_between(at, low, high, color=colour, alpha=alpha, linewidth=0)
             shown.append(Curve(label, axes, (lines[label], band), at, estimate))
     for env, row in zip(envs, panels, strict=True):
-        offline = all(measures.is_offline(group) for group in groups if group.env == env)
-        for axes, words in zip(row, (REACHED, NEAR), strict=True):
-            axes.set(ylim=(-0.02, 1.02), ylabel=words, title=env)
+        members = [group for group in groups if group.env == env]
+        offline = all(measures.is_offline(group) for group in members)
+        for axes, words in zip(row, scores_of(members[0]), strict=False):
+            axes.set(ylabel=words, title=env)
+            if members[0].has_goals:
+                axes.set_ylim(-0.02, 1.02)
             finish(axes, x, offline)
+        row[1].set_visible(members[0].has_goals)
     legend.put(figure, lines)
     seeds = sorted({len(group.runs) for group in groups})
     number = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
@@ -131,11 +136,19 @@ def compare(groups: Sequence[Group], x: str) -> Drawing:
     return Drawing(figure, list(legend.names), shown)
 
 
+def scores_of(group: Group) -> dict[str, np.ndarray]:
+    """What is drawn of a group, in words, [seeds, T] each; the last one tells which is best."""
+    if group.has_goals:
+        return {REACHED: group.reached, NEAR: group.near}
+    return {RETURN: group.metric(REWARD)}
+
+
 def styles_of(groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
     """label -> keywords of its lines. With more labels than styles, all but the best at the end share one in grey."""
     final: dict[str, list[float]] = {}
     for group in groups:
-        final.setdefault(group.label, []).append(group.near[:, -1].mean())
+        *_, scores = scores_of(group).values()
+        final.setdefault(group.label, []).append(scores[:, -1].mean())
     pairs: list[dict[str, Any]] = [{"color": colour, "linestyle": line} for line in LINES for colour in COLOURS]
     labels = list(final)
     if len(labels) > len(pairs):

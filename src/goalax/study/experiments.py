@@ -2,28 +2,28 @@
 
 import contextlib
 import csv
-import dataclasses
 import json
 import math
 import os
 import re
-import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from goalax.flags import COMPARED, FlagError, Flagged, flag, names_in, parse
+from goalax.flags import COMPARED, FlagError, names_in
 from goalax.host import runs
 from goalax.host.config import Flags, completed
 from goalax.host.display import track
 
 NAMES = names_in(Flags, {"name"})
 COMPARED_FLAGS = frozenset(names_in(Flags, COMPARED))
-NEEDED = {"training/envsteps", "training/walltime", "eval/episode_success", "eval/episode_success_any"}
-NEEDED |= {"eval/final_dist", "eval/time_at_goal"}
+PROGRESS = {"training/envsteps", "training/walltime"}
+GOALS = {"eval/episode_success", "eval/episode_success_any", "eval/final_dist", "eval/time_at_goal"}
+NEEDED = PROGRESS | GOALS
+REWARD = "eval/episode_reward"
 
 
 class Trained(NamedTuple):
@@ -34,7 +34,7 @@ class Trained(NamedTuple):
     settings: dict[str, Any]  # flags of the agent, and those of the run that say what is trained, that are set
     names: dict[str, Any]  # NAMES that are set
     origin: dict[str, Any]  # versions, device, git_commit and command; None where they are not known
-    rows: list[dict[str, float]]  # of metrics.csv, with at least NEEDED
+    rows: list[dict[str, float]]  # of metrics.csv, with at least NEEDED, or without goals REWARD
 
 
 class Group(NamedTuple):
@@ -54,6 +54,10 @@ class Group(NamedTuple):
     def has(self, name: str) -> bool:
         """Whether all evaluations of all runs tell this; runs of older versions tell less."""
         return all(name in row for run in self.runs for row in run.rows if runs.progress(row) in self.steps)
+
+    @property
+    def has_goals(self) -> bool:
+        return self.has("eval/time_at_goal")
 
     @property
     def reached(self) -> np.ndarray:
@@ -78,8 +82,8 @@ def directories(path: Path) -> list[Path]:
     return [found for folder in folders for found in directories(folder)]
 
 
-def read_one(directory: Path) -> Trained:
-    """A run; FlagError that says why there is none."""
+def read_one(directory: Path, rewards: bool = False) -> Trained:
+    """A run, with `rewards` also of an environment without goals; FlagError that says why there is none."""
     if not os.path.isdir(directory):  # unlike the path's own method, for names of any length
         raise FlagError(f"There is no directory {directory}.")
     content = runs.read_content(directory)
@@ -95,20 +99,25 @@ def read_one(directory: Path) -> Trained:
         raise FlagError(f"The run {directory} was written by {runs.version_of(directory)}, which has other flags.")
     rows = []
     with contextlib.suppress(OSError, ValueError, csv.Error):
-        rows = [row for row in runs.read_metrics(directory / "metrics.csv") if row.keys() >= NEEDED]
+        rows = [row for row in runs.read_metrics(directory / "metrics.csv") if is_told(row, rewards)]
     if not rows:
         with contextlib.suppress(OSError, ValueError, csv.Error):
             rows = runs.read_metrics(directory / "metrics.csv")
-        if any("eval/episode_reward" in row and "eval/episode_success" not in row for row in rows):
+        if any(REWARD in row and "eval/episode_success" not in row for row in rows):
             raise FlagError(f"The run {directory} has no goals; what is compared here is success at goals.")
         raise FlagError(f"The run {directory} has no evaluation in its metrics.csv.")
-    if not all(math.isfinite(row[name]) for row in rows for name in NEEDED):
+    if not all(math.isfinite(row[name]) for row in rows for name in NEEDED & row.keys()):
         raise FlagError(f"The run {directory} has numbers that are not finite in its metrics.csv.")
     settings = {name: value for name, value in flags.items() if name in COMPARED_FLAGS or name in agent_flags}
     names = {name: flags[name] for name in NAMES if name in flags}
     kinds = {"versions": dict, "device": str, "git_commit": str, "command": list}
     origin = {name: content.get(name) if isinstance(content.get(name), kind) else None for name, kind in kinds.items()}
     return Trained(directory, flags["seed"], settings, names, origin, rows)
+
+
+def is_told(row: dict[str, float], rewards: bool) -> bool:
+    """Whether an evaluation tells what is compared."""
+    return row.keys() >= NEEDED or (rewards and row.keys() >= PROGRESS | {REWARD} and not row.keys() & GOALS)
 
 
 def read(paths: Iterable[Path]) -> tuple[list[Trained], list[str]]:
@@ -230,70 +239,3 @@ def compare(paths: Iterable[Path]) -> tuple[list[Group], list[str]]:
     if not groups:
         raise FlagError(" ".join([*skipped, *left_out, "No run is left to show."]))
     return groups, skipped + left_out
-
-
-def output(name: str, suffixes: Sequence[str]) -> Path:
-    """The file to write; FlagError if --out is none that can be."""
-    path = Path(name)
-    folder = path.absolute().parent
-    if path.suffix not in suffixes or os.path.isdir(path) or not os.path.isdir(folder):
-        ends = ", ".join(suffixes)
-        raise FlagError(f"--out is {name!r}; it must name a file that ends in {ends}, in a directory that exists.")
-    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
-        raise FlagError(f"--out is {name!r}, which cannot be written.")
-    return path
-
-
-@dataclasses.dataclass(frozen=True)
-class RunsConfig:
-    """The flag that scripts about many runs share; each adds `out`."""
-
-    runs: tuple[str, ...] = flag((), "run directories, or folders whose runs are meant", positional=True)
-
-
-class ScriptConfig(Flagged, Protocol):
-    """What a script about many runs is told: the flags of RunsConfig, and where it writes to."""
-
-    @property
-    def runs(self) -> tuple[str, ...]: ...
-    @property
-    def out(self) -> str: ...
-
-
-S = TypeVar("S", bound=ScriptConfig)
-
-
-def script(
-    argv: Sequence[str],
-    config: S,
-    prog: str,
-    description: str,
-    suffixes: Sequence[str],
-    save: Callable[[Sequence[Group], Sequence[str], Path, S], None],
-) -> int:
-    """A script that writes one file about many runs; returns the exit code.
-
-    Args:
-      config: the defaults of its flags.
-      suffixes: what --out may end in.
-      save: (groups, notes, path, config), writes the file.
-    """
-    try:
-        (config,) = parse(argv, config, others={}, prog=prog, description=description)
-        path = output(config.out, suffixes)
-        groups, notes = compare(map(Path, config.runs))
-    except FlagError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
-        return 2
-    for note in notes:
-        print(f"{prog}: {note}", file=sys.stderr)
-    try:
-        save(groups, notes, path, config)
-    except FlagError as error:  # what is asked for, these runs cannot show
-        print(f"{prog}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a full disk, say
-        print(f"{prog}: {path} cannot be written: {error.strerror}.", file=sys.stderr)
-        return 2
-    print(path)
-    return 0

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 
 from goalax.flags import flag
-from goalax.study.experiments import Group, RunsConfig
+from goalax.study.experiments import Group
+from goalax.study.script import RunsConfig
 from goalax.study.statistics import Estimate, interquartile_mean, mean_over_training, steps_to
 
 FALLS, COVERAGE = "eval/falls", "training/coverage"

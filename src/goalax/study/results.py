@@ -133,7 +133,7 @@ def kept(row: Row, folder: Path) -> list[Trained]:
         try:
             if not fits(row, runs.read_content(directory)):
                 return []
-            found.append(experiments.read_one(directory))
+            found.append(experiments.read_one(directory, rewards=True))
         except FlagError:
             return []
     return found

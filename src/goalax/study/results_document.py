@@ -9,8 +9,8 @@ import numpy as np
 
 from goalax.flags import FlagError
 from goalax.host.display import duration
-from goalax.study import curves, experiments, markdown, measures
-from goalax.study.experiments import Group, Trained
+from goalax.study import curves, experiments, markdown, measures, statistics
+from goalax.study.experiments import REWARD, Group, Trained
 from goalax.study.results import Row, finished, kept, settings_of
 from goalax.study.statistics import Estimate, interquartile_mean
 
@@ -18,14 +18,27 @@ COLUMNS = (
     *("flags", "seeds", "steps", "updates per step", "episodes that reach the goal", "share of time at the goal"),
     *("steps to", "wall clock", "device"),
 )
+RETURNS = ("return, mean of the last three", "return at the last evaluation")  # where there are no goals
+POOR = 0.1  # an environment is not learned while no row has so large a share of episodes at their goals
 CURVES = "curves"  # folder of the pictures, beside the document
 
 
-def cell(estimate: Estimate) -> str:
-    """A share and its interval; a single seed says nothing of that."""
-    if np.isnan(estimate.low):
-        return f"{estimate.value:.2f}"
-    return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
+def cell(estimate: Estimate, digits: int = 2) -> str:
+    """A number and its interval; a single seed says nothing of that."""
+    value, low, high = (f"{number:.{digits}f}" for number in (estimate.value, estimate.low, estimate.high))
+    return value if np.isnan(estimate.low) else f"{value} ({low} to {high})"
+
+
+def columns_of(rewards: bool, threshold: float) -> list[str]:
+    """The head of a table.
+
+    Args:
+      rewards: there are no goals.
+      threshold: share of the time, or of the reward of an episode that gives 1 a step.
+    """
+    columns = [*COLUMNS[:4], *RETURNS, *COLUMNS[6:]] if rewards else list(COLUMNS)
+    what = "of the highest return" if rewards else "of the time"
+    return [f"{column} {threshold:g} {what}" if column == "steps to" else column for column in columns]
 
 
 def unit_of(group: Group) -> str:
@@ -33,11 +46,24 @@ def unit_of(group: Group) -> str:
     return " updates" if measures.is_offline(group) else ""
 
 
+def shares(group: Group) -> np.ndarray:
+    """Of the time at the goal, or of the reward of an episode that gives 1 a step, [seeds, T]."""
+    return group.near if group.has_goals else group.metric(REWARD) / group.settings["episode_length"]
+
+
 def steps_to(group: Group, threshold: float) -> str:
-    """Steps to the first evaluation with that share of the time at the goal, of the median seed."""
-    first = [group.steps[np.argmax(near >= threshold)] if (near >= threshold).any() else np.inf for near in group.near]
-    middle = sorted(first)[len(first) // 2]
+    """Steps to the first evaluation with that share, the median over seeds."""
+    middle = float(np.median(statistics.steps_to(threshold, group.steps, shares(group))))
     return "not reached" if np.isinf(middle) else f"{int(middle):,}{unit_of(group)}"
+
+
+def scores(group: Group) -> list[str]:
+    """Two numbers of a group: success at goals, or returns."""
+    if not group.has_goals:
+        recent, end = group.metric(REWARD)[:, -3:].mean(axis=1), group.metric(REWARD)[:, -1]
+        return [cell(interquartile_mean([values]), digits=0) for values in (recent, end)]
+    reached = measures.last_three(group, measures.TASKS) or interquartile_mean([group.reached[:, -1]])
+    return [cell(reached), cell(interquartile_mean([group.near[:, -1]]))]
 
 
 def group_of(trained: Sequence[Trained]) -> Group:
@@ -52,19 +78,21 @@ def cells(row: Row, trained: Sequence[Trained], note: str) -> list[str]:
         return [first, str(len(row.seeds)), note, *[""] * (len(COLUMNS) - 3)]
     group = group_of(trained)
     content = json.loads((trained[0].directory / "config.json").read_text())
-    reached = measures.last_three(group, measures.TASKS) or interquartile_mean([group.reached[:, -1]])
-    near = interquartile_mean([group.near[:, -1]])
     last = trained[0].rows[-1]
     unit, settings = unit_of(group), settings_of(row)
-    online = last["training/gradient_steps"] - settings["offline_steps"] - settings["finetune_steps"]
-    ratio = 0 if unit else online / last["training/envsteps"]
+    before = settings["offline_steps"] + settings["finetune_steps"]
+    ratio = 0 if unit else (last["training/gradient_steps"] - before) / last["training/envsteps"]
+    steps = (
+        f"{before:,} updates, {int(last['training/envsteps']):,}"
+        if before and not unit
+        else f"{group.steps[-1]:,}{unit}"
+    )
     return [
         first,
         str(len(row.seeds)),
-        f"{group.steps[-1]:,}{unit}",
+        steps,
         f"1:{1 / ratio:.1f}" if ratio else "" if unit else "0",
-        cell(reached),
-        cell(near),
+        *scores(group),
         steps_to(group, row.threshold),
         duration(group.metric("training/walltime")[:, -1].max()),
         str(content.get("device", "")),
@@ -100,10 +128,11 @@ def section_text(rows: Sequence[Row], folder: Path, notes: dict[str, str], pictu
     parts = []
     for env in dict.fromkeys(row.flags.env_name for row in rows):
         members = [row for row in rows if row.flags.env_name == env]
-        threshold = members[0].threshold
-        columns = [f"{column} {threshold:g} of the time" if column == "steps to" else column for column in COLUMNS]
-        lines = [cells(row, kept(row, folder), notes.get(row.name, "not run")) for row in members]
-        parts += [f"#### `{env}`\n", markdown.table(columns, lines)]
+        found = [kept(row, folder) for row in members]
+        rewards = any(trained and not group_of(trained).has_goals for trained in found)
+        pairs = zip(members, found, strict=True)
+        lines = [cells(row, trained, notes.get(row.name, "not run")) for row, trained in pairs]
+        parts += [f"#### `{env}`\n", markdown.table(columns_of(rewards, members[0].threshold), lines)]
     made = [shlex.join(["python", "scripts/dataset.py", *argv]) for argv in rows[0].data]
     commands = "\n".join([*made, *(row.command for row in rows)])
     shown = [f"![learning curves]({picture})\n"] if picture else []
@@ -114,18 +143,18 @@ BEST = "best"  # the part of a document that `best_text` fills
 
 
 def best_text(rows: Sequence[Row], folder: Path) -> str:
-    """A table of the best finished row of every environment, by the time at the goal at the last evaluation."""
+    """A table of the best finished row of every environment with goals, by the time at the goal at the end."""
     found: dict[str, tuple[float, list[str]]] = {}
     for row in rows:
-        if not finished(row, trained := kept(row, folder)):
+        if not finished(row, trained := kept(row, folder)) or not (group := group_of(trained)).has_goals:
             continue
-        group = group_of(trained)
         score = float(interquartile_mean([group.near[:, -1]]).value)
         if group.env not in found or score > found[group.env][0]:
-            _, *line, _, wall_clock, _ = cells(row, trained, "")
-            words = row.words if row.words.startswith("--agent") else f"--agent {row.flags.agent} {row.words}"
-            found[group.env] = score, [f"`{group.env}`", f"`{words}`", *line, wall_clock]
-    columns = ("environment", *COLUMNS[:6], "wall clock")
+            _, *line, _, wall_clock, device = cells(row, trained, "")
+            poor = group.reached[:, -1].mean() < POOR
+            env = f"`{group.env}`{': nothing learns it yet' if poor else ''}"
+            found[group.env] = score, [env, f"`{row.flags.agent}`", *line, wall_clock, device, f"`{row.command}`"]
+    columns = ("environment", "agent", *COLUMNS[1:6], *COLUMNS[-2:], "command")
     return markdown.table(columns, [line for _, line in found.values()])
 
 

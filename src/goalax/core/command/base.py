@@ -17,7 +17,25 @@ class Scene(NamedTuple):
 
 
 # (scene, key, num) -> [num, G], the goals of the episodes that begin in the next unroll; consumes key.
-Command = Callable[[Scene, Array, int], Array]
+Law = Callable[[Scene, Array, int], Array]
+
+
+class Command(NamedTuple):
+    """A law of commanded goals."""
+
+    goals: Law
+    stored: bool  # it draws from what is stored, so that the episodes of the first unroll have the environment's goals
+
 
 COMMAND: Registry[Command | None] = Registry("law of commanded goals")
 COMMAND.add("env", None)  # what the environment draws
+
+
+def law(name: str, stored: bool) -> Callable[[Law], Law]:
+    """Decorator that registers a law of commanded goals; stored: as in `Command`."""
+
+    def register(goals: Law) -> Law:
+        COMMAND.add(name, Command(goals, stored))
+        return goals
+
+    return register

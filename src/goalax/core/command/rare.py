@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from goalax.core.command.base import COMMAND, Scene
+from goalax.core.command.base import Scene, law
 
 CANDIDATES = 100  # goals of which each episode gets the rarest
 SEEN = 1000  # achieved goals that the density is estimated from
@@ -17,7 +17,7 @@ def log_density(goals: Array, seen: Array, bandwidth: float) -> Array:
     return jax.nn.logsumexp(-0.5 * squares, axis=1)
 
 
-@COMMAND.register("rare")
+@law("rare", stored=True)
 def rare(scene: Scene, key: Array, num: int) -> Array:
     """Of a few achieved goals that with the lowest density of achieved goals, [num, G]: maximum entropy gain
     exploration (MEGA, arXiv 2007.02832, section 3), without its test of what the agent can reach already."""

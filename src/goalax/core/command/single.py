@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from goalax.core.command.base import COMMAND, Scene
+from goalax.core.command.base import Scene, law
 
 
-@COMMAND.register("single")
+@law("single", stored=False)
 def single(scene: Scene, key: Array, num: int) -> Array:
     """The same goal of the environment that is evaluated for all episodes and seeds, [num, G] (SGCRL, arXiv
     2408.05804); with an `_eval` environment that has one goal, that one."""
