@@ -6,8 +6,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))  # a checkout needs no install
 
 from goalax.envs import ENVS, GoalEnv, create_env
+from goalax.host.cache import enable_compilation_cache
 from goalax.host.config import Config, Flags, read_flags, read_resumed_flags, read_run
-from goalax.host.make import Run, enable_compilation_cache, make, make_run
+from goalax.host.make import Run, make, make_run
 
 __all__ = [
     "ENVS",

@@ -157,6 +157,7 @@ NEEDS = {
     "her_ratio": {"use_her": True},
     "her_strategy": {"use_her": True},
     "bc_noise": {"bc_weight": 0.5},
+    "actor_any_goals": {"actor_relabel": "uniform"},
     "cql_gap": {"cql_lagrange": True},
     ("gciql", "awr_alpha"): {"extraction": "awr"},
     "separation_weight": {"value_discounting": 0.5},

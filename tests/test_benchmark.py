@@ -19,6 +19,7 @@ from goalax.flags import FlagError
 from goalax.host.config import read_flags
 from goalax.speed import benchmark as measuring
 from goalax.speed import cost_curves, roofline, scale
+from goalax.speed.stepping import BRAX_NAMES
 from goalax.study import markdown
 from tests.helpers import ROOT, toy
 
@@ -44,14 +45,15 @@ class FakePart:
 def result(request, tmp_path_factory):
     """What the benchmark of a toy run writes."""
     out = tmp_path_factory.mktemp("benchmark") / "results.json"
-    assert benchmark.main([*ARGV, "--repeats", "2", "--num_seeds", str(request.param), "--out", str(out)]) == 0
+    argv = [*ARGV, "--repeats", "2", "--num_seeds", str(request.param), "--offline", "--out", str(out)]
+    assert benchmark.main(argv) == 0
     written = json.loads(out.read_text())
     assert len(written["results"]) == 1
     assert written["machine"]["cores"] >= 1 and written["machine"]["versions"]["jax"]
     return written["results"][0]
 
 
-@pytest.mark.parametrize("name", [*PARTS, "limit", "efficiency"])
+@pytest.mark.parametrize("name", [*PARTS, "offline_updates", "limit", "efficiency"])
 def test_every_rate_is_positive_and_has_its_spread(result, name):
     rates = result[name]
     assert len(rates["samples"]) == 2
@@ -70,7 +72,7 @@ def test_updates_per_step_is_the_ratio_asked_for(result):
 
 
 def test_compile_times_memory_and_flags(result):
-    assert set(result["compile_seconds"]) == set(PARTS) and min(result["compile_seconds"].values()) > 0
+    assert set(result["compile_seconds"]) == {*PARTS, "offline_updates"} and min(result["compile_seconds"].values()) > 0
     # 40 rows of 4 environments: state, goal and action of size 2, reward, terminal, episode start; and the row count.
     num_seeds = result["flags"]["num_seeds"]
     assert result["bytes"]["buffer"] == num_seeds * 4 * (40 * 4 * 9 + 1)
@@ -116,7 +118,7 @@ def test_all_envs_measures_them_against_those_of_brax(name, tmp_path, capsys):
     printed = capsys.readouterr().out.splitlines()
     for result, line in zip(results, printed[-2:], strict=True):
         assert f"{result['steps']['median']:,.0f}" in line
-        assert ("brax" in result) == ("ratio" in result) == (name in measuring.BRAX_NAMES)
+        assert ("brax" in result) == ("ratio" in result) == (name in BRAX_NAMES)
         if "brax" in result:
             ratios = np.array(result["steps"]["samples"]) / result["brax"]["samples"]
             np.testing.assert_allclose(result["ratio"]["samples"], ratios)
@@ -361,3 +363,11 @@ def test_peak_memory_is_that_of_a_training(monkeypatch):
     assert 200 * 2**20 < speed.peak_memory("reacher", sizes) < 3000 * 2**20
     with pytest.raises(FlagError, match=r"--env_name reacher .* ended with 2"):
         speed.peak_memory("reacher", "--h_dim 0")
+
+
+def test_there_is_nothing_to_measure_where_nothing_is_collected(capsys):
+    argv = [*ARGV, "--dataset", "x.npz", "--offline_steps", "5", "--num_timesteps", "0"]
+    assert benchmark.main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("benchmark.py: --num_timesteps is 0; what is measured is training online")
+    assert error.count("\n") == 1

@@ -17,7 +17,8 @@ from rich.console import Console
 from goalax import cli
 from goalax.commands import train as training
 from goalax.flags import FlagError
-from goalax.host import devices, display, make, output
+from goalax.host import devices, display, output
+from goalax.host.cache import enable_compilation_cache
 from tests.helpers import ROOT, toy
 from tests.helpers.runs import RUN, envsteps
 
@@ -130,7 +131,7 @@ def test_without_a_home_directory(folder, cache, capsys):
 def test_a_cache_that_cannot_be_written(name, folder, cache, capsys):
     Path("file").touch()
     cache.setenv(name, str(folder / "file"))
-    make.enable_compilation_cache()
+    enable_compilation_cache()
     error = capsys.readouterr().err
     assert error.startswith("Compiled programs are not kept (") and error.count("\n") == 1 and "file" in error
     assert not jax.config.jax_enable_compilation_cache
@@ -138,7 +139,7 @@ def test_a_cache_that_cannot_be_written(name, folder, cache, capsys):
 
 def test_a_cache_in_its_place(folder, cache, capsys):
     cache.setenv("XDG_CACHE_HOME", str(folder / "caches"))
-    make.enable_compilation_cache()
+    enable_compilation_cache()
     assert jax.config.jax_compilation_cache_dir == str(folder / "caches" / "goalax" / "xla")
     assert not list((folder / "caches" / "goalax" / "xla").iterdir()) and capsys.readouterr().err == ""
 

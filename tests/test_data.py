@@ -1,5 +1,8 @@
 """Tests of datasets: what a file means as a ring, a ring as a file, what is refused, and what is collected."""
 
+import re
+import sys
+import types
 import zipfile
 
 import jax
@@ -11,12 +14,13 @@ from goalax.commands import dataset
 from goalax.core import buffer
 from goalax.core.goals import Cells, in_cells
 from goalax.core.types import Needs, Spec
-from goalax.data import collect, files
+from goalax.data import collect, files, sources
 from goalax.envs import create_env
 from goalax.envs.maze import parse
 from goalax.flags import FlagError
 from goalax.host import loading
-from tests.helpers import toy
+from goalax.host.make import make
+from tests.helpers import offline, toy
 from tests.helpers.rings import filled_ring
 
 toy.register()
@@ -333,3 +337,43 @@ def test_the_command_says_what_is_wrong(flags, words, capsys, tmp_path, monkeypa
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+# ---- By the names of OGBench -----------------------------------------------------------------------------------------
+
+
+def home(tmp_path, monkeypatch):
+    """The folder of OGBench's files of somebody who has their home here."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / ".ogbench" / "data"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_a_file_of_ogbench_is_found_by_its_name(tmp_path, monkeypatch):
+    folder = home(tmp_path, monkeypatch)
+    name = "ogbench:toymaze-navigate-v0"
+    assert sources.validation(name) is None
+    for end in ("", "-val"):
+        files.write(str(folder / f"toymaze-navigate-v0{end}.npz"), offline.walks())
+    run = make("toy", dataset=name, offline_steps=4, num_timesteps=0)
+    assert run.dataset.path == str(folder / "toymaze-navigate-v0.npz")
+    assert (
+        sources.validation(name) == str(folder / "toymaze-navigate-v0-val.npz") and run.held_out["dataset"] is not None
+    )
+
+
+def test_what_ogbench_does_not_have_is_one_sentence(tmp_path, monkeypatch):
+    folder = home(tmp_path, monkeypatch)
+    about = f"--dataset: ogbench:x-v0 is not in {folder}, and the package ogbench"
+    monkeypatch.setitem(sys.modules, "ogbench", None)
+    with pytest.raises(FlagError, match=f"^{re.escape(about)}, which could fetch it, is not installed.$"):
+        sources.find("ogbench:x-v0")
+
+    def nowhere(names, folder):
+        print("downloading")
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setitem(sys.modules, "ogbench", types.SimpleNamespace(download_datasets=nowhere))
+    with pytest.raises(FlagError, match=f"^{re.escape(about)} could not fetch it: Network is unreachable.$"):
+        sources.find("ogbench:x-v0")

@@ -93,6 +93,13 @@ def by_hand(outcomes):
     return [(len(values), *(np.mean(values, axis=0) if values else (np.nan, np.nan))) for values in cells]
 
 
+def test_a_run_that_never_collects_covers_nothing_and_says_nothing():
+    sizes = {"num_envs": 2, "num_eval_envs": 2, "batch_size": 4, "h_dim": 4, "n_hidden": 1, "repr_dim": 4}
+    run = goalax.make("toy_maze", dataset="x.npz", offline_steps=5, num_timesteps=0, **sizes)
+    told, _, _ = jax.eval_shape(run.train.evaluate, jax.eval_shape(run.train.init, run.keys(0)))
+    assert "eval/falls" in told and "training/coverage" not in told
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("num_seeds", "num_devices"), [(1, 1), (2, 1), (1, 2), (2, 2)])
 def test_coverage_and_goals_of_a_run_from_python(num_seeds, num_devices):

@@ -20,6 +20,7 @@ from goalax.host import checkpoint
 from goalax.host.config import algorithm_of, read_flags
 from goalax.host.loading import load, load_policy
 from goalax.host.make import make_run
+from goalax.host.runs import read_metrics
 from tests.helpers import toy
 from tests.helpers.offline import equal, interrupted, walks
 from tests.helpers.runs import RUN, assert_equal_runs, rows
@@ -52,6 +53,7 @@ def test_offline_training_is_a_run_like_others(here, capsys):
     assert [float(row["training/envsteps"]) for row in found] == [0, 0, 0]
     assert [float(row["training/gradient_steps"]) for row in found] == [16, 34, 50]
     assert all(np.isfinite(float(value)) for row in found for value in row.values())
+    assert all(row["training/sps"] > 0 for row in read_metrics(RUN / "metrics.csv"))  # updates per second
     assert checkpoint.steps(RUN / "checkpoints") == [50, 34]
     run, state = newest()
     assert run.sizes.updates_per_unroll == 2

@@ -132,7 +132,10 @@ def test_losses_of_hilp_in_both_phases(spec):
     close(metrics["q_loss"], q_loss(latent, np.sum((there - here) * np.asarray(latent), -1)), 1e-4)
     assert metrics["critic_loss"] > metrics["q_loss"] + metrics["value_loss"] + 1e-3  # that of the distances
 
+    shifted = AGENTS["hilp"].make(config_of("hilp", repr_dim=4, reward_shift=1.0), spec)
+    elsewhere = shifted.switch(state, some._replace(reward=some.reward - 1), key)
     tuned = agent.switch(state, some, key)
+    close(elsewhere.latent, tuned.latent, 1e-4)  # the task is inferred from the rewards as they are learned from
     task = np.linalg.lstsq(there - here, np.asarray(some.reward), rcond=None)[0]
     close(tuned.latent, 2 * task / np.linalg.norm(task), 1e-3)
     _, metrics = agent.update(tuned, some, key)
@@ -197,6 +200,18 @@ def sizes(name):
 PRETRAIN = [*sizes("hilp"), *FREE]
 BOTH = [*PRETRAIN, *TUNE]
 DIRECTORY = RUN.with_name("toy_rewards_hilp_s0")
+
+
+@pytest.mark.slow
+def test_what_is_validated_follows_the_phase(here):
+    """Of --dataset there is no validation set here, of --finetune_dataset one, from its first update on."""
+    columns = toy_rewards.walks(20, 11, 2)
+    files.write("labelled-val.npz", {key: np.asarray(leaf) for key, leaf in columns.items()})
+    run = make_run(*read_flags(BOTH))
+    state = run.learn(run.start(), 15)
+    assert run.validate(state) == {}
+    told = run.validate(run.finetune(state, 2))
+    assert "validation/critic_loss" in told and all(np.isfinite(value) for value in told.values())
 
 
 @pytest.fixture

@@ -76,6 +76,26 @@ def test_golden_qrl():
     np.testing.assert_allclose(golden["lam"] * (golden["eps"] - positive), golden["dual_loss"], rtol=1e-5)
 
 
+def test_latent_dynamics_of_qrl_are_held_to_distances_or_their_squares():
+    there, back = jnp.array([1.0, 2.0]), jnp.array([3.0, 0.5])
+    assert float(qrl.dynamics_error(qrl.QRLConfig(), there, back)) == (1 + 4 + 9 + 0.25) / 4
+    assert float(qrl.dynamics_error(qrl.QRLConfig(dynamics_error="distance"), there, back)) == 6.5 / 4
+
+
+@pytest.mark.parametrize("multiplier", ["softplus", "exp"])
+def test_the_multiplier_of_qrl_begins_where_it_is_told(multiplier):
+    """And moves by the learning rate of the critic: with exp, as published, its logarithm."""
+    flags = {"multiplier": multiplier, "multiplier_init": 2.0, "multiplier_speed": 1.0, "critic_lr": 0.1}
+    agent = chain_agent("qrl", h_dim=8, n_hidden=1, repr_dim=8, **flags)
+    state, seen = agent.init(jax.random.PRNGKey(0)), []
+    for i in range(2):
+        state, metrics = agent.update(state, chain_batch(jax.random.PRNGKey(1), 16), jax.random.PRNGKey(i))
+        seen.append(float(metrics["multiplier"]))
+    assert seen[0] == pytest.approx(2.0, rel=1e-5)
+    raw = np.log(seen) if multiplier == "exp" else np.log(np.expm1(seen))
+    assert abs(raw[1] - raw[0]) == pytest.approx(0.1, rel=1e-3)
+
+
 QUASIMETRIC_AGENTS = [name for name in AGENTS if issubclass(AGENTS[name].config, QuasimetricConfig)]
 
 

@@ -83,7 +83,9 @@ def test_they_tell_what_was_not_learned(here):
     run = make_run(*read_flags([*GCBC, "--batch_size", "64", "--h_dim", "32"]))
     files.write("data-val.npz", walks(1, turn=np.pi))
     other = make_run(run.config, run.agent_config)
-    assert np.array_equal(other.held_out.rows.action, walks(1, turn=np.pi)["actions"][:, None].astype(np.float32))
+    assert np.array_equal(
+        other.held_out["dataset"].rows.action, walks(1, turn=np.pi)["actions"][:, None].astype(np.float32)
+    )
     files.write("data-val.npz", walks(1))
     state = run.start()
     (name,) = [name for name in run.validate(state) if name.endswith("loss")]

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from goalax.envs import ENVS as ENVS
     from goalax.envs import create_env as create_env
     from goalax.flags import FlagError as FlagError
+    from goalax.host.cache import enable_compilation_cache as enable_compilation_cache
     from goalax.host.checkpoint import NoCheckpointError as NoCheckpointError
     from goalax.host.loading import load_policy as load
     from goalax.host.make import Run as Run
-    from goalax.host.make import enable_compilation_cache as enable_compilation_cache
     from goalax.host.make import make as make
     from goalax.host.policy import Policy as Policy
     from goalax.learning.energies import ENERGIES as ENERGIES
@@ -39,7 +39,7 @@ _HOMES = {
     "QUASIMETRICS": ("goalax.learning.quasimetrics", "QUASIMETRICS"),
     "Run": ("goalax.host.make", "Run"),
     "create_env": ("goalax.envs", "create_env"),
-    "enable_compilation_cache": ("goalax.host.make", "enable_compilation_cache"),
+    "enable_compilation_cache": ("goalax.host.cache", "enable_compilation_cache"),
     "load": ("goalax.host.loading", "load_policy"),
     "make": ("goalax.host.make", "make"),
 }

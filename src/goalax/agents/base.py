@@ -135,6 +135,9 @@ class ActorConfig(EntropyConfig):
     actor_relabel: str = flag(
         "critic", "law of the steps ahead of the actor's goals; critic: its goals are those", valid=("critic", *RELABEL)
     )
+    actor_any_goals: float = flag(
+        0.0, "with --actor_relabel, share of the actor's goals that are any stored state", low=0, high=1
+    )
     bc_weight: float = flag(
         0.0, "weight of imitating stored actions, by an actor without tanh and entropy (DDPG+BC); 0: not at all", low=0
     )
@@ -158,9 +161,10 @@ class ActorConfig(EntropyConfig):
         law = None if self.relabel == "geometric" else RELABEL[self.relabel](spec.discounting)
         needs = Needs((later, self.current_goals, self.any_goals), law, horizon=self.action_chunk)
         if self.actor_relabel == "critic":
+            self.require_unset(["actor_any_goals"], "with --actor_relabel critic")
             return needs
         actor_law = RELABEL[self.actor_relabel](spec.discounting)
-        return needs._replace(actor_goals=(1.0, 0.0, 0.0), actor_law=actor_law)
+        return needs._replace(actor_goals=(1 - self.actor_any_goals, 0.0, self.actor_any_goals), actor_law=actor_law)
 
     def require_no_entropy(self) -> None:
         """FlagError if flags of an actor with entropy are set beside --bc_weight, which has none."""
@@ -208,13 +212,7 @@ class HindsightConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class QuasimetricConfig:
-    distance: str = flag("mrn_max", "quasimetric between representations", valid=QUASIMETRICS)
-    components: int = flag(
-        8, "components of the quasimetric (iqe: up to 16); repr_dim is a multiple, for mrn of their double", low=1
-    )
-    distance_scale: float = flag(1.0, "factor of the quasimetric, which by itself is a mean over components", above=0)
-
+class CriticGoalConfig:
     # The actor sees goal coordinates in any case.
     critic_goal: str = flag(
         "state", "what the critic takes for a goal: full states or goal coordinates", valid=("state", "goal")
@@ -226,6 +224,15 @@ class QuasimetricConfig:
     def goal_input(self, spec: Spec, state: Array) -> Array:
         """What the critic sees of a goal that a state [..., S] achieves, [..., `goal_size`]."""
         return spec.goal_of(state) if self.critic_goal == "goal" else state
+
+
+@dataclasses.dataclass(frozen=True)
+class QuasimetricConfig(CriticGoalConfig):
+    distance: str = flag("mrn_max", "quasimetric between representations", valid=QUASIMETRICS)
+    components: int = flag(
+        8, "components of the quasimetric (iqe: up to 16); repr_dim is a multiple, for mrn of their double", low=1
+    )
+    distance_scale: float = flag(1.0, "factor of the quasimetric, which by itself is a mean over components", above=0)
 
     def init_metric(self) -> tuple[Array, ...]:
         """Parameters of the quasimetric."""

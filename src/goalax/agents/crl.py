@@ -1,12 +1,13 @@
-"""CRL: contrastive RL (arXiv 2206.07568; online in JAX: arXiv 2408.11052). Offline as in OGBench, and what differs from
-it: docs/offline.md."""
+"""CRL: contrastive RL (arXiv 2206.07568; online in JAX: arXiv 2408.11052).
+Offline as in OGBench: --contrastive_loss_fn binary --energy_fn scaled_dot --critics 2 --critic_goal state
+--logsumexp_penalty 0 --relabel clipped --actor_relabel uniform --bc_weight 0.1; what still differs: docs/offline.md."""
 
 import dataclasses
 
 import jax.numpy as jnp
 
 from goalax.agents.actor_critic import Critic, actor_critic, several
-from goalax.agents.base import AGENTS, Algorithm, ContrastiveConfig, require_repr_dim
+from goalax.agents.base import AGENTS, Algorithm, ContrastiveConfig, CriticGoalConfig, require_repr_dim
 from goalax.core.types import Agent, Spec
 from goalax.flags import flag
 from goalax.learning.energies import ENERGIES
@@ -15,9 +16,12 @@ from goalax.learning.networks import state_action
 
 
 @dataclasses.dataclass(frozen=True)
-class CRLConfig(ContrastiveConfig):
+class CRLConfig(CriticGoalConfig, ContrastiveConfig):
     energy_fn: str = flag("l2", "what turns two representations into a logit", valid=ENERGIES)
     critics: int = flag(1, "critics, the most pessimistic of which counts for the actor", low=1, high=2)
+    critic_goal: str = flag(
+        "goal", "what the critic takes for a goal: full states or goal coordinates", valid=("state", "goal")
+    )
 
 
 def make(config: CRLConfig, spec: Spec) -> Agent:
@@ -32,12 +36,12 @@ def make(config: CRLConfig, spec: Spec) -> Agent:
     def init(keys):
         return {
             "phi": encoder.init(next(keys), jnp.zeros(spec.state_size + decision.action_size)),
-            "psi": encoder.init(next(keys), jnp.zeros(spec.goal_size)),
+            "psi": encoder.init(next(keys), jnp.zeros(config.goal_size(spec))),
             "energy": energy.init_param(),
         }
 
     def goals(params, future_state, future_action):
-        return encoder.apply(params["psi"], spec.goal_of(future_state))
+        return encoder.apply(params["psi"], config.goal_input(spec, future_state))
 
     def loss(params, batch):
         sources, targets = phi(params, batch.state, batch.action), goals(params, batch.future_state, None)

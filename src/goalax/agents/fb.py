@@ -122,7 +122,7 @@ def make(config: FBConfig, spec: Spec) -> Agent:
         return Losses(critic_loss, actor_loss, {"log_density": jnp.mean(log_density(batch.action, mean))})
 
     def switch(agent, batch, key):
-        return switched(agent, inferred(backward(agent.params["critic"], batch.next_state), batch.reward))
+        return switched(agent, inferred(backward(agent.params["critic"], batch.next_state), config.rewards(batch)))
 
     def score(agent, state, future_state):
         """The measure of each future for the policy of the task."""

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from goalax.agents.base import NoisyConfig
+from goalax.agents.base import CriticGoalConfig, NoisyConfig
 from goalax.agents.extraction import GeluConfig, expectile
 from goalax.core.relabel import RELABEL
 from goalax.core.types import AgentState, Array, Batch, Metrics, Needs, Spec
@@ -17,7 +17,7 @@ from goalax.learning.networks import Network
 
 
 @dataclasses.dataclass(frozen=True)
-class GoalValueConfig(GeluConfig, NoisyConfig):
+class GoalValueConfig(CriticGoalConfig, GeluConfig, NoisyConfig):
     """Networks, rates and shares of goals of OGBench (arXiv 2410.20092), whose batches have 1,024 samples.
 
     Goals are those of `Needs`: here the last state of an episode is one, too, and the ends of the uniform law are as
@@ -31,9 +31,6 @@ class GoalValueConfig(GeluConfig, NoisyConfig):
     critic_lr: float = flag(3e-4, "learning rate of the values", above=0)
     tau: float = flag(0.005, "how far a target network moves towards its network in one update", above=0, high=1)
     expectile: float = flag(0.9, "expectile of the values: 0.5 is the mean, 1 the largest", above=0, below=1)
-    critic_goal: str = flag(
-        "state", "what values take for a goal: full states or goal coordinates", valid=("state", "goal")
-    )
     relabel: str = flag("clipped", "law of the steps ahead at which goals of values lie", valid=RELABEL)
     current_goals: float = flag(0.2, "share of goals of values that are the state itself", low=0, high=1)
     any_goals: float = flag(0.3, "share of goals of values that are any stored state", low=0, high=1)
@@ -55,13 +52,6 @@ class GoalValueConfig(GeluConfig, NoisyConfig):
             actor_law=RELABEL[self.actor_relabel](spec.discounting),
             same=True,
         )
-
-    def goal_size(self, spec: Spec) -> int:
-        return spec.goal_size if self.critic_goal == "goal" else spec.state_size
-
-    def goal_input(self, spec: Spec, state: Array) -> Array:
-        """What values see of a goal that a state [..., S] achieves, [..., `goal_size`]."""
-        return spec.goal_of(state) if self.critic_goal == "goal" else state
 
 
 class GoalValueState(NamedTuple):

@@ -94,7 +94,7 @@ def make(config: HILPConfig, spec: Spec) -> Agent:
         return Losses(*iql(params, target, batch, latent, config.rewards(batch)))
 
     def switch(agent, batch, key):
-        return switched(agent, inferred(*steps(agent.params["critic"]["phi"], batch), batch.reward))
+        return switched(agent, inferred(*steps(agent.params["critic"]["phi"], batch), config.rewards(batch)))
 
     def score(agent, state, future_state):
         return jnp.mean(values(agent.params["critic"]["phi"], state, future_state), axis=0)

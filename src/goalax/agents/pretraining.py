@@ -187,8 +187,11 @@ class ImplicitQ(NamedTuple):
         def value_of(state: Array) -> Array:
             return self.value.apply(params["value"], jnp.concatenate([state, batch.goal], axis=-1))[..., 0]
 
-        advantage = self.critic.lower(slow, batch.state, batch.goal, batch.action) - value_of(batch.state)
-        value_loss = expectile(advantage, advantage, self.config.expectile)
+        value, fixed = value_of(batch.state), jax.lax.stop_gradient(params["q"])
+        of_target, advantage = (
+            self.critic.lower(q, batch.state, batch.goal, batch.action) - value for q in (slow, fixed)
+        )
+        value_loss = expectile(of_target, of_target, self.config.expectile)
         backup = reward + batch.discount * jax.lax.stop_gradient(value_of(batch.next_state))
         q_loss, metrics = self.critic.loss(params["q"], batch, backup)
         metrics.pop("critic_loss")

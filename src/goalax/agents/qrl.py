@@ -1,5 +1,6 @@
 """QRL: quasimetric reinforcement learning (arXiv 2304.01203): distances as large as one step per transition allows.
-Offline as in OGBench, and what differs from it: docs/offline.md."""
+Offline as in OGBench: --any_goals 1 --distance iqe --multiplier exp --multiplier_speed 1 --dynamics_error distance
+--actor_relabel uniform --bc_weight 0.1; what still differs: docs/offline.md."""
 
 import dataclasses
 
@@ -19,6 +20,10 @@ class QRLConfig(QuasimetricConfig, ActorConfig):
     repulsion_scale: float = flag(100.0, "distances past a few of these are not pushed further apart", above=0)
     step_tolerance: float = flag(0.05, "mean squared excess over one step per transition that is allowed", above=0)
     dynamics_weight: float = flag(1.0, "weight of the latent dynamics", low=0)
+    dynamics_error: str = flag(
+        "squared", "what latent dynamics are off by: the distance, or its square", valid=("squared", "distance")
+    )
+    multiplier: str = flag("softplus", "what makes the Lagrange multiplier positive", valid=("softplus", "exp"))
     multiplier_speed: float = flag(30.0, "learning rate of the Lagrange multiplier, in critic_lr", above=0)
     multiplier_init: float = flag(1.0, "initial value of the Lagrange multiplier", above=0)
 
@@ -33,6 +38,12 @@ def step_excess(distance: Array) -> Array:
     return jnp.mean(jax.nn.relu(distance - 1) ** 2)
 
 
+def dynamics_error(config: QRLConfig, there: Array, back: Array) -> Array:
+    """Mean of both distances [B] between what was predicted and what came, or of their squares, []."""
+    power = 2 if config.dynamics_error == "squared" else 1
+    return jnp.mean(there**power + back**power) / 2
+
+
 def make(config: QRLConfig, spec: Spec) -> Agent:
     decision, encoder = config.decision(spec), config.mlp(config.repr_dim)
     require_repr_dim(config.repr_dim, config.metric(config.init_metric()).pairwise)
@@ -43,10 +54,12 @@ def make(config: QRLConfig, spec: Spec) -> Agent:
 
     def multiplier(params):
         # Adam's steps do not depend on the scale of a gradient, so a factor inside is a factor on the learning rate.
-        return jax.nn.softplus(config.multiplier_speed * params["multiplier"])
+        raw = config.multiplier_speed * params["multiplier"]
+        return jnp.exp(raw) if config.multiplier == "exp" else jax.nn.softplus(raw)
 
     def init(keys):
-        raw = jnp.log(jnp.expm1(config.multiplier_init)) / config.multiplier_speed
+        first = config.multiplier_init
+        raw = jnp.log(first if config.multiplier == "exp" else jnp.expm1(first)) / config.multiplier_speed
         return {
             "encoder": encoder.init(next(keys), jnp.zeros(spec.state_size)),
             "dynamics": encoder.init(next(keys), jnp.zeros(config.repr_dim + decision.action_size)),
@@ -71,7 +84,7 @@ def make(config: QRLConfig, spec: Spec) -> Agent:
         weight = multiplier(params)
         dual = weight * (config.step_tolerance - stop(excess))
         predicted = dynamics(params, z, batch.action)
-        dynamics_loss = jnp.mean(between(predicted, z_next) ** 2 + between(z_next, predicted) ** 2) / 2
+        dynamics_loss = dynamics_error(config, between(predicted, z_next), between(z_next, predicted))
 
         metrics = {
             "repulsion": negative,

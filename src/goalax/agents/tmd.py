@@ -1,7 +1,9 @@
 """TMD: temporal metric distillation (arXiv 2509.20478), brought online: a contrastive critic whose logits are a learned
 quasimetric d, made consistent with the dynamics by action invariance and a temporal backup; and, if flags ask,
 with first visits: the distribution of the time until a goal is first reached, as in SRL (arXiv 2605.31273).
-Offline as published, and what differs from it: docs/offline.md."""
+Offline as published: --contrastive_loss_fn infonce_backward --distance mrn --no_potential --temperature 22.6
+--critics 2 --critic_goal state --repr_dim 512 --logsumexp_penalty 0 --step_weight 0 --invariance_weight 1
+--relabel clipped --actor_relabel uniform --bc_weight 0.1; what still differs: docs/offline.md."""
 
 import dataclasses
 import math

@@ -19,17 +19,19 @@ from goalax.envs.control import TASKS
 from goalax.flags import FlagError
 from goalax.host.config import read_flags
 from goalax.speed import cost_curves, roofline
-from goalax.speed.benchmark import BenchmarkFlags, machine, measure, measure_env
+from goalax.speed.benchmark import BenchmarkFlags, machine, measure
 from goalax.speed.roofline import Kernels
+from goalax.speed.stepping import measure_env
 
 UNITS = {"env_only": "steps/s", "updates_only": "updates/s", "end_to_end": "steps/s", "limit": "steps/s"}
+UNITS |= {"offline_updates": "updates/s"}
 Mode = Callable[[BenchmarkFlags, Any], list[dict[str, Any]]]  # (config, agent_config) -> results
 
 
 def show(result: dict[str, Any]) -> None:
     """Prints one result as a table."""
     table = Table("", "median", "min", "max", "", "compiled in", title=title(result))
-    for name in (*UNITS, "efficiency"):
+    for name in (name for name in (*UNITS, "efficiency") if name in result):
         numbers = [f"{result[name][key]:{',.0f' if name in UNITS else '.3f'}}" for key in ("median", "min", "max")]
         seconds = result["compile_seconds"].get(name)
         table.add_row(name, *numbers, UNITS.get(name, "of the limit"), f"{seconds:.1f} s" if seconds else "")

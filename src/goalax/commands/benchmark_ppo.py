@@ -13,8 +13,9 @@ from goalax.agents.brax.callbacks import Reports
 from goalax.agents.brax.flags import PPOConfig
 from goalax.agents.brax.trainer import train_by_brax
 from goalax.flags import FlagError, flag
+from goalax.host.cache import enable_compilation_cache
 from goalax.host.config import Flags, read_flags
-from goalax.host.make import enable_compilation_cache, make_run
+from goalax.host.make import make_run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -23,8 +23,9 @@ from goalax.core.normalization import NormalizedState
 from goalax.flags import FlagError, flag, parse
 from goalax.host import corrector_files as files
 from goalax.host import loading
+from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError
-from goalax.host.make import Run, enable_compilation_cache
+from goalax.host.make import Run
 
 HELD_OUT = 0.1  # of the episodes that were collected, on which a corrector is measured
 

@@ -16,8 +16,8 @@ from goalax.envs.maze import MAZES
 from goalax.envs.simple import SimpleMaze
 from goalax.flags import FlagError, flag, parse
 from goalax.host import loading, ogbench_walks
+from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError
-from goalax.host.make import enable_compilation_cache
 from goalax.host.names import EnvNames, is_ogbench
 
 NUM_ENVS = 64  # environments that are collected in at once

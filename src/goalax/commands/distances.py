@@ -21,9 +21,10 @@ from matplotlib.figure import Figure
 from goalax.core.types import RunState
 from goalax.envs.maze import InMaze, Maze
 from goalax.flags import FlagError, flag, parse
+from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError
 from goalax.host.loading import load
-from goalax.host.make import Run, enable_compilation_cache
+from goalax.host.make import Run
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,10 +15,11 @@ from goalax.core.types import RunState
 from goalax.envs import ENVS
 from goalax.flags import FlagError, flag, parse
 from goalax.host import given, loading, ogbench
+from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError
 from goalax.host.config import read_run
 from goalax.host.display import track
-from goalax.host.make import Run, enable_compilation_cache
+from goalax.host.make import Run
 from goalax.host.names import is_ogbench
 from goalax.study import statistics
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from goalax.flags import FlagError, flag, parse
 from goalax.host import loading
+from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError
-from goalax.host.make import enable_compilation_cache
 from goalax.interop import card, export
 
 

@@ -15,8 +15,8 @@ from goalax.envs import ENVS, GoalEnv, create_env
 from goalax.films import page, render, scene
 from goalax.flags import FlagError, flag, parse
 from goalax.host import devices, given, loading
+from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError
-from goalax.host.make import enable_compilation_cache
 
 SAVE = {".html": page.save, ".gif": render.save_gif, ".mp4": render.save_mp4}
 

@@ -17,12 +17,13 @@ from goalax.core.rollout import Recording
 from goalax.data import sources
 from goalax.flags import FlagError
 from goalax.host import checkpoint, devices, goal_cells, memory, output, runs
+from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError, SaveError
 from goalax.host.config import Config, read_flags, read_resumed_flags
 from goalax.host.display import Display, duration
 from goalax.host.lock import only_writer
 from goalax.host.loggers import Loggers
-from goalax.host.make import Run, enable_compilation_cache, make_run
+from goalax.host.make import Run, make_run
 from goalax.host.session import Evaluation, Interrupt, NonFiniteError, Session
 
 if TYPE_CHECKING:
@@ -128,8 +129,9 @@ def train(
                 display.say(f"learning from {run.dataset.words}")
                 if run.finetune_dataset is not None:
                     display.say(f"then from {run.finetune_dataset.words}")
-                if run.held_out is not None:
-                    display.note(f"validating on {sources.validation_name(run.dataset.path)}")
+                for name, held_out in run.held_out.items():
+                    if held_out is not None and (learned := run.datasets[name]) is not None:
+                        display.note(f"validating on {sources.validation_name(learned.path)}")
             elif prefill := run.sizes.prefill_unrolls * run.sizes.steps_per_unroll:
                 display.say(f"collecting {prefill:,} steps before learning")
             state = session.fresh()

@@ -123,7 +123,7 @@ class Loop:
         )
         training = training_means(state)
         cells: goals.Cells | None = getattr(self.env, "cells", None)
-        if cells is not None and isinstance(state.buffer, BufferState):
+        if cells is not None and isinstance(state.buffer, BufferState) and self.sizes.prefill_unrolls > 0:
             training["training/coverage"] = buffer.coverage(state.buffer, self.spec, cells)
         return {**training, **{f"eval/{name}": value for name, value in episodes.items()}}, recording, outcomes
 

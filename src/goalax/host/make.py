@@ -2,9 +2,6 @@
 
 import dataclasses
 import functools
-import os
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -119,24 +116,29 @@ class Run:
         return (self.phases.last,) if self.sizes.offline_rows else ()
 
     @functools.cached_property
-    def held_out(self) -> BufferState | None:
-        """The validation set of --dataset, on the devices; None without one. FlagError if it does not fit."""
-        if self.config.dataset is None or self.train.offline is None:
+    def held_out(self) -> dict[str, BufferState | None]:
+        """The validation sets of both datasets by their flags, on the devices; None without one. FlagError if one does
+        not fit."""
+        return {"dataset": self._held_out(self.config.dataset, self.reward_free)} | {
+            "finetune_dataset": self._held_out(self.config.finetune_dataset, False)
+        }
+
+    def _held_out(self, of: str | None, reward_free: bool) -> BufferState | None:
+        if of is None or self.train.offline is None or (name := sources.validation(of)) is None:
             return None
-        if (name := sources.validation(self.config.dataset)) is None:
-            return None
-        ring = self._read(name, self.train.offline.min_rows, self.reward_free).ring
+        ring = self._read(name, self.train.offline.min_rows, reward_free).ring
         return sharding.put(ring, sharding.everywhere(self.mesh))
 
     def validate(self, state: RunState) -> dict[str, Any]:
-        """Metrics of updates on held-out samples, `validation/NAME`, none of which is kept.
+        """Metrics of updates on held-out samples, `validation/NAME`, none of which is kept; none without a file.
 
-        There are none without a file, and none from fine-tuning on, whose losses are not those of --dataset.
+        From fine-tuning on they are those of --finetune_dataset.
         """
         tuning = self.config.finetune_dataset is not None and self.progress(state) > self.config.offline_steps
-        if tuning or self.held_out is None or self.train.offline is None:
+        data = self.held_out["finetune_dataset" if tuning else "dataset"]
+        if data is None or self.train.offline is None:
             return {}
-        return jax.device_get(self.train.offline.validate(state, self.held_out))
+        return jax.device_get(self.train.offline.validate(state, data))
 
     def start(self, seed: int | None = None) -> RunState:
         """A state before the first update; seed: --seed if it is not given.
@@ -248,7 +250,7 @@ def make_run(flags: Flags, agent_config: Flagged) -> Run:
     agent_config = check(agent_config)
     algorithm, sizes = algorithm_of(config), sizes_of(config)
     if config.num_timesteps == 0:  # a buffer that nothing is written to
-        sizes = sizes._replace(max_replay_size=sizes.unroll_length)
+        sizes = sizes._replace(min_replay_size=0, max_replay_size=sizes.unroll_length)
     spec = Spec.of(env, config.discounting, config.action_repeat, config.episode_length)
     mesh, normalize, num_seeds = None, config.normalize_observations, config.num_seeds
     if algorithm.make is not None:
@@ -276,24 +278,3 @@ def make(env_name: str = "reacher", **flags: Any) -> Run:
       FlagError: a wrong name, type, value or combination, in the sentence that the command line would say.
     """
     return make_run(*flags_from({"env_name": env_name, **flags}))
-
-
-def enable_compilation_cache() -> None:
-    """Keeps compiled programs on disk, so that the next start of the same sizes takes seconds.
-
-    Where no file can be written to (a container's user without a home, say) they are not kept, which is told.
-    """
-    given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    try:
-        cache = Path(given or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "goalax" / "xla")
-        if "://" not in str(given):  # a bucket is JAX's to look at
-            cache.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=cache).close()
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home directory
-        why = f"{error.filename or cache}: {error.strerror}" if isinstance(error, OSError) else "no home directory"
-        jax.config.update("jax_enable_compilation_cache", False)
-        print(f"Compiled programs are not kept ({why}); JAX_COMPILATION_CACHE_DIR names a folder.", file=sys.stderr)
-        return
-    if not given:
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

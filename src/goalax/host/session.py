@@ -197,7 +197,7 @@ class Session:
                 seconds = 0.0
                 if self.data is not None and done == self.offline_steps and int(state.env_steps) == 0:
                     state, chunk = self._prefilled(state), 1
-                since = int(state.env_steps)
+                since = self.progress(state)
                 while done < boundary:
                     chunk, stop = devices.highest(chunk, interrupt.signal or 0)
                     if stop:
@@ -242,7 +242,7 @@ class Session:
     ) -> tuple[list[dict[str, float]], Recording, Outcomes]:
         """Evaluates, appends a row to every metrics.csv, and returns these rows and what the evaluation saw.
 
-        since: environment steps before the `seconds` of training that it follows.
+        since: progress before the `seconds` of training that it follows.
         """
         started = time.monotonic()
         metrics, recording, outcomes = jax.device_get(self.train.evaluate(state))
@@ -259,7 +259,7 @@ class Session:
                 "training/gradient_steps": updates,
                 **({} if self.data is None else {OFFLINE: min(updates, self.offline_steps)}),
                 "training/walltime": file.walltime + seconds + evaluation_seconds,
-                "training/sps": (env_steps - since) / seconds,
+                "training/sps": (self.progress(state) - since) / seconds,
                 **values,
                 "eval/sps": self.sizes.num_eval_envs * self.sizes.episode_length / evaluation_seconds,
                 "eval/epoch_eval_time": evaluation_seconds,

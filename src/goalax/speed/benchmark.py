@@ -6,7 +6,6 @@ import os
 import resource
 import sys
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -23,17 +22,6 @@ from goalax.flags import FlagError, flag
 from goalax.host.config import Flags
 from goalax.host.make import Run, make_run
 from goalax.host.runs import PACKAGES
-
-BRAX_NAMES = {  # of the same bodies, in the same surroundings
-    "reacher": "reacher",
-    "cheetah": "halfcheetah",
-    "pusher_easy": "pusher",
-    "pusher_hard": "pusher",
-    "pusher_reacher": "pusher",
-    "ant": "ant",
-    "ant_random_start": "ant",
-    "humanoid": "humanoid",
-}
 
 F = TypeVar("F", bound=Callable)
 Step = Callable[[Any, jax.Array], tuple[Any, Any]]  # (carry, key) -> (carry, output)
@@ -54,6 +42,7 @@ class BenchmarkFlags(Flags):
     )
     all_envs: bool = flag(False, "measure stepping alone, in all environments and in Brax's own with the same bodies")
     env_match: str = flag("", "regular expression for names; with --all_envs only those that match are measured")
+    offline: bool = flag(False, "measure updates on a dataset, too: on what the buffer holds")
     profile: bool = flag(False, "show where the time of a train step goes: phases, kernels, roofline")
     trace: str | None = flag(
         None, "with --profile, directory in which the trace of a train step stays, as `xprof --logdir` reads it"
@@ -110,6 +99,8 @@ class Training(Part):
         """Compiles; holds no state before `start`. FlagError for an agent that another loop trains."""
         if not run.train.ahead:
             raise FlagError(f"--agent {run.config.agent} has a training loop of its own, without parts to measure.")
+        if run.config.num_timesteps == 0:
+            raise FlagError("--num_timesteps is 0; what is measured is training online, and with --offline on data.")
         sizes, shapes = run.sizes, jax.eval_shape(run.train.init, key)
         advance, updates = jitted(run.train.advance), np.int32(sizes.updates_per_unroll)
         super().__init__(run, advance, shapes, sizes.steps_per_unroll, updates, *run.mixed_in)
@@ -146,27 +137,6 @@ def env_only(run: Run, key: jax.Array) -> Part:
     return loop(run, unroll, envs, key, sizes.steps_per_unroll)
 
 
-def brax_only(run: Run, key: jax.Array) -> Part:
-    """As env_only, in Brax's own environment with the same body, and with Brax's wrappers and data collection."""
-    from brax.envs import get_environment
-    from brax.envs.wrappers import training
-    from brax.training import acting
-
-    sizes = run.sizes
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that its engines are in maintenance
-        env = get_environment(BRAX_NAMES[run.config.env_name], backend=run.env.backend, n_frames=run.env._n_frames)
-    env = training.wrap(env, sizes.episode_length, sizes.action_repeat)
-
-    def policy(observed, key):
-        return jax.random.uniform(key, (sizes.num_envs, env.action_size), minval=-1.0), {}
-
-    def unroll(state, key):
-        return acting.generate_unroll(env, state, policy, key, sizes.unroll_length)
-
-    return loop(run, unroll, jax.jit(env.reset)(jax.random.split(key, sizes.num_envs)), key, sizes.steps_per_unroll)
-
-
 def one_update(run: Run, key: jax.Array, trained: RunState) -> tuple[Step, Any]:
     """(step, carry): one update of a trained state on one batch; the output of a step are metrics."""
     sizes, spec, make = run.sizes, run.spec, AGENTS[run.config.agent].make
@@ -190,6 +160,24 @@ def updates_only(run: Run, key: jax.Array, trained: RunState) -> Part:
     """Updates of a trained state on one batch; a round is one update."""
     update, carry = one_update(run, key, trained)
     return loop(run, update, carry, key, 1)
+
+
+class Learning:
+    """Updates on a dataset, with the samples that they draw: on what a state holds. A round is a phase of them."""
+
+    def __init__(self, run: Run, trained: RunState):
+        """Compiles, which makes the first round."""
+        assert run.train.offline is not None  # `Training` refuses what has none
+        self.learn, self.work = run.train.offline.learn, run.sizes.updates_per_unroll
+        self.state, self.data = jax.tree.map(jnp.copy, (trained, trained.buffer))
+        if run.config.num_seeds > 1:  # a dataset is one for all seeds
+            self.data = jax.tree.map(lambda leaf: leaf[0], self.data)
+        started = time.perf_counter()
+        self.run(1)
+        self.compile_seconds = time.perf_counter() - started
+
+    def run(self, rounds: int) -> None:
+        self.state = jax.block_until_ready(self.learn(self.state, self.data, rounds, self.work))
 
 
 def loop(run: Run, step: Step, carry: Any, key: jax.Array, work: int) -> Part:
@@ -234,7 +222,10 @@ def measure(config: BenchmarkFlags, agent_config: Any) -> dict[str, Any]:
     key = jnp.asarray(run.keys(run.config.seed))
     train = Training(run, key)
     train.start()
-    parts = {"env_only": env_only(run, key), "updates_only": updates_only(run, key, train.state), "end_to_end": train}
+    parts: dict[str, Part | Learning] = {"env_only": env_only(run, key), "end_to_end": train}
+    parts["updates_only"] = updates_only(run, key, train.state)
+    if config.offline:
+        parts["offline_updates"] = Learning(run, train.state)
     for part in parts.values():
         part.run(1)  # the first call is never measured
     updates_per_step = run.sizes.updates_per_unroll / run.sizes.steps_per_unroll
@@ -250,21 +241,6 @@ def measure(config: BenchmarkFlags, agent_config: Any) -> dict[str, Any]:
 
 def flags_of(run: Run) -> dict[str, Any]:
     return {"flags": dataclasses.asdict(run.config), "agent_flags": dataclasses.asdict(run.agent_config)}
-
-
-def measure_env(config: BenchmarkFlags, agent_config: Any, name: str, num_envs: int) -> dict[str, Any]:
-    """Steps per second of one environment, of Brax's own where there is one, and their ratio, in turns."""
-    run = make_run(dataclasses.replace(config, env_name=name, num_envs=num_envs, num_seeds=1), agent_config)
-    key = jax.random.PRNGKey(config.seed)
-    measured = {"steps": env_only, "brax": brax_only} if name in BRAX_NAMES else {"steps": env_only}
-    parts = {part: make(run, key) for part, make in measured.items()}
-    for part in parts.values():
-        part.run(1)
-    samples = [{part: rate(parts[part], config.seconds) for part in parts} for _ in range(config.repeats)]
-    rates = {part: spread([one[part] for one in samples]) for part in parts}
-    if "brax" in parts:
-        rates["ratio"] = spread([one["steps"] / one["brax"] for one in samples])
-    return {"env_name": name, "backend": run.config.backend, "num_envs": num_envs, **rates}
 
 
 def spread(values: list[float]) -> dict[str, Any]:
