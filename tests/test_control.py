@@ -273,8 +273,13 @@ def test_the_suite_is_that_of_the_package(suite):
     assert set(control.SUITE) == set(suite.ALL_ENVS)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", control.TASKS)
+SOME = ("dm_cartpole_swingup", "dm_finger_spin", "dm_walker_walk")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in SOME else pytest.mark.table) for name in control.TASKS],
+)
 def test_every_task_can_be_traced(name, suite, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     env = create_env(name)

@@ -171,7 +171,9 @@ def test_a_run_on_a_folder(tmp_path, monkeypatch, capsys):
     toy_episodes(Path("rnd"), 12)
     toy_episodes(Path("rnd-val"), 3)
     run = make_run(*read_flags(OFFLINE))
-    assert (run.dataset.episodes, run.dataset.transitions) == (12, 120) and run.held_out.rows.reward.shape == (33, 1)
+    assert (run.dataset.episodes, run.dataset.transitions) == (12, 120) and run.held_out[
+        "dataset"
+    ].rows.reward.shape == (33, 1)
     assert run.dataset.ring.rows.reward[:11, 0].tolist() == [*range(10), 0]
     Path("rnd-val/e000.npz").write_bytes(b"")
     assert training.main(OFFLINE) == 2
@@ -341,7 +343,7 @@ def test_the_command_collects_for_minari(local, capsys):
     run = make_run(
         *read_flags(["--env_name", "simple_u_maze", "--dataset", "minari:walks/stitch-v0", "--offline_steps", "1"])
     )
-    assert run.dataset.transitions == 300 and run.held_out.rows.reward.shape == (101, 1)
+    assert run.dataset.transitions == 300 and run.held_out["dataset"].rows.reward.shape == (101, 1)
 
 
 @pytest.mark.parametrize("missing", ["minari", "h5py"])
