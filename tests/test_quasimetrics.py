@@ -21,8 +21,10 @@ FORMS = {
     "mrn": (jit(quasimetrics.mrn), jit(quasimetrics.pairwise_mrn)),
     "mrn_max": (jit(quasimetrics.mrn_max), jit(quasimetrics.pairwise_mrn_max)),
     "iqe": tuple(jit(partial(f, alpha_raw=ALPHA_RAW)) for f in (quasimetrics.iqe, quasimetrics.pairwise_iqe)),
+    "euclidean": (jit(quasimetrics.euclidean), jit(quasimetrics.pairwise_euclidean)),
 }
-SELF_DISTANCE = {"mrn": np.sqrt(quasimetrics.EPS), "mrn_max": 0.0, "iqe": 0.0}
+ROOTS = ("mrn", "euclidean")  # of sums of squares, which matrix products make
+SELF_DISTANCE = {"mrn_max": 0.0, "iqe": 0.0} | dict.fromkeys(ROOTS, np.sqrt(quasimetrics.EPS))
 each_quasimetric = pytest.mark.parametrize("name", FORMS)
 
 
@@ -63,10 +65,15 @@ def loop_iqe(x, y, num_components):
     return alpha * sum(lengths) / len(rows) + (1 - alpha) * max(lengths)
 
 
-LOOPS = {"mrn": loop_mrn, "mrn_max": loop_mrn_max, "iqe": loop_iqe}
+def loop_euclidean(x, y, num_components):
+    parts = zip(np.split(x, num_components), np.split(y, num_components), strict=True)
+    return sum(np.sqrt(sum((a - b) ** 2) + 1e-6) for a, b in parts) / num_components
 
 
-@each_quasimetric
+LOOPS = {"mrn": loop_mrn, "mrn_max": loop_mrn_max, "iqe": loop_iqe, "euclidean": loop_euclidean}
+
+
+@pytest.mark.parametrize("name", ["mrn", "mrn_max", "iqe"])
 def test_golden_values(name):
     x, y, raw = GOLDEN["x"], GOLDEN["y"], float(GOLDEN["alpha_raw"])
     assert (int(GOLDEN["num_components"]), raw) == (8, ALPHA_RAW)
@@ -129,7 +136,7 @@ def test_axioms(name, points, scale):
     assert np.all(d <= detours + 1e-6 * size)
     # A matrix product makes the squares of mrn, so what is left of a small distance is sqrt(1e-6 |x|^2) of rounding.
     np.testing.assert_allclose(
-        all_pairs(points, points), d, rtol=1e-4, atol=1e-5 * size + 5e-3 * size * (name == "mrn")
+        all_pairs(points, points), d, rtol=1e-4, atol=1e-5 * size + 5e-3 * size * (name in ROOTS)
     )
 
 
@@ -139,7 +146,7 @@ def test_different_points_have_a_distance(name):
     assert np.all(np.asarray(FORMS[name][1](points, points))[~np.eye(30, dtype=bool)] > 0)
 
 
-@each_quasimetric
+@pytest.mark.parametrize("name", [name for name in FORMS if name != "euclidean"])
 def test_asymmetry(name):
     distance, _ = FORMS[name]
     x, y = normal(4, 20, 64), normal(5, 20, 64)

@@ -109,6 +109,29 @@ def pairwise_iqe(x: Array, y: Array, alpha_raw: Array | float, num_components: i
     return pairwise_mean_max_union(_rows(x, num_components), _rows(y, num_components), jax.nn.sigmoid(alpha_raw))
 
 
+def euclidean(x: Array, y: Array, num_components: int = 8) -> Array:
+    """The symmetric one, to see what asymmetry adds: sqrt(sum_i (x_i - y_i)^2 + EPS) of each component, their mean.
+
+    Args:
+      x: [..., D], D a multiple of num_components.
+      y: [..., D].
+      num_components: number of contiguous chunks of D / num_components features.
+
+    Returns:
+      [...] distances, the same from y to x.
+    """
+    require_same_shape(x, y)
+    squares = squared_distance(_split(x, num_components), _split(y, num_components))
+    return jnp.mean(jnp.sqrt(squares + EPS), axis=0)
+
+
+def pairwise_euclidean(x: Array, y: Array, num_components: int = 8) -> Array:
+    """`euclidean` of all pairs, [B, D] x [C, D] -> [B, C], by matrix products."""
+    require_pairable(x, y)
+    pairs = zip(_split(x, num_components), _split(y, num_components), strict=True)
+    return mean_of(jnp.stack([jnp.sqrt(pairwise_squared_distance(a, b) + EPS) for a, b in pairs]))
+
+
 class Quasimetric(NamedTuple):
     """Both forms take (x, y), then the learned scalar if there is one, and num_components."""
 
@@ -133,6 +156,7 @@ QUASIMETRICS: Registry[Quasimetric] = Registry("quasimetric")
 QUASIMETRICS.add("mrn", Quasimetric(mrn, pairwise_mrn))
 QUASIMETRICS.add("mrn_max", Quasimetric(mrn_max, pairwise_mrn_max))
 QUASIMETRICS.add("iqe", Quasimetric(iqe, pairwise_iqe, init=0.0))
+QUASIMETRICS.add("euclidean", Quasimetric(euclidean, pairwise_euclidean))
 
 
 def squared_distance(x: Array, y: Array) -> Array:
