@@ -306,6 +306,19 @@ def test_the_command_writes_what_a_run_holds(toy_runs, tmp_path, capsys):
     assert 0.8 * 120 < len(rows.reward) <= 120  # 30 rows of 4 environments, without single ones
 
 
+def test_the_newest_rows_of_a_run_alone(toy_runs, tmp_path, capsys):
+    """Six of each of four environments, without single ones; they are the last ones of each in the whole file."""
+    assert dataset.main([str(toy_runs / "l2_s0"), "--out", str(tmp_path / "x.npz"), "--newest", "22"]) == 0
+    _, state = loading.load(toy_runs / "l2_s0")
+    ring = jax.device_get(state.buffer)
+    slots = np.arange(int(ring.count) - 6, int(ring.count)) % ring.rows.reward.shape[0]
+    last = ring.rows.state[slots].reshape(-1, 2)
+    found = np.load(tmp_path / "x.npz")["observations"]
+    assert 16 <= len(found) <= 24 and {*map(tuple, found)} <= {*map(tuple, last)}
+    assert dataset.main(["--env_name", "simple_u_maze", "--newest", "5", "--out", str(tmp_path / "y.npz")]) == 2
+    assert "--newest are rows of a run" in capsys.readouterr().err
+
+
 def test_the_command_collects_two_sets(maze, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(dataset, "create_env", lambda name: maze)
     monkeypatch.setattr(dataset, "NUM_ENVS", 2)

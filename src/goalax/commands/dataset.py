@@ -31,6 +31,7 @@ class DatasetConfig:
     run: tuple[str, ...] = flag((), "run directory, whose buffer is written", positional=True)
     out: str = flag("", "npz file to write, or minari:NAME-v0 for a dataset of the package Minari")
     step: int | None = flag(None, "environment steps of the run's checkpoint (default: the newest)", low=0)
+    newest: int | None = flag(None, "of a run, its newest rows alone, so many of all environments", low=2)
     env_name: str | None = flag(None, "maze of a point mass to collect in, in place of a run", valid=EnvNames())
     style: str = flag("navigate", "how a script walks", valid=tuple(collect.STYLES))
     steps: int = flag(1_000_000, "transitions to collect; a tenth more for validation", low=1, most=1e8)
@@ -45,6 +46,8 @@ def check(config: DatasetConfig) -> None:
         raise FlagError(f"It takes one run directory or --env_name, but {len(config.run)} directories are given.")
     if config.env_name is not None and config.step is not None:
         raise FlagError("--step is a checkpoint of a run; leave it out with --env_name.")
+    if config.env_name is not None and config.newest is not None:
+        raise FlagError("--newest are rows of a run; leave it out with --env_name.")
     if sources.is_minari(config.out):
         both = config.env_name is not None
         minari.check_new([config.out, sources.validation_name(config.out)] if both else [config.out])
@@ -62,7 +65,7 @@ def write_run(config: DatasetConfig) -> None:
     ring = jax.device_get(state.buffer)
     if int(ring.count) == 0:
         raise FlagError(f"The buffer of the run {config.run[0]} is empty at this checkpoint.")
-    write(config.out, files.columns_of(ring), run.spec.goal_indices)
+    write(config.out, files.columns_of(ring, config.newest), run.spec.goal_indices)
 
 
 def write_walks(config: DatasetConfig) -> None:

@@ -230,15 +230,17 @@ def _rewards(achieved: np.ndarray, goal: np.ndarray, last: np.ndarray, threshold
     return reward
 
 
-def columns_of(ring: BufferState) -> dict[str, np.ndarray]:
-    """What a file holds, from a ring on the host: one environment after another, each from its oldest row on.
+def columns_of(ring: BufferState, newest: int | None = None) -> dict[str, np.ndarray]:
+    """What a file holds, from a ring on the host: one environment after another, each from its oldest row on, or of its
+    newest rows alone; `newest`: of all environments together, rounded up to as many of each.
 
     The oldest and the newest episode of an environment may be parts of one. Episodes of one row are left out, for they
     have no transition.
     """
     capacity, num_envs = ring.rows.reward.shape
     count = int(ring.count)
-    slots = np.arange(max(count - capacity, 0), count) % capacity
+    each = capacity if newest is None else -(-newest // num_envs)
+    slots = np.arange(max(count - capacity, count - each, 0), count) % capacity
 
     def in_line(leaf: Any) -> Any:
         return np.swapaxes(np.asarray(leaf)[slots], 0, 1).reshape(len(slots) * num_envs, *leaf.shape[2:])
