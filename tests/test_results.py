@@ -396,6 +396,12 @@ def test_the_best_row_of_every_environment_is_told(folder, capsys):
         and (agent, seeds, device) == ("`gcbc`", "2", "a core")
     )
     assert "0.75" in line and "old" not in (folder / "README.md").read_text()
+    (folder / "envs.md").write_text("".join(markdown.marks("learned", "results.py")))
+    assert command.main(["--tables", "--readme", "README.md,envs.md"]) == 0
+    _, _, _, line, _, others, _ = (folder / "envs.md").read_text().splitlines()
+    env, agent, steps, preset, *_, near = [cell.strip() for cell in line.strip(" |").split("|")]
+    assert (env, agent, steps, preset) == ("`toy`", "`gcbc`", "120", "4,000") and near.startswith("0.75")
+    assert "`reacher`" in others and "`toy`" not in others and "`ant_u_maze_eval`" not in others
     (folder / "README.md").write_text("a")
     assert command.main(["--tables", "--readme", "README.md"]) == 2
     assert "The document is without a place for best" in capsys.readouterr().err

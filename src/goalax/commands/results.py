@@ -31,7 +31,9 @@ class ResultsConfig:
     core: int | None = flag(None, "processor core that everything runs on (default: any)", low=0, high=4095)
     list: bool = flag(False, "print what is finished and what is left, and run nothing")
     tables: bool = flag(False, "write the tables, and run nothing")
-    readme: str | None = flag(None, "with --tables, Markdown file whose table of the best rows is replaced, too")
+    readme: str | None = flag(
+        None, "with --tables, Markdown files, with commas between them, whose tables of the best rows are replaced, too"
+    )
 
 
 class Queue:
@@ -152,8 +154,8 @@ def main(argv: Sequence[str], prog: str = "results.py") -> int:
             raise FlagError("--readme is written with --tables; give both.")
         if config.tables:
             queue.write()
-            if config.readme is not None:
-                results_document.write_best(Path(config.readme), queue.rows(), queue.keep, "results.py")
+            for name in config.readme.split(",") if config.readme else []:
+                results_document.write_best(Path(name), queue.rows(), queue.keep, "results.py")
             return 0
         if config.core is not None:
             pin(config.core)

@@ -1,14 +1,19 @@
 """What the document of the results shows of every section: tables, learning curves and commands; and the best rows."""
 
+import dataclasses
 import json
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from goalax.envs import ENVS
+from goalax.envs.control import TASKS
 from goalax.flags import FlagError
 from goalax.host.display import duration
+from goalax.host.resolve import resolve
 from goalax.study import curves, experiments, markdown, measures, statistics
 from goalax.study.experiments import REWARD, Group, Trained
 from goalax.study.results import Row, finished, kept, settings_of
@@ -140,27 +145,71 @@ def section_text(rows: Sequence[Row], folder: Path, notes: dict[str, str], pictu
 
 
 BEST = "best"  # the part of a document that `best_text` fills
+LEARNED = "learned"  # that of `learned_text`
+
+
+class Best(NamedTuple):
+    """The best finished row of an environment."""
+
+    row: Row
+    group: Group
+    line: list[str]  # of the table of its section
+    score: float  # share of the time at the goal at the end
+
+    @property
+    def env(self) -> str:
+        poor = self.group.reached[:, -1].mean() < POOR
+        return f"`{self.group.env}`{': nothing learns it yet' if poor else ''}"
+
+
+def best_rows(rows: Sequence[Row], folder: Path) -> list[Best]:
+    """Of every environment with goals, by the time at the goal at the end."""
+    found: dict[str, Best] = {}
+    for row in rows:
+        if finished(row, trained := kept(row, folder)) and (group := group_of(trained)).has_goals:
+            score = float(interquartile_mean([group.near[:, -1]]).value)
+            if group.env not in found or score > found[group.env].score:
+                found[group.env] = Best(row, group, cells(row, trained, ""), score)
+    return list(found.values())
 
 
 def best_text(rows: Sequence[Row], folder: Path) -> str:
-    """A table of the best finished row of every environment with goals, by the time at the goal at the end."""
-    found: dict[str, tuple[float, list[str]]] = {}
-    for row in rows:
-        if not finished(row, trained := kept(row, folder)) or not (group := group_of(trained)).has_goals:
-            continue
-        score = float(interquartile_mean([group.near[:, -1]]).value)
-        if group.env not in found or score > found[group.env][0]:
-            _, *line, _, wall_clock, device = cells(row, trained, "")
-            poor = group.reached[:, -1].mean() < POOR
-            env = f"`{group.env}`{': nothing learns it yet' if poor else ''}"
-            found[group.env] = score, [env, f"`{row.flags.agent}`", *line, wall_clock, device, f"`{row.command}`"]
+    """A table of the best finished rows."""
     columns = ("environment", "agent", *COLUMNS[1:6], *COLUMNS[-2:], "command")
-    return markdown.table(columns, [line for _, line in found.values()])
+    lines = []
+    for best in best_rows(rows, folder):
+        _, *numbers, _, wall_clock, device = best.line
+        lines.append([best.env, f"`{best.row.flags.agent}`", *numbers, wall_clock, device, f"`{best.row.command}`"])
+    return markdown.table(columns, lines)
+
+
+def learned_text(rows: Sequence[Row], folder: Path) -> str:
+    """Which agent and budget learned an environment, beside its preset budget; and which nobody has trained here."""
+    found = best_rows(rows, folder)
+    columns = ("environment", "agent", "steps", "preset budget", *COLUMNS[4:6])
+    lines = [
+        [best.env, f"`{best.row.flags.agent}`", best.line[2], preset_of(best.row), *best.line[4:6]] for best in found
+    ]
+    trained = {best.row.flags.env_name for best in found}
+    others = [f"`{name}`" for name in ENVS if name not in trained and not name.endswith("_eval") and name not in TASKS]
+    return f"{markdown.table(columns, lines)}\nNot trained here yet: {', '.join(others)}.\n"
+
+
+def preset_of(row: Row) -> str:
+    """The budget that its environment has where nobody says another one."""
+    env = resolve(dataclasses.replace(row.flags, num_timesteps=None)).config
+    return f"{env.num_timesteps:,}"
 
 
 def write_best(path: Path, rows: Sequence[Row], folder: Path, script: str) -> None:
-    """Replaces the table of the best rows in a document; FlagError if it has no place for one."""
-    _rewrite(path, lambda text: markdown.replace(text, BEST, script, best_text(rows, folder)))
+    """Replaces the tables of the best rows in a document, long or short; FlagError if it has no place for one."""
+
+    def replaced(text: str) -> str:
+        if markdown.marks(LEARNED, script)[0] in text:
+            return markdown.replace(text, LEARNED, script, learned_text(rows, folder))
+        return markdown.replace(text, BEST, script, best_text(rows, folder))
+
+    _rewrite(path, replaced)
 
 
 def write_document(path: Path, rows: Sequence[Row], folder: Path, notes: dict[str, str], script: str) -> None:
