@@ -123,6 +123,7 @@ def test_act_explores_and_mode_does_not(name):
 CHANGES = {
     "h_dim": 9,
     "n_hidden": 3,
+    "head_dim": 9,
     "skip_connections": 1,
     "depth": 4,
     "policy_lr": 0.1,
@@ -152,6 +153,7 @@ NEEDS = {
     ("tmd", "window"): VISITS,
     ("tmd", "time_bins"): VISITS,
     ("tmd", "censor"): VISITS,
+    ("tmd", "head_dim"): VISITS,
     ("tmd", "actor_value"): VISITS,
     ("tmd", "value_discounting"): VISITS | {"actor_value": "hazard"},
     "her_ratio": {"use_her": True},

@@ -15,11 +15,12 @@ import goalax
 from goalax import __version__
 from goalax.agents import AGENTS
 from goalax.commands import export as command
+from goalax.host import loading
 from tests.helpers import toy
 from tests.helpers.agents import relatives_wait
 
 pytest.importorskip("flatbuffers")
-from goalax.interop import export
+from goalax.interop import card, export
 
 toy.register()
 
@@ -87,6 +88,13 @@ def test_its_description(files):
 
 
 @pytest.mark.slow
+def test_the_card_of_an_agent_with_a_memory_says_whose_numbers_it_has(files, toy_runs):
+    run, state = loading.load(toy_runs / "l2_s0")
+    plan = state._replace(env=state.env._replace(memory=(np.zeros((4, 2)),)))
+    for each, words in ((state, "in `toy`.\n"), (plan, "in `toy`, by the agent with what it remembers of an episode")):
+        assert words in card.text(run, each, toy_runs / "l2_s0", "policy.stablehlo", None)
+
+
 def test_its_card(files, toy_runs):
     text = (files / "card.md").read_text()
     last = (toy_runs / "l2_s0" / "metrics.csv").read_text().splitlines()

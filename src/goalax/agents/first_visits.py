@@ -1,6 +1,7 @@
 """What agents share that learn when goals are first reached: flags, and a head for the distribution of that time."""
 
 import dataclasses
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -22,6 +23,8 @@ class VisitConfig:
     )
     # The published code calls every unreached goal censored after the whole window, wherever its episode ends.
     censor: str = flag("window", "when a goal counts as not reached so far", valid=("window", "episode"))
+
+    head_dim: int = flag(0, "width of the head that reads representations; 0: h_dim", low=0, most=1_000_000)
 
     def rows(self, spec: Spec) -> int:
         """Those of the window."""
@@ -53,7 +56,8 @@ class VisitHead(NamedTuple):
         window = config.rows(spec)
         edges = survival.time_edges(window, config.time_bins)
         occupancy_edges = survival.time_edges(window, occupancy_bins) if occupancy_bins else ()
-        network = time_head(config.mlp, len(edges) - 1, max(0, len(occupancy_edges) - 1))
+        mlp = partial(config.mlp, h_dim=config.head_dim) if config.head_dim else config.mlp
+        network = time_head(mlp, len(edges) - 1, max(0, len(occupancy_edges) - 1))
         discounting, censor = config.value_discounting, config.censor
         return cls(network, config.repr_dim, discounting, window, censor, edges, occupancy_edges)
 

@@ -69,7 +69,7 @@ class TMDConfig(QuasimetricConfig, VisitConfig, ContrastiveConfig):
         if not self.learns_visits:
             self.require_unset(["window"], "with --hazard_weight, --time_weight and --separation_weight 0")
         if self.hazard_weight == 0:
-            self.require_unset(["time_bins", "censor"], "with --hazard_weight 0")
+            self.require_unset(["time_bins", "censor", "head_dim"], "with --hazard_weight 0")
         if self.actor_value == "distance":
             self.require_unset(["value_discounting"], "with --actor_value distance")
         needs = super().needs(spec)

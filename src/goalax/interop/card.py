@@ -4,12 +4,15 @@ import shlex
 import shutil
 from pathlib import Path
 
+import jax
+
 from goalax.core.types import RunState
 from goalax.host import runs
 from goalax.host.make import Run
 from goalax.interop import export
 from goalax.study import markdown
 
+REMEMBERED = ", by the agent with what it remembers of an episode (its plan, say), which the file does not"
 FILMS = ("policy.gif", "policy.mp4")  # of a run directory, the first one that is there
 
 
@@ -73,7 +76,8 @@ def text(run: Run, state: RunState, directory: Path, policy: str, film: str | No
     if metrics:
         rows = [[f"`{name}`", f"{value:.4g}"] for name, value in sorted(metrics.items())]
         length = f"{config.num_eval_envs} episodes of {config.episode_length} steps in `{config.eval_env}`"
-        parts += ["## What it reached\n", f"Means over {length}.\n", markdown.table(("metric", "mean"), rows)]
+        words = f"Means over {length}{REMEMBERED if jax.tree.leaves(state.env.memory) else ''}.\n"
+        parts += ["## What it reached\n", words, markdown.table(("metric", "mean"), rows)]
     if isinstance(command, list):
         parts += ["## How it was trained\n", f"```\n{shlex.join(map(str, command))}\n```\n"]
     if isinstance(versions, dict):
