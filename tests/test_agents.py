@@ -42,7 +42,8 @@ def small_batch(needs, size=6):
         path = Path(normal(7, size, needs.horizon + 1, 5), actions, jnp.zeros(steps), jnp.full(steps, 0.9))
         batch = batch._replace(path=path)
     if needs.waypoint is not None:
-        batch = batch._replace(waypoint=Waypoint(normal(10, size, 5), jnp.arange(1, size + 1), jnp.arange(size) % 2.0))
+        steps, half = jnp.arange(1, size + 1), jnp.arange(size) % 2.0
+        batch = batch._replace(waypoint=Waypoint(normal(10, size, 5), steps, half, 1 - half))
     if needs.actor_goals is not None:
         batch = batch._replace(actor_state=normal(11, size, 5))
     if needs.same:
