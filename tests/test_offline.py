@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import math
 
 import jax
@@ -48,6 +49,7 @@ def test_offline_training_is_a_run_like_others(here, capsys):
     assert training.main(OFFLINE) == 0
     printed = capsys.readouterr().out
     assert "learning from data.npz: 300 transitions in 30 episodes" in printed
+    assert re.search(r"training speed +│ [\d,]+ updates/s", printed)
     found = rows(RUN)
     assert [float(row["training/offline_updates"]) for row in found] == [16, 34, 50]  # of 25 phases of 2 updates
     assert [float(row["training/envsteps"]) for row in found] == [0, 0, 0]

@@ -232,6 +232,7 @@ def numbers(directory: Path) -> dict[str, str]:
     rows = runs.read_metrics(directory / "metrics.csv")
     if not rows:
         return {}
+    unit = "steps" if rows[-1].get("training/envsteps") else "updates"  # on a dataset
     rewarded = {} if "eval/time_at_goal" in rows[-1] else {"rewards of an episode": REWARD}
     shown: dict[str, tuple[str, Callable[[float], str]]] = {
         "updates on the dataset": (runs.OFFLINE, "{:,}".format),
@@ -240,7 +241,7 @@ def numbers(directory: Path) -> dict[str, str]:
         "share of time at the goal": ("eval/time_at_goal", "{:.3f}".format),
         "distance at the end": ("eval/final_dist", "{:.3f}".format),
         **rewarded,
-        "training speed": ("training/sps", "{:,.0f} steps/s".format),
+        "training speed": ("training/sps", f"{{:,.0f}} {unit}/s".format),
         "wall clock": ("training/walltime", duration),
     }
     # Somebody may have taken a column away.
