@@ -2,8 +2,8 @@
 
 import dataclasses
 import json
-import re
 import math
+import re
 
 import jax
 import jax.numpy as jnp
