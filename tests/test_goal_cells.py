@@ -87,7 +87,7 @@ def test_coverage_counts_cells_of_stored_states_only():
 def by_hand(outcomes):
     """(episodes, reached, time at the goal) of every cell, in loops."""
     cells = [[] for _ in toy_maze.CENTRES]
-    for goal, *values in zip(*outcomes, strict=True):
+    for goal, *values in zip(outcomes.goal, outcomes.reached, outcomes.time_at_goal, strict=True):
         (cell,) = (i for i, centre in enumerate(toy_maze.CENTRES) if np.abs(goal - centre).max() < toy_maze.SIZE / 2)
         cells[cell].append(values)
     return [(len(values), *(np.mean(values, axis=0) if values else (np.nan, np.nan))) for values in cells]
