@@ -204,7 +204,7 @@ def test_evaluation_equals_a_loop(episode_length, action_repeat):
     assert 0 < metrics["episode_success_any"] < 1 and metrics["avg_episode_length"] < episode_length
     assert 0 < metrics["falls"] < 1
     by_goal = sorted(
-        (goal, *(episode[name] for name in ("episode_success_any", "time_at_goal")))
+        (goal, *(episode[name] for name in ("episode_success_any", "time_at_goal", "episode_reward")))
         for goal, episode in zip([started[4] for started in env.started], episodes, strict=True)
     )
     np.testing.assert_allclose(sorted(zip(outcomes.goal[:, 0], *outcomes[1:], strict=True)), by_goal, rtol=1e-6)
