@@ -148,7 +148,7 @@ def test_a_row_that_fails_does_not_stop_the_others(folder, capsys):
     assert bad.name in {path.stem for path in (folder / "runs/results").glob("*.log")}
 
 
-@pytest.mark.slow
+@pytest.mark.table
 def test_a_section_without_a_place_stops_no_row(folder, capsys, monkeypatch):
     """Somebody adds a section to the file while the first row trains, and forgets the document."""
     write(folder, "--agent gcbc")

@@ -133,11 +133,11 @@ VARIANTS = {
         **{"contrastive_weight": 0.0, "time_weight": 1.0, "separation_weight": 1.0},
     },
     "time": {"window": 16, "contrastive_weight": 0.0, "time_weight": 1.0, "separation_weight": 1.0},
-    "both": {**VISITS, "actor_value": "both", "time_weight": 1.0, "separation_weight": 1.0},
-    "mrn": {"distance": "mrn", **PINNED},
     "geometric_bins": {**VISITS, "actor_value": "hazard", "time_bins": 6},
 }
 RARE = {
+    "mrn": {"distance": "mrn", **PINNED},
+    "both": {**VISITS, "actor_value": "both", "time_weight": 1.0, "separation_weight": 1.0},
     "censored_by_episodes": {**VISITS, "actor_value": "hazard", "censor": "episode"},
     "iqe": {"distance": "iqe", **PINNED},
     "euclidean": {"distance": "euclidean", "components": 1, **PINNED},
