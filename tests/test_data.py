@@ -381,7 +381,7 @@ def test_what_ogbench_does_not_have_is_one_sentence(tmp_path, monkeypatch):
     about = f"--dataset: ogbench:x-v0 is not in {folder}, and the package ogbench"
     monkeypatch.setitem(sys.modules, "ogbench", None)
     with pytest.raises(FlagError, match=f"^{re.escape(about)}, which could fetch it, is not installed.$"):
-        sources.find("ogbench:x-v0")
+        sources.fetch("ogbench:x-v0")
 
     def nowhere(names, folder):
         print("downloading")
@@ -389,4 +389,4 @@ def test_what_ogbench_does_not_have_is_one_sentence(tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "ogbench", types.SimpleNamespace(download_datasets=nowhere))
     with pytest.raises(FlagError, match=f"^{re.escape(about)} could not fetch it: Network is unreachable.$"):
-        sources.find("ogbench:x-v0")
+        sources.fetch("ogbench:x-v0")

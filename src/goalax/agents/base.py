@@ -211,12 +211,15 @@ class HindsightConfig:
         return Needs(law=STRATEGIES[self.her_strategy])
 
 
+def critic_goal_flag(default: str, *aliases: str) -> str:
+    """The flag of `CriticGoalConfig`; the actor sees goal coordinates in any case."""
+    help = "what the critic takes for a goal: full states or goal coordinates"
+    return flag(default, help, valid=("state", "goal"), aliases=aliases)
+
+
 @dataclasses.dataclass(frozen=True)
 class CriticGoalConfig:
-    # The actor sees goal coordinates in any case.
-    critic_goal: str = flag(
-        "state", "what the critic takes for a goal: full states or goal coordinates", valid=("state", "goal")
-    )
+    critic_goal: str = critic_goal_flag("state")
 
     def goal_size(self, spec: Spec) -> int:
         return spec.goal_size if self.critic_goal == "goal" else spec.state_size

@@ -7,7 +7,14 @@ import dataclasses
 import jax.numpy as jnp
 
 from goalax.agents.actor_critic import Critic, actor_critic, several
-from goalax.agents.base import AGENTS, Algorithm, ContrastiveConfig, CriticGoalConfig, require_repr_dim
+from goalax.agents.base import (
+    AGENTS,
+    Algorithm,
+    ContrastiveConfig,
+    CriticGoalConfig,
+    critic_goal_flag,
+    require_repr_dim,
+)
 from goalax.core.types import Agent, Spec
 from goalax.flags import flag
 from goalax.learning.energies import ENERGIES
@@ -19,9 +26,7 @@ from goalax.learning.networks import state_action
 class CRLConfig(CriticGoalConfig, ContrastiveConfig):
     energy_fn: str = flag("l2", "what turns two representations into a logit", valid=ENERGIES)
     critics: int = flag(1, "critics, the most pessimistic of which counts for the actor", low=1, high=2)
-    critic_goal: str = flag(
-        "goal", "what the critic takes for a goal: full states or goal coordinates", valid=("state", "goal")
-    )
+    critic_goal: str = critic_goal_flag("goal")
 
 
 def make(config: CRLConfig, spec: Spec) -> Agent:

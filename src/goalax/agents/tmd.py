@@ -14,7 +14,14 @@ import jax
 import jax.numpy as jnp
 
 from goalax.agents.actor_critic import Critic, actor_critic, several
-from goalax.agents.base import AGENTS, Algorithm, ContrastiveConfig, QuasimetricConfig, require_repr_dim
+from goalax.agents.base import (
+    AGENTS,
+    Algorithm,
+    ContrastiveConfig,
+    QuasimetricConfig,
+    critic_goal_flag,
+    require_repr_dim,
+)
 from goalax.agents.first_visits import VisitConfig, VisitHead
 from goalax.core.relabel.waypoint import mixed_steps
 from goalax.core.types import Agent, Array, Batch, Metrics, Needs, Spec, Visit
@@ -41,12 +48,7 @@ class TMDConfig(QuasimetricConfig, VisitConfig, ContrastiveConfig):
     temperature: float = flag(1.0, "of the logits -d / temperature; the initial one if it is learned", above=0)
     learn_temperature: bool = flag(False, "learn the temperature")
     potential: bool = flag(True, "add a learned c(g) to the logits, so that d(g, g) = 0 costs nothing")
-    critic_goal: str = flag(
-        "goal",
-        "what the critic takes for a goal: full states or goal coordinates",
-        valid=("state", "goal"),
-        aliases=["tmd_goal"],
-    )
+    critic_goal: str = critic_goal_flag("goal", "tmd_goal")
     critics: int = flag(1, "critics, the most pessimistic of which counts for the actor", low=1, high=2)
     contrastive_weight: float = flag(1.0, "weight of the contrastive loss", low=0)
     # A row further on the way to the goal in the place of the next one: MQE, arXiv 2511.07730.

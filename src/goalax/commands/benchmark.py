@@ -23,8 +23,10 @@ from goalax.speed.benchmark import BenchmarkFlags, machine, measure
 from goalax.speed.roofline import Kernels
 from goalax.speed.stepping import measure_env
 
-UNITS = {"env_only": "steps/s", "updates_only": "updates/s", "end_to_end": "steps/s", "limit": "steps/s"}
-UNITS |= {"offline_updates": "updates/s"}
+UNITS = {
+    **{"env_only": "steps/s", "updates_only": "updates/s", "end_to_end": "steps/s", "limit": "steps/s"},
+    "offline_updates": "updates/s",
+}
 Mode = Callable[[BenchmarkFlags, Any], list[dict[str, Any]]]  # (config, agent_config) -> results
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from goalax.core.types import BufferState
 from goalax.data import collect, files, minari, sources
+from goalax.data.names import is_ogbench
 from goalax.envs import create_env
 from goalax.envs.maze import MAZES
 from goalax.envs.simple import SimpleMaze
@@ -18,7 +19,7 @@ from goalax.flags import FlagError, flag, parse
 from goalax.host import loading, ogbench_walks
 from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError
-from goalax.host.names import EnvNames, is_ogbench
+from goalax.host.names import EnvNames
 
 NUM_ENVS = 64  # environments that are collected in at once
 VALIDATION = 0.1  # of the transitions, more of them, in a file beside

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from goalax.core.types import RunState
+from goalax.data.names import is_ogbench
 from goalax.envs import ENVS
 from goalax.flags import FlagError, flag, parse
 from goalax.host import given, loading, ogbench
@@ -20,7 +21,6 @@ from goalax.host.checkpoint import NoCheckpointError
 from goalax.host.config import read_run
 from goalax.host.display import track
 from goalax.host.make import Run
-from goalax.host.names import is_ogbench
 from goalax.study import statistics
 
 BATCH = 128  # episodes at once

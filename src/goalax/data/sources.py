@@ -11,26 +11,26 @@ import numpy as np
 from goalax.core.types import Spec
 from goalax.data import exorl, files, minari
 from goalax.data.files import Dataset, Labels
+from goalax.data.names import OGBENCH, is_ogbench
 from goalax.flags import FlagError
 
-OGBENCH = "ogbench:"  # before the name of a dataset
-FOLDER = Path("~/.ogbench/data")  # where the package keeps them
+FOLDER = Path("~/.ogbench/data")  # where the package ogbench keeps its datasets
 
 
-def is_ogbench(name: str) -> bool:
-    return name.startswith(OGBENCH)
+def path_of(name: str) -> Path:
+    """The file or folder that a name stands for, there or not; Minari's have none."""
+    return FOLDER.expanduser() / f"{name.removeprefix(OGBENCH)}.npz" if is_ogbench(name) else Path(name)
 
 
 def is_minari(name: str) -> bool:
     return name.startswith(minari.PREFIX)
 
 
-def find(name: str) -> Path:
-    """The file behind `ogbench:NAME`; FlagError where it is neither in OGBench's folder nor to be had."""
-    known = name.removeprefix(OGBENCH)
-    path = FOLDER.expanduser() / f"{known}.npz"
+def fetch(name: str) -> None:
+    """Has the package fetch the files of `ogbench:NAME`, unless they are there; FlagError where it cannot."""
+    path = path_of(name)
     if path.exists():
-        return path
+        return
     about = f"--dataset: {name} is not in {path.parent}"
     try:
         import ogbench  # here: it is optional
@@ -38,17 +38,18 @@ def find(name: str) -> Path:
         raise FlagError(f"{about}, and the package ogbench, which could fetch it, is not installed.") from None
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            ogbench.download_datasets([known], str(path.parent))
+            ogbench.download_datasets([path.stem], str(path.parent))
     except Exception as error:  # whatever the network, the server or the disk has
         reason = " ".join(str(error).split()) or type(error).__name__
         raise FlagError(f"{about}, and the package ogbench could not fetch it: {reason}.") from None
-    return path
 
 
 def read(name: str, spec: Spec, min_rows: int = 2, reward_free: bool = False, labels: Labels | None = None) -> Dataset:
     """Reads what --dataset names: `minari:NAME`, `ogbench:NAME`, a folder, or a file; arguments and errors: as
     `files.read`."""
-    path = find(name) if is_ogbench(name) else Path(name)
+    path = path_of(name)
+    if is_ogbench(name):
+        fetch(name)
     if is_minari(name):
         found = minari.load(name, spec)
     elif path.is_dir():
@@ -64,7 +65,7 @@ def validation_name(name: str) -> str:
     if is_minari(name):
         head, version = name.rsplit("-v", 1) if "-v" in name else (name, "0")
         return f"{head}-val-v{version}"
-    path = FOLDER.expanduser() / f"{name.removeprefix(OGBENCH)}.npz" if is_ogbench(name) else Path(name)
+    path = path_of(name)
     if path.is_dir():
         path = path.resolve()  # of `.`
         return str(path.parent / f"{path.name}-val")

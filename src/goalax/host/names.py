@@ -3,14 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
+from goalax.data.names import is_ogbench
 from goalax.envs import ENVS
 from goalax.registry import Registry
-
-OGBENCH = "ogbench:"  # before the name under which OGBench registers an environment
-
-
-def is_ogbench(name: object) -> bool:
-    return isinstance(name, str) and name.startswith(OGBENCH)
 
 
 class EnvNames(Registry[Any]):

@@ -17,10 +17,10 @@ from goalax.agents.base import Algorithm
 from goalax.core.rollout import Outcomes, Recording
 from goalax.core.train import Train, training_means
 from goalax.core.types import Agent, AgentState, Metrics, RunState
+from goalax.data.names import OGBENCH
 from goalax.envs import GoalEnv
 from goalax.flags import FlagError
 from goalax.host.config import Config
-from goalax.host.names import OGBENCH
 
 MISSING = "it is an environment of the package ogbench, which is not installed: pip install 'goalax[ogbench]'."
 STEPPED = "OGBench's environments are stepped on the host: they are for training on a dataset and for evaluation only."

@@ -7,11 +7,11 @@ import jax
 
 from goalax.agents import AGENTS
 from goalax.core.sizes import derived_utd_ratio, sizes_of
+from goalax.data.names import is_ogbench
 from goalax.envs import GoalEnv, create_env
 from goalax.flags import FlagError, check, names_in
 from goalax.host import devices, ogbench
 from goalax.host.config import Config, Flags, algorithm_of
-from goalax.host.names import is_ogbench
 
 
 class Setup(NamedTuple):

@@ -121,15 +121,13 @@ def euclidean(x: Array, y: Array, num_components: int = 8) -> Array:
       [...] distances, the same from y to x.
     """
     require_same_shape(x, y)
-    squares = squared_distance(_split(x, num_components), _split(y, num_components))
-    return jnp.mean(jnp.sqrt(squares + EPS), axis=0)
+    return _mean_length(_split(x, num_components), _split(y, num_components), squared_distance)
 
 
 def pairwise_euclidean(x: Array, y: Array, num_components: int = 8) -> Array:
     """`euclidean` of all pairs, [B, D] x [C, D] -> [B, C], by matrix products."""
     require_pairable(x, y)
-    pairs = zip(_split(x, num_components), _split(y, num_components), strict=True)
-    return mean_of(jnp.stack([jnp.sqrt(pairwise_squared_distance(a, b) + EPS) for a, b in pairs]))
+    return _mean_length(_split(x, num_components), _split(y, num_components), pairwise_squared_distance)
 
 
 class Quasimetric(NamedTuple):
@@ -178,9 +176,13 @@ def require_pairable(x: Array, y: Array) -> None:
 
 def _mrn(x: Array, y: Array, num_components: int, mean_gain: Callable, sq_distance: Callable) -> Array:
     x, y = _split(x, 2 * num_components), _split(y, 2 * num_components)
+    return mean_gain(x[0::2], y[0::2]) + _mean_length(x[1::2], y[1::2], sq_distance)
+
+
+def _mean_length(x: Array, y: Array, sq_distance: Callable) -> Array:
+    """Mean over parts of their Euclidean distances, [K, ., n] x [K, ., n] -> what `sq_distance` gives of a part."""
     # One by one, because XLA's batched products of thin matrices are ten times slower on CPUs than as many single ones.
-    symmetric = [jnp.sqrt(sq_distance(x[k], y[k]) + EPS) for k in range(1, 2 * num_components, 2)]
-    return mean_gain(x[0::2], y[0::2]) + mean_of(jnp.stack(symmetric))
+    return mean_of(jnp.stack([jnp.sqrt(sq_distance(a, b) + EPS) for a, b in zip(x, y, strict=True)]))
 
 
 def _mean_max_gain(x: Array, y: Array) -> Array:

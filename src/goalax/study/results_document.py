@@ -184,7 +184,7 @@ def best_text(rows: Sequence[Row], folder: Path) -> str:
 
 
 def learned_text(rows: Sequence[Row], folder: Path) -> str:
-    """Which agent and budget learned an environment, beside its preset budget; and which nobody has trained here."""
+    """Which agent and budget learned an environment, beside its preset budget; and which have no finished row."""
     found = best_rows(rows, folder)
     columns = ("environment", "agent", "steps", "preset budget", *COLUMNS[4:6])
     lines = [
@@ -192,7 +192,7 @@ def learned_text(rows: Sequence[Row], folder: Path) -> str:
     ]
     trained = {best.row.flags.env_name for best in found}
     others = [f"`{name}`" for name in ENVS if name not in trained and not name.endswith("_eval") and name not in TASKS]
-    return f"{markdown.table(columns, lines)}\nNot trained here yet: {', '.join(others)}.\n"
+    return f"{markdown.table(columns, lines)}\nWithout a finished row: {', '.join(others)}.\n"
 
 
 def preset_of(row: Row) -> str:
