@@ -155,6 +155,7 @@ NEEDS = {
     ("tmd", "time_bins"): VISITS,
     ("tmd", "censor"): VISITS,
     ("tmd", "head_dim"): VISITS,
+    ("tmd", "hazards"): VISITS,
     ("tmd", "actor_value"): VISITS,
     ("tmd", "value_discounting"): VISITS | {"actor_value": "hazard"},
     "her_ratio": {"use_her": True},

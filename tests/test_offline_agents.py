@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from goalax.agents import AGENTS, qrl, tmd
+from goalax.agents import AGENTS, consistency, qrl, tmd
 from goalax.agents.extraction import awr_loss, ddpg_bc_loss, expectile, log_density
 from goalax.agents.gciql import q_loss
 from goalax.agents.goal_values import GoalValueConfig, Pair, goal_reward, value_loss
@@ -175,7 +175,9 @@ def test_golden_tmd_and_cmd():
         logits = -d / np.sqrt(phi.shape[-1])
         terms["contrastive"].append(CONTRASTIVE_LOSSES["infonce_backward"](logits))
         terms["invariance"].append(jnp.mean(metric.between(psi_s, phi)))
-        terms["backup"].append(tmd.weighted_mean(tmd.linex(d, later, float(g["gamma"]), float(g["clip"])), g["diag"]))
+        terms["backup"].append(
+            consistency.weighted_mean(consistency.linex(d, later, float(g["gamma"]), float(g["clip"])), g["diag"])
+        )
         terms["cmd_binary_loss"].append(CONTRASTIVE_LOSSES["binary"](logits))
     means = {name: float(np.mean(values)) for name, values in terms.items()}
     for name, value in means.items():

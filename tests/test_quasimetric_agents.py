@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from goalax.agents import AGENTS, qrl, tmd
+from goalax.agents import AGENTS, consistency, qrl, tmd
 from goalax.agents.base import QuasimetricConfig
 from goalax.learning.diagnostics import distance_metrics
 from goalax.learning.losses.infonce import infonce_backward
@@ -40,31 +40,33 @@ def test_golden_contrastive_and_invariance(golden, metric):
 
 def test_golden_backup(golden, metric):
     d, target = (metric.pairwise(golden[name], golden["psi_g"]) for name in ("phi", "psi_next"))
-    backup = tmd.linex(d, target, float(golden["discount"]), float(golden["clip"]))
-    np.testing.assert_allclose(tmd.weighted_mean(backup, float(golden["diag_backup"])), golden["backup"], rtol=1e-4)
+    backup = consistency.linex(d, target, float(golden["discount"]), float(golden["clip"]))
+    np.testing.assert_allclose(
+        consistency.weighted_mean(backup, float(golden["diag_backup"])), golden["backup"], rtol=1e-4
+    )
 
 
 def test_linex_is_least_one_step_further_than_the_next_state():
     target, steps = 2.0, jnp.linspace(-1, 2, 3001)
-    best = steps[jnp.argmin(tmd.linex(target + steps, jnp.full(3001, target), 0.9, 3.0))]
+    best = steps[jnp.argmin(consistency.linex(target + steps, jnp.full(3001, target), 0.9, 3.0))]
     np.testing.assert_allclose(best, -np.log(0.9), atol=1e-3)
 
 
 def test_linex_gradient_is_finite_far_past_the_clip():
-    gradient = jax.vmap(jax.grad(lambda d: tmd.linex(d, 0.0, 0.99, 3.0)))(jnp.array([-1e4, 0.0, 2.9, 3.1, 1e4]))
+    gradient = jax.vmap(jax.grad(lambda d: consistency.linex(d, 0.0, 0.99, 3.0)))(jnp.array([-1e4, 0.0, 2.9, 3.1, 1e4]))
     np.testing.assert_allclose(gradient, [-1.0, -0.01, 0.99 * np.exp(2.9) - 1, 1.0, 1.0], rtol=1e-4)
 
 
 def test_what_weighs_nothing_is_left_out():
     def loss(x):
-        return tmd.weighted_sum((2.0, x), (0.0, jnp.log(x - 1)))  # log 0
+        return consistency.weighted_sum((2.0, x), (0.0, jnp.log(x - 1)))  # log 0
 
     assert loss(1.0) == 2.0 and jax.grad(loss)(1.0) == 2.0
 
 
 def test_weighted_mean():
     matrix = jnp.array([[1.0, 10.0], [20.0, 3.0]])
-    assert [float(tmd.weighted_mean(matrix, share)) for share in (0.0, 0.5, 1.0)] == [8.5, 5.25, 2.0]
+    assert [float(consistency.weighted_mean(matrix, share)) for share in (0.0, 0.5, 1.0)] == [8.5, 5.25, 2.0]
 
 
 def test_golden_qrl():

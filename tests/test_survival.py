@@ -47,6 +47,24 @@ def test_likelihood_and_value(name):
     np.testing.assert_allclose(survival.value(now, logits, edges, float(g["gamma"])), g["value"], rtol=1e-5)
 
 
+@pytest.mark.parametrize("bins", [0, 7])
+def test_times_around_a_median(bins):
+    """Against a loop over whole steps in float64: P(T <= n + 1/2) of the log-logistic distribution."""
+    edges, medians, shape = survival.time_edges(40, bins), np.array([0.05, 0.4, 3.0, 17.0, 500.0]), 2.5
+    now, logits = survival.of_median(floats(medians), shape, edges)
+    found = np.exp(survival.log_survival(now, logits))
+    for row, median in zip(found, medians, strict=True):
+        more = [1 / (1 + ((max(edge, 1) - 0.5) / median) ** shape) for edge in edges]
+        np.testing.assert_allclose(row, more, rtol=1e-4, atol=2e-6)
+    # Half of the time it takes as long as the median, and what takes longer is worth less.
+    at_17 = 1 / (1 + np.exp(-survival.of_median(floats([16.5]), shape, (0, 17, 40))[1][0, 0]))
+    there = 1 / (1 + 33**shape)
+    assert at_17 == pytest.approx((0.5 - there) / (1 - there), rel=1e-4)
+    assert np.all(np.diff(survival.value(now, logits, edges, 0.9)) < 0)
+    slope = jax.grad(lambda m: survival.value(*survival.of_median(m, shape, edges), edges, 0.9).sum())(floats(medians))
+    assert np.all(np.isfinite(slope)) and np.all(slope < 0)
+
+
 def test_edges():
     g = section("srl/edges")
     assert survival.time_edges(int(g["horizon"]), int(g["bins"])) == tuple(g["edges"])

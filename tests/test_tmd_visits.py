@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from goalax.agents import tmd
+from goalax.agents import consistency
 from goalax.core.relabel.waypoint import DISCOUNTING as LAMBDA
 from goalax.core.relabel.waypoint import NEXT, mixed_steps
 from goalax.core.types import Spec, Waypoint
@@ -25,9 +25,11 @@ def golden(name):
 def test_golden_backup_by_way_points():
     g = golden("mqe")
     discounting = (float(g["gamma"]) ** g["steps"].astype(np.float32))[:, None]
-    found = tmd.linex(jnp.array(g["d"], jnp.float32), jnp.array(g["d_way"], jnp.float32), discounting, float(g["clip"]))
+    found = consistency.linex(
+        jnp.array(g["d"], jnp.float32), jnp.array(g["d_way"], jnp.float32), discounting, float(g["clip"])
+    )
     np.testing.assert_allclose(found, g["divergence"], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(tmd.weighted_mean(found, float(g["diagonal"])), g["backup_loss"], rtol=1e-5)
+    np.testing.assert_allclose(consistency.weighted_mean(found, float(g["diagonal"])), g["backup_loss"], rtol=1e-5)
 
 
 def test_golden_way_points():
@@ -51,21 +53,21 @@ def test_way_points_lie_between_and_follow_their_law(ahead):
 
 def test_nothing_is_reached_after_the_end_but_what_was_reached_there():
     d = jnp.arange(9.0).reshape(3, 3)
-    far = tmd.out_of_reach(d, jnp.array([True, False, True]), jnp.array([1.0, 0.0, 0.0]), 50.0)
+    far = consistency.out_of_reach(d, jnp.array([True, False, True]), jnp.array([1.0, 0.0, 0.0]), 50.0)
     np.testing.assert_array_equal(far, [[0, 50, 50], [3, 4, 5], [50, 50, 50]])
 
 
 @pytest.mark.parametrize("backup", ["next", "waypoint"])
 def test_the_end_is_that_of_what_comes_later(backup):
     """With a way-point not the next row's: whether it has ended there, and whether there is at the goal."""
-    spec, config = Spec(2, 2, 1, (0, 1), 0.9, 0.5), tmd.TMDConfig(backup=backup)
+    spec = Spec(2, 2, 1, (0, 1), 0.9, 0.5)
     ended, reached = jnp.array([0.0, 1, 1]), jnp.array([0.0, 0, 1])
     batch = chain_batch(jax.random.PRNGKey(0), 3)
     batch = batch._replace(discount=0.9 * (1 - ended), future_reward=reached)
     if backup == "waypoint":
         batch = batch._replace(waypoint=Waypoint(batch.future_state, jnp.array([2, 3, 4]), ended, reached))
         batch = batch._replace(discount=0.9 * ended, future_reward=1 - reached)
-    later = tmd.backup_of(config, spec, 0.9, batch)
+    later = consistency.backup_of(spec, 0.9, batch)
     np.testing.assert_array_equal(later.terminal, ended > 0)
     np.testing.assert_array_equal(later.reached, reached)
     rows = np.ones(3) if backup == "next" else np.array([2, 3, 4])
@@ -112,6 +114,11 @@ def test_an_actor_that_nothing_teaches_is_refused(value):
             "--window is 9; it means nothing with --hazard_weight, --time_weight and --separation_weight 0",
         ),
         ({"time_weight": 1.0, "time_bins": 9}, "--time_bins is 9; it means nothing with --hazard_weight 0"),
+        ({"hazards": "distance"}, "--hazards is distance; it means nothing with --hazard_weight 0"),
+        (
+            {"hazard_weight": 1.0, "hazards": "distance", "head_dim": 9},
+            "--head_dim is 9; it means nothing with --hazards distance, which has no head",
+        ),
         ({"censor": "episode"}, "--censor is episode; it means nothing with --hazard_weight 0"),
         (
             {"hazard_weight": 1.0, "value_discounting": 0.9},
@@ -133,6 +140,7 @@ VARIANTS = {
         **{"contrastive_weight": 0.0, "time_weight": 1.0, "separation_weight": 1.0},
     },
     "time": {"window": 16, "contrastive_weight": 0.0, "time_weight": 1.0, "separation_weight": 1.0},
+    "hazards_of_the_distance": {**VISITS, "actor_value": "hazard", "hazards": "distance"},
     "geometric_bins": {**VISITS, "actor_value": "hazard", "time_bins": 6},
 }
 RARE = {

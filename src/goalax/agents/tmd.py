@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from goalax.agents.actor_critic import Critic, actor_critic, several
@@ -22,7 +21,8 @@ from goalax.agents.base import (
     critic_goal_flag,
     require_repr_dim,
 )
-from goalax.agents.first_visits import VisitConfig, VisitHead
+from goalax.agents.consistency import ConsistencyConfig, backup_of, consistency, out_of_reach, weighted_sum
+from goalax.agents.first_visits import Times, VisitConfig, VisitHead
 from goalax.core.relabel.waypoint import mixed_steps
 from goalax.core.types import Agent, Array, Batch, Metrics, Needs, Spec, Visit
 from goalax.flags import FlagError, flag
@@ -31,29 +31,21 @@ from goalax.learning.diagnostics import SELF_SAMPLES, distance_metrics
 from goalax.learning.losses import CONTRASTIVE_LOSSES, contrastive_loss
 from goalax.learning.networks import Network, state_action
 from goalax.learning.pairwise import pairwise_squared_distance
-from goalax.learning.quasimetrics import Quasimetric
+
+NEAREST = 0.05  # rows that even the distance 0 takes, for a time must be above 0
+FIRST_SHAPE = 2.0  # of times around the distance: half of them within a factor of sqrt(3)
 
 
 @dataclasses.dataclass(frozen=True)
-class TMDConfig(QuasimetricConfig, VisitConfig, ContrastiveConfig):
-    # What each of these does, measured: docs/tmd_online.md.
-    zeta: float = flag(0.05, "weight of the temporal backup", low=0)
-    invariance_weight: float = flag(0.1, "weight of action invariance", low=0)
-    step_weight: float = flag(0.1, "weight of d(s, a -> s') = log(1 / gamma), the backup where g = s'", low=0)
-    invariance_pairs: str = flag("matched", "action invariance of every state with", valid=("matched", "all"))
-    linex_clip: float = flag(3.0, "where the backup's divergence turns from exponential to linear", above=0)
-    diag_backup: float = flag(0.5, "share of the backup's weight that is for positives alone", low=0, high=1)
-    stop_invariance: str = flag("none", "side of invariance without gradient", valid=("none", "state", "action"))
-    stop_backup: bool = flag(True, "no gradient through the backup's target")
+class TMDConfig(ConsistencyConfig, QuasimetricConfig, VisitConfig, ContrastiveConfig):
     temperature: float = flag(1.0, "of the logits -d / temperature; the initial one if it is learned", above=0)
     learn_temperature: bool = flag(False, "learn the temperature")
     potential: bool = flag(True, "add a learned c(g) to the logits, so that d(g, g) = 0 costs nothing")
     critic_goal: str = critic_goal_flag("goal", "tmd_goal")
     critics: int = flag(1, "critics, the most pessimistic of which counts for the actor", low=1, high=2)
     contrastive_weight: float = flag(1.0, "weight of the contrastive loss", low=0)
-    # A row further on the way to the goal in the place of the next one: MQE, arXiv 2511.07730.
-    backup: str = flag("next", "the backup's target: the next state, or one on the way", valid=("next", "waypoint"))
     hazard_weight: float = flag(0.0, "weight of the likelihood of first visits", low=0)
+    hazards: str = flag("head", "what tells first visits: a head, or the distance", valid=("head", "distance"))
     time_weight: float = flag(0.0, "weight of the distance being the time that the way took", low=0)
     separation_weight: float = flag(0.0, "weight of goals being as far as the window, unless reached", low=0)
     actor_value: str = flag("distance", "what the actor improves", valid=("distance", "hazard", "both"))
@@ -71,122 +63,15 @@ class TMDConfig(QuasimetricConfig, VisitConfig, ContrastiveConfig):
         if not self.learns_visits:
             self.require_unset(["window"], "with --hazard_weight, --time_weight and --separation_weight 0")
         if self.hazard_weight == 0:
-            self.require_unset(["time_bins", "censor", "head_dim"], "with --hazard_weight 0")
+            self.require_unset(["time_bins", "censor", "head_dim", "hazards"], "with --hazard_weight 0")
+        if self.hazards == "distance":
+            self.require_unset(["head_dim"], "with --hazards distance, which has no head")
         if self.actor_value == "distance":
             self.require_unset(["value_discounting"], "with --actor_value distance")
         needs = super().needs(spec)
         if self.learns_visits:
             needs = needs._replace(within=self.rows(spec))
         return needs._replace(waypoint=mixed_steps) if self.backup == "waypoint" else needs
-
-
-def linex(distance: Array, target: Array | float, discounting: Array | float, clip: float) -> Array:
-    """How far d(s, a -> g) is from 1 step of log(1 / discounting) plus the target d(s' -> g), elementwise.
-
-    discounting * exp(distance - target) - distance, least where distance = target - log(discounting); past `clip` the
-    difference itself stands in for the exponential (as published; the value jumps there, the gradient stays bounded).
-    """
-    delta = distance - target
-    # The exponent is clamped too: where the linear branch is taken, an overflow would turn the gradient into nan.
-    curved = discounting * jnp.exp(jnp.minimum(delta, clip)) - distance
-    return jnp.where(delta <= clip, curved, delta)
-
-
-def weighted_mean(matrix: Array, diagonal: float) -> Array:
-    """`diagonal` times the mean of the diagonal of [B, B] plus 1 - `diagonal` times the mean of all entries."""
-    return diagonal * jnp.mean(jnp.diagonal(matrix)) + (1 - diagonal) * jnp.mean(matrix)
-
-
-def weighted_sum(*terms: tuple[float, Array]) -> Array:
-    """Sum [] of weights times losses []; one that weighs nothing costs no gradient, and may still be a metric."""
-    return sum((weight * loss for weight, loss in terms if weight), start=jnp.zeros(()))
-
-
-class Backup(NamedTuple):
-    """What the distances from samples are made consistent with."""
-
-    state: Array  # [B, S] later on the way
-    discounting: Array  # [B, 1] gamma to the power of the rows until there
-    terminal: Array  # [B] bool, the episode has ended there for good
-    reached: Array  # [B] 1 at the goal of the sample, else 0
-
-
-def backup_of(config: TMDConfig, decision: Spec, gamma: float, batch: Batch) -> Backup:
-    """The next state, or with --backup waypoint another one before the goal; gamma: per row."""
-    if batch.waypoint is None:
-        discounting = jnp.full((len(batch.state), 1), decision.discounting)
-        return Backup(batch.next_state, discounting, batch.discount == 0, batch.future_reward)
-    way = batch.waypoint
-    return Backup(way.state, (gamma**way.steps)[:, None], way.terminal > 0, way.reached)
-
-
-def consistency(
-    config: TMDConfig,
-    spec: Spec,
-    metric: Quasimetric,
-    d: Array,
-    d_later: Array,
-    discounting: Array,
-    x: Array,
-    s: Array,
-    s_next: Array,
-) -> tuple[Array, Metrics]:
-    """What ties the distances to the dynamics: action invariance, temporal backup and one step, weighted; and metrics.
-
-    Args:
-      spec: of what the actor chooses at once.
-      d, d_later: [B, B] distances from x, and from what comes later, to goals.
-      discounting: [B, 1] gamma to the power of the rows between these two.
-      x, s, s_next: [B, D] representations of (s, a), of s and of s' as sources.
-    """
-    stop = jax.lax.stop_gradient
-    source = stop(s) if config.stop_invariance == "state" else s
-    target = stop(x) if config.stop_invariance == "action" else x
-    invariance = jnp.mean((metric.between if config.invariance_pairs == "matched" else metric.pairwise)(source, target))
-
-    d_later = stop(d_later) if config.stop_backup else d_later
-    backup = weighted_mean(linex(d, d_later, discounting, config.linex_clip), config.diag_backup)
-
-    step = jnp.mean(linex(metric.between(x, s_next), 0.0, spec.discounting, config.linex_clip))
-
-    loss = weighted_sum((config.invariance_weight, invariance), (config.step_weight, step), (config.zeta, backup))
-    return loss, {
-        "invariance_loss": invariance,
-        "step_loss": step,
-        "backup_loss": backup,
-        "linex_clip_share": jnp.mean(d - d_later > config.linex_clip),
-    }
-
-
-def out_of_reach(d: Array, terminal: Array, there: Array, far: float) -> Array:
-    """Distances [B, B] from states, where terminal ones are `far` from every goal: nothing is reached after the end.
-
-    Args:
-      terminal: [B] bool.
-      there: [B] whether a state is at the goal of its own sample, from which it keeps its distance.
-    """
-    own = jnp.eye(len(d), dtype=bool) & (there > 0)[:, None]
-    return jnp.where(terminal[:, None] & ~own, far, d)
-
-
-def visit_terms(
-    config: TMDConfig, spec: Spec, head: VisitHead, params: dict, own: Array, d: Array, x: Array, y: Array, visit: Visit
-) -> tuple[Array, Metrics]:
-    """What first visits say of representations [B, D] of samples and goals, weighted; and metrics.
-
-    Args:
-      own, d: [B] distances of samples to their goals, [B, B] to all.
-    """
-    step = -math.log(spec.discounting)
-    apart = pairwise_squared_distance(visit.goal, visit.goal) > spec.goal_reach_thresh**2
-    time = survival.time_loss(own, visit.steps, visit.reached, step)
-    separation = survival.separation_loss(d, apart.astype(d.dtype), 1 - visit.reached, step * head.window)
-    loss = weighted_sum((config.time_weight, time), (config.separation_weight, separation))
-    metrics = {"time_loss": time, "separation_loss": separation, "reached": jnp.mean(visit.reached)}
-    if config.hazard_weight:
-        hazard = head.loss(head.apply(params["head"], x, y), visit)
-        loss, metrics = loss + config.hazard_weight * hazard, {**metrics, "hazard_loss": hazard}
-    return loss, metrics
 
 
 class TMDCritic(NamedTuple):
@@ -225,8 +110,10 @@ class TMDCritic(NamedTuple):
             params["potential"] = self.potential.init(next(keys), goal)
         if config.learn_temperature:
             params["log_temperature"] = jnp.log(jnp.float32(config.temperature))
-        if config.hazard_weight:
+        if config.hazard_weight and config.hazards == "head":
             params["head"] = self.head.init(next(keys))
+        elif config.hazard_weight:
+            params["log_shape"] = jnp.log(jnp.float32(FIRST_SHAPE))
         return params
 
     def phi(self, params: dict, state: Array, action: Array) -> Array:
@@ -250,7 +137,7 @@ class TMDCritic(NamedTuple):
         config, spec, metric = self.config, self.spec, self.config.metric(params["metric"])
         x, s = self.phi(params, batch.state, batch.action), self.encoder.apply(params["psi_s"], batch.state)
         s_next, y = self.encoder.apply(params["psi_s"], batch.next_state), self.psi(params, batch.future_state)
-        later = backup_of(config, self.decision, spec.discounting, batch)
+        later = backup_of(self.decision, spec.discounting, batch)
         s_later = s_next if batch.waypoint is None else self.encoder.apply(params["psi_s"], later.state)
 
         d = metric.pairwise(x, y)
@@ -265,19 +152,46 @@ class TMDCritic(NamedTuple):
         metrics |= distance_metrics(metric.between, x, y, s, itself)
         loss = weighted_sum((config.contrastive_weight, contrastive), (1, tied))
         if batch.visit is not None:
-            more, others = visit_terms(config, spec, self.head, params, metric.between(x, y), d, x, y, batch.visit)
+            more, others = self.visit_terms(params, metric.between(x, y), d, x, y, batch.visit)
             loss, metrics = loss + more, metrics | others
         return loss, y, metrics
+
+    def visit_terms(
+        self, params: dict, own: Array, d: Array, x: Array, y: Array, visit: Visit
+    ) -> tuple[Array, Metrics]:
+        """What first visits say of representations [B, D] of samples and goals, weighted; and metrics.
+
+        Args:
+          own, d: [B] distances of samples to their goals, [B, B] to all.
+        """
+        config, head = self.config, self.head
+        apart = pairwise_squared_distance(visit.goal, visit.goal) > self.spec.goal_reach_thresh**2
+        time = survival.time_loss(own, visit.steps, visit.reached, self.step)
+        separation = survival.separation_loss(d, apart.astype(d.dtype), 1 - visit.reached, self.step * head.window)
+        loss = weighted_sum((config.time_weight, time), (config.separation_weight, separation))
+        metrics = {"time_loss": time, "separation_loss": separation, "reached": jnp.mean(visit.reached)}
+        if config.hazard_weight:
+            hazard = head.loss(self.times(params, x, y), visit)
+            loss, metrics = loss + config.hazard_weight * hazard, {**metrics, "hazard_loss": hazard}
+        return loss, metrics
+
+    def times(self, params: dict, x: Array, y: Array) -> Times:
+        """When goals [B, D] are first reached from samples [B, D]: what a head says, or times around the distance."""
+        if self.config.hazards == "head":
+            return self.head.apply(params["head"], x, y)
+        median = self.config.metric(params["metric"]).between(x, y) / self.step + NEAREST
+        now, hazards = survival.of_median(median, jnp.exp(params["log_shape"]), self.head.edges)
+        return Times(now, hazards, hazards[:, :0])
 
     def value(self, params: dict, state: Array, action: Array, y: Array) -> Array:
         """What the actor improves, [B]; y: representations of goals."""
         config, x = self.config, self.phi(params, state, action)
         if config.actor_value == "hazard":
-            return self.head.value(self.head.apply(params["head"], x, y))
+            return self.head.value(self.times(params, x, y))
         nearness = -config.metric(params["metric"]).between(x, y)
         if config.actor_value == "distance":
             return nearness
-        return self.head.value(self.head.apply(params["head"], x, y)) + nearness / self.step  # both in rows
+        return self.head.value(self.times(params, x, y)) + nearness / self.step  # both in rows
 
 
 def make(config: TMDConfig, spec: Spec) -> Agent:

@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array, lax
 
 BLOCK = 40  # bins that are summed by one product
+SMALLEST_DROP = 1e-6  # of a logarithm, whose own logarithm is taken; the first bin may hold no time at all
 
 
 def time_edges(window: int, num_bins: int) -> tuple[int, ...]:
@@ -85,6 +86,26 @@ def negative_log_likelihood(
     event = take(survival, index) - jax.nn.softplus(-take(logits, index))
     event = jnp.where(steps == 0, -jax.nn.softplus(-now), event)
     return -jnp.where(reached > 0, event, take(survival, edge))
+
+
+def of_median(median: Array, shape: Array | float, edges: tuple[int, ...]) -> tuple[Array, Array]:
+    """`now` [B] and `logits` [B, K] of `log_survival` for times that are log-logistic around medians.
+
+    P(T > t) = 1 / (1 + (t / median)^shape), where n whole steps are the times from n - 1/2 to n + 1/2: a goal is there
+    now with P(T <= 1/2). The smaller the median, the larger is `value`.
+
+    Args:
+      median: [B] steps, above 0.
+      shape: [] above 0; the larger, the narrower.
+      edges: e_0 .. e_K.
+    """
+    at = np.maximum(np.asarray((1, *edges[1:])) - 0.5, 0.5)
+    late = shape * (jnp.log(jnp.asarray(at, median.dtype))[None] - jnp.log(median)[:, None])  # logits of T <= t
+    more = -jax.nn.softplus(late)
+    drop = jnp.maximum(
+        more[:, :-1] - more[:, 1:], SMALLEST_DROP
+    )  # of log S over each bin: the hazard is 1 - exp(-drop)
+    return late[:, 0], drop + jnp.log(-jnp.expm1(-drop))
 
 
 def value(now: Array, logits: Array, edges: tuple[int, ...], discounting: float) -> Array:
