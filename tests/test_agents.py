@@ -163,7 +163,7 @@ NEEDS = {
     "bc_noise": {"bc_weight": 0.5},
     "actor_any_goals": {"actor_relabel": "uniform"},
     "cql_gap": {"cql_lagrange": True},
-    ("gciql", "awr_alpha"): {"extraction": "awr"},
+    "awr_alpha": {"extraction": "awr"},
     "separation_weight": {"value_discounting": 0.5},
     ("tmd", "separation_weight"): {},
 }

@@ -387,6 +387,80 @@ def test_the_actor_of_crl_with_a_weight_by_numpy(formulas):
     close(metrics["actor_loss"], expected, rtol=1e-3)
 
 
+def actor_loss_by_advantages(formulas, state, config, batch, advantage):
+    """What imitating stored actions by these advantages is expected to cost."""
+    mean = np.asarray(actor_mean(config.mlp(3), state.params["actor"], batch.state, batch.actor_state[:, [1, 3]]))
+    likelihood = formulas.gaussian_log_density(np.asarray(batch.action), mean)
+    return -np.mean(formulas.awr_weight(advantage, 2.0) * likelihood)
+
+
+AWR_FLAGS = {"extraction": "awr", "awr_alpha": 2.0, "actor_relabel": "uniform"}
+
+
+def test_the_advantages_of_crl_by_numpy(formulas):
+    """Against a second critic, of states alone, that learns by the same loss; the lower of two members counts."""
+    flags = {"energy_fn": "scaled_dot", "contrastive_loss_fn": "binary", "logsumexp_penalty": 0.0}
+    agent, batch = cloner("crl", critics=2, **flags, **AWR_FLAGS), whole_batch()
+    state = agent.init(jax.random.PRNGKey(0))
+    _, metrics = agent.update(state, batch, jax.random.PRNGKey(1))
+    config = AGENTS["crl"].config(h_dim=8, n_hidden=2)
+    net, pair = config.mlp(16), jnp.concatenate([batch.state, batch.action], -1)
+
+    def logits(params, inputs, goals):
+        phi = np.asarray(net.apply(params["phi"], inputs), np.float64)
+        return phi @ np.asarray(net.apply(params["psi"], goals[:, [1, 3]]), np.float64).T / 4
+
+    softplus = lambda x: np.logaddexp(0, x)  # noqa: E731
+    eye, members = np.eye(12, dtype=bool), state.params["critic"]
+    of_pairs = [logits(params, pair, batch.future_state) for params in members]
+    of_states = [logits(params["of_states"], batch.state, batch.future_state) for params in members]
+    losses = [np.mean(np.where(eye, softplus(-f), softplus(f))) for f in (*of_pairs, *of_states)]
+    close(metrics["critic_loss"], np.sum(losses), rtol=1e-4)
+    close(metrics["value_loss"], np.mean(losses[2:]), rtol=1e-4)
+    advantages = [
+        np.diag(logits(p, pair, batch.actor_state) - logits(p["of_states"], batch.state, batch.actor_state))
+        for p in members
+    ]
+    expected = actor_loss_by_advantages(formulas, state, config, batch, np.min(advantages, 0))
+    close(metrics["actor_loss"], expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["qrl", "tmd"])
+def test_the_advantages_of_distances(formulas, name):
+    """How much nearer the goal is from the next state, or after the action."""
+    agent, batch = cloner(name, critic_goal="state", **AWR_FLAGS), whole_batch()
+    state = agent.init(jax.random.PRNGKey(0))
+    _, metrics = agent.update(state, batch, jax.random.PRNGKey(1))
+    config = AGENTS[name].config(h_dim=8, n_hidden=2, repr_dim=16)
+    params = state.params["critic"] if name == "qrl" else state.params["critic"][0]
+    encode = lambda part, inputs: config.mlp(16).apply(params[part], inputs)  # noqa: E731
+    between = config.metric(params["metric"]).between
+    part = "encoder" if name == "qrl" else "psi_s"
+    here, goal = encode(part, batch.state), encode(part, batch.actor_state)
+    if name == "qrl":
+        later = encode(part, batch.next_state)
+    else:
+        later = encode("phi", jnp.concatenate([batch.state, batch.action], -1))
+    advantage = np.asarray(between(here, goal) - between(later, goal), np.float64)
+    close(metrics["actor_loss"], actor_loss_by_advantages(formulas, state, config, batch, advantage), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"extraction": "awr", "bc_weight": 0.5}, "--bc_weight is 0.5; it means nothing with --extraction awr"),
+        ({"bc_weight": 0.5, "awr_alpha": 2.0}, "--awr_alpha is 2.0; it means nothing with --extraction ddpg_bc"),
+        (
+            {"extraction": "awr", "alpha_lr": 0.1},
+            "--alpha_lr is 0.1; it means nothing with --extraction awr, whose actor has no entropy",
+        ),
+    ],
+)
+def test_flags_of_two_ways_to_imitate_are_refused(flags, words):
+    with pytest.raises(FlagError, match=words):
+        cloner("crl", **flags)
+
+
 def test_an_actor_without_entropy_has_no_flags_of_it():
     with pytest.raises(FlagError, match=r"--alpha_lr is 0.1; it means nothing with --bc_weight 0.5"):
         cloner("crl", bc_weight=0.5, alpha_lr=0.1)

@@ -10,7 +10,7 @@ import optax
 
 from goalax.agents.base import ActorConfig, EntropyConfig
 from goalax.agents.chunks import chunked, of_decisions
-from goalax.agents.extraction import clipped_policy, ddpg_bc_loss, log_density
+from goalax.agents.extraction import AdvantageConfig, awr_loss, clipped_policy, ddpg_bc_loss, log_density
 from goalax.core.branch import together
 from goalax.core.types import Agent, Array, Batch, Metrics, Needs, Spec
 from goalax.learning.diagnostics import neighbours
@@ -24,6 +24,8 @@ class Critic(NamedTuple):
     loss: Callable[[Any, Batch], tuple[Array, Any, Metrics]]  # (parameters, batch) -> loss [], G, metrics
     goals: Callable[[Any, Array, Array], Any]  # (parameters, future_state [B, S], future_action [B, A]) -> G
     value: Callable[[Any, Array, Array, Any], Array]  # (parameters, state [B, S], action [B, A], G) -> [B], to maximise
+    # (parameters, batch, G) -> [B], how much better its actions are than those of its states are on average
+    advantage: Callable[[Any, Batch, Any], Array] | None = None
 
 
 def several(critic: Critic, number: int) -> Critic:
@@ -44,7 +46,12 @@ def several(critic: Critic, number: int) -> Critic:
         pairs = zip(params, targets, strict=True)
         return reduce(jnp.minimum, [critic.value(each, state, action, target) for each, target in pairs])
 
-    return Critic(init, loss, goals, value)
+    def advantage(params, batch, targets):
+        assert critic.advantage is not None  # left out for others
+        pairs = zip(params, targets, strict=True)
+        return reduce(jnp.minimum, [critic.advantage(each, batch, target) for each, target in pairs])
+
+    return Critic(init, loss, goals, value, advantage if critic.advantage else None)
 
 
 class ActorCriticState(NamedTuple):
@@ -58,7 +65,8 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs |
     """A tanh-Gaussian actor and a critic that learn side by side from the same batch, one gradient per update.
 
     The actor is trained on goals achieved later in the same episode (`random_goals` of them from another sample). With
-    --bc_weight it is a Gaussian without tanh, whose clipped mean maximises the critic near stored actions. With
+    --bc_weight it is a Gaussian without tanh, whose clipped mean maximises the critic near stored actions, and with
+    --extraction awr one that imitates those that are better than others of their states. With
     --policy_delay only every so many updates are of both, the others of the critic alone. With --action_chunk it
     chooses several actions at once, and the critic values them together: they are one long action of
     `config.decision(spec)`, whose next state is the one after all of them.
@@ -69,9 +77,10 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs |
       needs: what the critic asks of the buffer; None: what the flags ask for.
     """
     config.require_no_entropy()
+    imitates = bool(config.imitation)
     size = config.decision(spec).action_size
     gaussian, cloning = gaussian_actor(config.mlp, size), deterministic_actor(config.mlp, size)
-    actor: Network[Any] = cloning if config.bc_weight else gaussian
+    actor: Network[Any] = cloning if imitates else gaussian
     optimizer = entropy_optimizer(config.policy_lr, config.critic_lr, config.alpha_lr)
     pick = partial(actor_goals, random_goals=config.random_goals)
 
@@ -97,9 +106,13 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs |
         def value(action):
             return critic.value(fixed, batch.state, action, wanted)
 
-        if config.bc_weight:
+        if imitates:
             likelihood = log_density(batch.action, policy)
-            actor_loss = ddpg_bc_loss(value(jnp.clip(policy, -1, 1)), likelihood, config.bc_weight)
+            if config.bc_weight:
+                actor_loss = ddpg_bc_loss(value(jnp.clip(policy, -1, 1)), likelihood, config.bc_weight)
+            else:
+                assert isinstance(config, AdvantageConfig) and critic.advantage is not None  # or it would not imitate
+                actor_loss = awr_loss(critic.advantage(fixed, batch, wanted), likelihood, config.awr_alpha)
             metrics = {"actor_loss": actor_loss, "log_density": jnp.mean(likelihood)}
         else:
             actor_loss, metrics = entropy_actor_loss(config, policy, value, params["log_alpha"], key)
@@ -110,7 +123,7 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs |
         steps, optimizer_state = optimizer.update(gradients, agent.optimizer, agent.params)
         return agent._replace(params=optax.apply_updates(agent.params, steps), optimizer=optimizer_state), metrics
 
-    act, mode = clipped_policy(cloning, config.bc_noise) if config.bc_weight else gaussian_policy(gaussian)
+    act, mode = clipped_policy(cloning, config.bc_noise) if imitates else gaussian_policy(gaussian)
 
     def score(agent, state, future_state):
         goal, params = spec.goal_of(future_state), agent.params["critic"]
@@ -128,7 +141,7 @@ def start_delay(config: ActorConfig, agent: ActorCriticState) -> ActorCriticStat
     if config.policy_delay == 1:
         return agent
     entropy = [] if config.disable_entropy_actor else ["alpha_loss", "log_alpha"]
-    names = ["actor_loss", "log_density"] if config.bc_weight else ["actor_loss", "entropy", *entropy]
+    names = ["actor_loss", "log_density"] if config.imitation else ["actor_loss", "entropy", *entropy]
     return agent._replace(updates=jnp.zeros((), jnp.int32), actor_metrics=dict.fromkeys(names, jnp.zeros(())))
 
 

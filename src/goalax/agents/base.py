@@ -141,7 +141,7 @@ class ActorConfig(EntropyConfig):
     bc_weight: float = flag(
         0.0, "weight of imitating stored actions, by an actor without tanh and entropy (DDPG+BC); 0: not at all", low=0
     )
-    bc_noise: float = flag(0.4, "with --bc_weight, standard deviation of the noise on actions taken", low=0)
+    bc_noise: float = flag(0.4, "of an actor that imitates, standard deviation of the noise on actions taken", low=0)
 
     def decision(self, spec: Spec) -> Spec:
         """The spec of what the actor chooses at once: a chunk is one long action, and discounts as many steps."""
@@ -166,11 +166,15 @@ class ActorConfig(EntropyConfig):
         actor_law = RELABEL[self.actor_relabel](spec.discounting)
         return needs._replace(actor_goals=(1 - self.actor_any_goals, 0.0, self.actor_any_goals), actor_law=actor_law)
 
+    @property
+    def imitation(self) -> str:
+        """The flag by which the actor imitates stored actions, in words; empty where it does not."""
+        return f"--bc_weight {self.bc_weight:g}" if self.bc_weight else ""
+
     def require_no_entropy(self) -> None:
-        """FlagError if flags of an actor with entropy are set beside --bc_weight, which has none."""
-        if self.bc_weight:
-            why = f"with --bc_weight {self.bc_weight:g}, whose actor has no entropy"
-            self.require_unset(EntropyConfig.__annotations__, why)
+        """FlagError if flags of an actor with entropy are set beside one that imitates, which has none."""
+        if self.imitation:
+            self.require_unset(EntropyConfig.__annotations__, f"with {self.imitation}, whose actor has no entropy")
 
 
 @dataclasses.dataclass(frozen=True)

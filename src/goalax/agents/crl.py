@@ -3,6 +3,7 @@ Offline as in OGBench: --contrastive_loss_fn binary --energy_fn scaled_dot --cri
 --logsumexp_penalty 0 --relabel clipped --actor_relabel uniform --bc_weight 0.1; what still differs: docs/offline.md."""
 
 import dataclasses
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
@@ -15,7 +16,8 @@ from goalax.agents.base import (
     critic_goal_flag,
     require_repr_dim,
 )
-from goalax.core.types import Agent, Spec
+from goalax.agents.extraction import AWR, AdvantageConfig
+from goalax.core.types import Agent, Array, Spec
 from goalax.flags import flag
 from goalax.learning.energies import ENERGIES
 from goalax.learning.losses import CONTRASTIVE_LOSSES, contrastive_loss
@@ -23,10 +25,17 @@ from goalax.learning.networks import state_action
 
 
 @dataclasses.dataclass(frozen=True)
-class CRLConfig(CriticGoalConfig, ContrastiveConfig):
+class CRLConfig(CriticGoalConfig, AdvantageConfig, ContrastiveConfig):
     energy_fn: str = flag("l2", "what turns two representations into a logit", valid=ENERGIES)
     critics: int = flag(1, "critics, the most pessimistic of which counts for the actor", low=1, high=2)
     critic_goal: str = critic_goal_flag("goal")
+
+
+class Goals(NamedTuple):
+    """Representations [B, D] of goals."""
+
+    of_pairs: Array  # for the critic of states and actions
+    of_states: Array | None  # for that of states alone, with --extraction awr
 
 
 def make(config: CRLConfig, spec: Spec) -> Agent:
@@ -35,29 +44,48 @@ def make(config: CRLConfig, spec: Spec) -> Agent:
 
     require_repr_dim(config.repr_dim, lambda x, y: energy.pairwise(x, y, energy.init_param()))
 
-    def phi(params, state, action):
-        return encoder.apply(params["phi"], state_action(state, action))
-
-    def init(keys):
+    def start(keys, size):
         return {
-            "phi": encoder.init(next(keys), jnp.zeros(spec.state_size + decision.action_size)),
+            "phi": encoder.init(next(keys), jnp.zeros(size)),
             "psi": encoder.init(next(keys), jnp.zeros(config.goal_size(spec))),
             "energy": energy.init_param(),
         }
 
-    def goals(params, future_state, future_action):
+    def init(keys):
+        params = start(keys, spec.state_size + decision.action_size)
+        return params if config.extraction != AWR else {**params, "of_states": start(keys, spec.state_size)}
+
+    def encoded(params, future_state):
         return encoder.apply(params["psi"], config.goal_input(spec, future_state))
 
-    def loss(params, batch):
-        sources, targets = phi(params, batch.state, batch.action), goals(params, batch.future_state, None)
+    def goals(params, future_state, future_action):
+        of_states = encoded(params["of_states"], future_state) if "of_states" in params else None
+        return Goals(encoded(params, future_state), of_states)
+
+    def contrast(params, inputs, targets):
+        sources = encoder.apply(params["phi"], inputs)
         logits = energy.pairwise(sources, targets, params["energy"])
-        total, metrics = contrastive_loss(loss_fn, logits, sources, targets, **config.penalties)
+        return contrastive_loss(loss_fn, logits, sources, targets, **config.penalties)
+
+    def loss(params, batch):
+        targets = goals(params, batch.future_state, None)
+        total, metrics = contrast(params, state_action(batch.state, batch.action), targets.of_pairs)
+        if targets.of_states is not None:
+            of_states, _ = contrast(params["of_states"], batch.state, targets.of_states)
+            total, metrics = total + of_states, {**metrics, "value_loss": of_states}
         return total, targets, metrics
 
-    def value(params, state, action, targets):
-        return energy(phi(params, state, action), targets, params["energy"])
+    def nearness(params, inputs, targets):
+        return energy(encoder.apply(params["phi"], inputs), targets, params["energy"])
 
-    critic = Critic(init, loss, goals, value)
+    def value(params, state, action, targets):
+        return nearness(params, state_action(state, action), targets.of_pairs)
+
+    def advantage(params, batch, targets):
+        usual = nearness(params["of_states"], batch.state, targets.of_states)
+        return value(params, batch.state, batch.action, targets) - usual
+
+    critic = Critic(init, loss, goals, value, advantage)
     return actor_critic(config, spec, critic if config.critics == 1 else several(critic, config.critics))
 
 

@@ -9,8 +9,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from goalax.agents.base import PolicyConfig
+from goalax.agents.base import ActorConfig, PolicyConfig
 from goalax.core.types import Array
+from goalax.flags import flag
 from goalax.learning.networks import Network, deterministic_actor
 
 WEIGHT_CAP = 100.0  # of exponential weights, as published
@@ -75,6 +76,37 @@ def ddpg_bc_loss(value: Array, log_likelihood: Array, bc_weight: float) -> Array
     require_equal_shapes(value, log_likelihood)
     size = jax.lax.stop_gradient(jnp.mean(jnp.abs(value)) + SMALLEST_SIZE)
     return -jnp.mean(value) / size - bc_weight * jnp.mean(log_likelihood)
+
+
+AWR = "awr"  # value of --extraction
+
+
+def extraction_flag() -> str:
+    """The flag of agents that offer both."""
+    help = "the actor: improves values near stored actions, or imitates the better ones"
+    return flag("ddpg_bc", help, valid=("ddpg_bc", AWR))
+
+
+def awr_alpha_flag() -> float:
+    """The flag beside it."""
+    return flag(10.0, "with awr, factor of advantages in the weights of imitated actions", low=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class AdvantageConfig(ActorConfig):
+    """Of critics that tell how much better a stored action is than others in its state."""
+
+    extraction: str = extraction_flag()
+    awr_alpha: float = awr_alpha_flag()
+
+    @property
+    def imitation(self) -> str:
+        """FlagError for flags of the other way to imitate."""
+        if self.extraction != AWR:
+            self.require_unset(["awr_alpha"], f"with --extraction {self.extraction}")
+            return super().imitation
+        self.require_unset(["bc_weight"], f"with --extraction {AWR}")
+        return f"--extraction {AWR}"
 
 
 def require_equal_shapes(one: Array, other: Array) -> None:

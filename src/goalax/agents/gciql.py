@@ -8,7 +8,17 @@ import jax
 import jax.numpy as jnp
 
 from goalax.agents.base import AGENTS, Algorithm
-from goalax.agents.extraction import awr_loss, clipped_policy, ddpg_bc_loss, expectile, linear_actor, log_density
+from goalax.agents.extraction import (
+    AWR,
+    awr_alpha_flag,
+    awr_loss,
+    clipped_policy,
+    ddpg_bc_loss,
+    expectile,
+    extraction_flag,
+    linear_actor,
+    log_density,
+)
 from goalax.agents.goal_values import GoalValueConfig, Pair, goal_reward, learner
 from goalax.core.types import Agent, Array, Spec
 from goalax.flags import flag
@@ -16,11 +26,9 @@ from goalax.flags import flag
 
 @dataclasses.dataclass(frozen=True)
 class GCIQLConfig(GoalValueConfig):
-    extraction: str = flag(
-        "ddpg_bc", "the actor: improves Q near stored actions, or imitates the better ones", valid=("ddpg_bc", "awr")
-    )
+    extraction: str = extraction_flag()
     bc_weight: float = flag(0.3, "with ddpg_bc, weight of imitating stored actions", low=0)
-    awr_alpha: float = flag(10.0, "with awr, factor of advantages in the weights of imitated actions", low=0)
+    awr_alpha: float = awr_alpha_flag()
 
 
 def q_loss(values: Array, target: Array) -> Array:
@@ -64,7 +72,7 @@ def make(config: GCIQLConfig, spec: Spec) -> Agent:
 
         mean = actor.apply(params["actor"], batch.state, spec.goal_of(batch.actor_state))
         likelihood = log_density(batch.action, mean)
-        if config.extraction == "awr":
+        if config.extraction == AWR:
             q = lower(fixed["q"], batch.state, wanted, batch.action)
             actor_loss = awr_loss(q - value_of(fixed, batch.state, wanted), likelihood, config.awr_alpha)
         else:

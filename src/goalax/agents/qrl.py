@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from goalax.agents.actor_critic import Critic, actor_critic
-from goalax.agents.base import AGENTS, ActorConfig, Algorithm, QuasimetricConfig, require_repr_dim
+from goalax.agents.base import AGENTS, Algorithm, QuasimetricConfig, require_repr_dim
+from goalax.agents.extraction import AdvantageConfig
 from goalax.core.types import Agent, Array, Spec
 from goalax.flags import flag
 from goalax.learning.diagnostics import distance_metrics, neighbours
@@ -16,7 +17,7 @@ from goalax.learning.networks import state_action
 
 
 @dataclasses.dataclass(frozen=True)
-class QRLConfig(QuasimetricConfig, ActorConfig):
+class QRLConfig(QuasimetricConfig, AdvantageConfig):
     repulsion_scale: float = flag(100.0, "distances past a few of these are not pushed further apart", above=0)
     step_tolerance: float = flag(0.05, "mean squared excess over one step per transition that is allowed", above=0)
     dynamics_weight: float = flag(1.0, "weight of the latent dynamics", low=0)
@@ -102,7 +103,12 @@ def make(config: QRLConfig, spec: Spec) -> Agent:
         predicted = dynamics(params, encoder.apply(params["encoder"], state), action)
         return -config.metric(params["metric"]).between(predicted, z_goal)
 
-    return actor_critic(config, spec, Critic(init, loss, goals, value))
+    def advantage(params, batch, z_goal):  # as in OGBench: how much nearer the next state is
+        between = config.metric(params["metric"]).between
+        z, z_next = (encoder.apply(params["encoder"], state) for state in (batch.state, batch.next_state))
+        return between(z, z_goal) - between(z_next, z_goal)
+
+    return actor_critic(config, spec, Critic(init, loss, goals, value, advantage))
 
 
 AGENTS.add("qrl", Algorithm(QRLConfig, make))

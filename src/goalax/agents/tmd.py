@@ -22,6 +22,7 @@ from goalax.agents.base import (
     require_repr_dim,
 )
 from goalax.agents.consistency import ConsistencyConfig, backup_of, consistency, out_of_reach, weighted_sum
+from goalax.agents.extraction import AWR, AdvantageConfig
 from goalax.agents.first_visits import Times, VisitConfig, VisitHead
 from goalax.core.relabel.waypoint import mixed_steps
 from goalax.core.types import Agent, Array, Batch, Metrics, Needs, Spec, Visit
@@ -37,7 +38,7 @@ FIRST_SHAPE = 2.0  # of times around the distance: half of them within a factor 
 
 
 @dataclasses.dataclass(frozen=True)
-class TMDConfig(ConsistencyConfig, QuasimetricConfig, VisitConfig, ContrastiveConfig):
+class TMDConfig(ConsistencyConfig, QuasimetricConfig, VisitConfig, AdvantageConfig, ContrastiveConfig):
     temperature: float = flag(1.0, "of the logits -d / temperature; the initial one if it is learned", above=0)
     learn_temperature: bool = flag(False, "learn the temperature")
     potential: bool = flag(True, "add a learned c(g) to the logits, so that d(g, g) = 0 costs nothing")
@@ -68,6 +69,8 @@ class TMDConfig(ConsistencyConfig, QuasimetricConfig, VisitConfig, ContrastiveCo
             self.require_unset(["head_dim"], "with --hazards distance, which has no head")
         if self.actor_value == "distance":
             self.require_unset(["value_discounting"], "with --actor_value distance")
+        if self.extraction == AWR:
+            self.require_unset(["actor_value"], f"with --extraction {AWR}, whose advantages are of distances")
         needs = super().needs(spec)
         if self.learns_visits:
             needs = needs._replace(within=self.rows(spec))
@@ -193,12 +196,21 @@ class TMDCritic(NamedTuple):
             return nearness
         return self.head.value(self.times(params, x, y)) + nearness / self.step  # both in rows
 
+    def advantage(self, params: dict, batch: Batch, y: Array) -> Array:
+        """How much farther the goal is from states than it is after their actions, [B]; the best action has 0."""
+        metric = self.config.metric(params["metric"])
+        s, x = self.encoder.apply(params["psi_s"], batch.state), self.phi(params, batch.state, batch.action)
+        return metric.between(s, y) - metric.between(x, y)
+
 
 def make(config: TMDConfig, spec: Spec) -> Agent:
     critic = TMDCritic(config, spec, config.decision(spec), VisitHead.of(config, spec))
     require_repr_dim(config.repr_dim, config.metric(config.init_metric()).pairwise)
 
-    one = Critic(critic.init, critic.loss, lambda params, state, action: critic.psi(params, state), critic.value)
+    def goals(params, future_state, future_action):
+        return critic.psi(params, future_state)
+
+    one = Critic(critic.init, critic.loss, goals, critic.value, critic.advantage)
     return actor_critic(config, spec, several(one, config.critics))
 
 
