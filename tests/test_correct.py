@@ -169,7 +169,7 @@ def test_files_tell_which_decisions_belong_together(tmp_path):
     old = made & np.array([0, 1, 1, 0], bool)[:, None]
     number = np.arange(12).reshape(4, 3, 1).astype(np.float32)  # of the decision, 3 t + n
     corrector_files.write_decisions(tmp_path / "d.npz", Decisions(number, number, number, number), made, old)
-    decisions, train, test = corrector_files.read_decisions(tmp_path / "d.npz", 2, 0.1)
+    decisions, train, test, _ = corrector_files.read_decisions(tmp_path / "d.npz", 2, 0.1)
     np.testing.assert_array_equal(decisions.z[:, 0], [0, 3, 6, 9, 1, 4, 2, 5, 8, 11])
     np.testing.assert_array_equal(decisions.z[train.row, 0], [3, 6, 4])
     np.testing.assert_array_equal(decisions.z[test.row, 0], [5, 8])  # of the last episode
@@ -182,7 +182,8 @@ def test_files_of_before_are_read_without_histories(tmp_path):
     """Their rows are decisions by old plans, all environments of a time together, and nothing in between."""
     rows = {name: normal(i, 6, 2) for i, name in enumerate(Decisions._fields)}
     np.savez(tmp_path / "old.npz", **rows, episode=np.array([0, 1, 2, 0, 1, 2]))
-    _, train, test = corrector_files.read_decisions(tmp_path / "old.npz", 1, 0.1)
+    _, train, test, origin = corrector_files.read_decisions(tmp_path / "old.npz", 1, 0.1)
+    assert origin is None
     np.testing.assert_array_equal(train.row, [0, 1, 3, 4])
     np.testing.assert_array_equal(test.row, [2, 5])
     np.testing.assert_array_equal(test.length, [1, 1])
@@ -199,7 +200,8 @@ def test_correctors_of_before_are_two_towers(tmp_path):
     assert {arrays.pop("architecture").item(), arrays.pop("history").item()} == {"two_tower", 1}
     np.savez(path, **arrays)
     planner = plane(2)._replace(latent_size=4)
-    found = corrector_files.read_corrector(path, planner)
+    found, origin = corrector_files.read_corrector(path, planner)
+    assert origin is None
     assert found.history == 1
     np.testing.assert_allclose(found.correct(now(*map(newest, HISTORY[:3]))), apply(params, *HISTORY), rtol=1e-5)
     np.savez(path, **arrays, architecture="other")
@@ -410,6 +412,9 @@ def test_from_a_run_to_a_table(tmp_path, monkeypatch, capsys):
     run = "runs/tiny_s0"
     assert correct.main(["collect", run, "--episodes", "20", "--mismatch", "9", "--out", "data.npz"]) == 0
     data = dict(np.load("data.npz"))
+    origin = {name.removeprefix("origin/"): data.pop(name).item() for name in list(data) if name.startswith("origin/")}
+    steps = origin.pop("steps")
+    assert steps >= 120 and origin == {"run": "tiny_s0", "exec_horizon": 3, "mismatch": 9.0, "teacher": "action"}
     # Episodes of 10 decisions with plans that are good for 3; at most one died.
     assert 170 < len(data["z"]) <= 200 and {leaf.shape[0] for leaf in data.values()} == {len(data["z"])}
     assert 100 < np.sum(data["old"]) <= 120 and np.sum(data["old"]) <= 0.6 * len(data["z"])
@@ -428,10 +433,30 @@ def test_from_a_run_to_a_table(tmp_path, monkeypatch, capsys):
         assert correct.main(["evaluate", run, "--corrector", "other.npz", *table]) == 2
         assert "trained for a run of other sizes" in capsys.readouterr().err
     assert correct.main(["evaluate", run, "--corrector", "temporal.npz", *table]) == 0
-    printed = capsys.readouterr().out
+    printed, error = capsys.readouterr()
+    assert not error  # the same run and rules
     rows = [line.strip("│ ").split("│") for line in printed.splitlines() if "│" in line]
     cells = {row[0].strip(): [float(cell) for cell in row[1:]] for row in rows}
     assert list(cells) == ["new ones only", "followed", "corrected"]
     assert all(worst <= median and worst <= mean for mean, median, worst, *_ in cells.values())
     plans = {name: values[4:6] for name, values in cells.items()}
     np.testing.assert_allclose(list(itertools.chain(*plans.values())), [1, 0, 0.4, 0, 0.4, 0.6], atol=0.02)
+    assert correct.main(["evaluate", run, "--corrector", "temporal.npz", *table, "--exec_horizon", "2"]) == 0
+    there, here = (f"tiny_s0 at {steps:,} steps with --exec_horizon {number} --mismatch 9" for number in (3, 2))
+    assert f"note: the corrector learned from {there}; this is {here}." in capsys.readouterr().err
+
+
+def test_the_teacher_may_be_the_mean_of_the_search():
+    env, planner, rules = toy.Toy(), plane(2), Speculation(2, 3, 9.0, 1.0)
+
+    def drawn(agent, z, mean, key, explore):
+        plans = planner.plan(agent, z, mean, key, explore)
+        return Plan(plans.actions, 0 * plans.mean + 0.25)
+
+    key, sizes = jax.random.PRNGKey(0), {"num_envs": 2, "decisions": 3, "action_repeat": 1}
+    search = planner._replace(plan=drawn)
+    found, _, _ = collect(env, search, rules, None, itself, key, **sizes, smooth=True)
+    action, _, _ = collect(env, search, rules, None, itself, key, **sizes)
+    np.testing.assert_array_equal(found.teacher, np.full((3, 2, 2), 0.25))
+    assert np.abs(np.asarray(action.teacher) - 0.25).min() > 0
+    np.testing.assert_array_equal(found.action, action.action)  # what is executed is the same

@@ -22,7 +22,7 @@ class Decisions(NamedTuple):
     z: Array  # [R, Z] latent state
     expected: Array  # [R, Z] as the plan predicted it; z itself where the plan is new
     action: Array  # [R, A] of the plan
-    teacher: Array  # [R, A] first action of a new plan
+    teacher: Array  # [R, A] first action of a new plan, or the mean that the search for it ended with
 
 
 class Samples(NamedTuple):
@@ -86,6 +86,7 @@ def collect(
     num_envs: int,
     decisions: int,
     action_repeat: int,
+    smooth: bool = False,
 ) -> tuple[Decisions, Array, Array]:
     """Follows plans through one fresh episode of each environment, and plans anew beside at every decision.
 
@@ -93,6 +94,7 @@ def collect(
 
     Args:
       rules: with room for all, so that every environment has a new plan to learn from.
+      smooth: the teacher is the mean of what the search ended with; else the action drawn from there that is executed.
 
     Returns:
       Leaves [decisions, N, ...]; which of them were made, before an episode ended for good, and which of these by an
@@ -106,7 +108,7 @@ def collect(
         seen = inputs(*rollout.split_observation(env, envs))
         held, step = decision(planner, rules, agent, held, *seen, fixed_key(held.decisions), False)
         after = rollout.hold(env, envs, step.planned, action_repeat)
-        made = Decisions(step.z, step.expected, step.planned, step.fresh)
+        made = Decisions(step.z, step.expected, step.planned, step.means if smooth else step.fresh)
         return (after, held, alive & (after.done == 0)), (made, alive, alive & is_old(step.kind))
 
     carry = start, beginning(planner, rules, num_envs), jnp.ones(num_envs, bool)

@@ -118,6 +118,7 @@ class Step(NamedTuple):
     expected: Array  # [N, Z] as an old plan predicted it; z itself where no old plan is followed
     planned: Array  # [N, A] what is executed where nothing corrects it
     fresh: Array  # [M, A] first actions of the plans that were made now
+    means: Array  # [M, A] of what the search for these ended with, without the draw of one of its best
 
 
 def beginning(planner: Planner, rules: Speculation, num: int) -> Following:
@@ -156,7 +157,7 @@ def decision(
     after = Following(
         actions, expected, next_step, left, shifted(mean), held.decisions + 1, held.plans + fresh.astype(jnp.int32)
     )
-    return after, Step(kind, z, origin, planned, found.actions[:, 0])
+    return after, Step(kind, z, origin, planned, found.actions[:, 0], found.mean[:, 0])
 
 
 def speculative(planner: Planner, rules: Speculation) -> Memory:

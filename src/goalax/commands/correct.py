@@ -27,6 +27,7 @@ from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError
 from goalax.host.make import Run
 
+TEACHERS = ("action", "mean")
 HELD_OUT = 0.1  # of the episodes that were collected, on which a corrector is measured
 
 
@@ -47,6 +48,9 @@ class CollectConfig(OfRun):
     """What to collect."""
 
     out: str = flag("", "npz file to write")
+    teacher: str = flag(
+        "action", "what is learned: the action that a new plan begins with, or the mean of its search", valid=TEACHERS
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +110,11 @@ class Trained:
         self.planner: Planner = planner_of(model, agent_config, horizon)
         self.agent, self.inputs = opened(state.agent)
         self.decisions = flags.episode_length // flags.action_repeat
+        self.name, self.steps = Path(config.run[0]).resolve().name, int(state.env_steps)
+
+    def origin(self, teacher: str) -> files.Origin:
+        """What decisions come from that are collected here."""
+        return files.Origin(self.name, self.steps, self.rules.exec_horizon, self.rules.mismatch, teacher)
 
 
 def opened(agent: Any) -> tuple[Any, Inputs]:
@@ -133,12 +142,13 @@ def collect_samples(argv: Sequence[str], prog: str) -> None:
             key,
             **sizes,
             action_repeat=trained.run.config.action_repeat,
+            smooth=config.teacher == "mean",
         )
 
     key = jax.random.PRNGKey(config.seed)
     options = trained.run.train.compiler_options
     decisions, made, old = jax.device_get(jax.jit(gather, compiler_options=options)(key))
-    files.write_decisions(out, decisions, made, old)
+    files.write_decisions(out, decisions, made, old, trained.origin(config.teacher))
     print(f"{out}: {int(old.sum()):,} samples of {made.size:,} decisions in {config.episodes:,} episodes")
 
 
@@ -149,7 +159,7 @@ def train_corrector(argv: Sequence[str], prog: str) -> None:
     out = files.require_npz("out", config.out, exists=False)
     path = files.require_npz("data", config.data, exists=True)
     steps, network = config.steps(), network_of(config.architecture, config.width)
-    decisions, train, test = files.read_decisions(path, steps, HELD_OUT)
+    decisions, train, test, origin = files.read_decisions(path, steps, HELD_OUT)
     if len(train.row) < config.batch_size:
         raise FlagError(
             f"--batch_size is {config.batch_size}; {path} has {len(train.row)} samples to learn from, beside those of"
@@ -175,7 +185,7 @@ def train_corrector(argv: Sequence[str], prog: str) -> None:
     learned, errors = jax.jit(learn)(params, order_key)
     seen, teacher = histories(decisions, test, steps), decisions.teacher[test.row]
     before, after = (float(distillation_loss(network, each, seen, teacher, 0.0)[1]) for each in (params, learned))
-    size = files.write_corrector(out, learned, config.architecture, config.width, steps)
+    size = files.write_corrector(out, learned, config.architecture, config.width, steps, origin)
     print(f"squared error to new plans: {errors[0]:.4g} in the first epoch, {errors[-1]:.4g} in the last")
     print(f"on {len(test.row):,} samples of episodes held out: {after:.4g}, and {before:.4g} of the plans themselves")
     print(f"{out}: a corrector of {size:,} parameters")
@@ -201,6 +211,12 @@ def played(trained: Trained, rules: Speculation, corrector: Corrector | None, co
     return {**metrics, "decisions_per_second": config.episodes * trained.decisions / seconds}
 
 
+def words(origin: files.Origin) -> str:
+    """Of which decisions."""
+    rules = f"--exec_horizon {origin.exec_horizon} --mismatch {origin.mismatch:g}"
+    return f"{origin.run} at {origin.steps:,} steps with {rules}"
+
+
 COLUMNS = {
     "episode_reward": "return",
     "median_reward": "median",
@@ -218,7 +234,9 @@ def evaluate_corrector(argv: Sequence[str], prog: str) -> None:
     (config,) = parse(argv, EvaluateConfig(), others={}, prog=prog, description=description)
     path = None if config.corrector is None else files.require_npz("corrector", config.corrector, exists=True)
     trained = Trained(config)
-    corrector = None if path is None else files.read_corrector(path, trained.planner)
+    corrector, origin = (None, None) if path is None else files.read_corrector(path, trained.planner)
+    if origin is not None and origin != (here := trained.origin(origin.teacher)):
+        print(f"{prog}: note: the corrector learned from {words(origin)}; this is {words(here)}.", file=sys.stderr)
     ways: list[tuple[str, Speculation, Corrector | None]] = [
         ("new ones only", trained.rules._replace(exec_horizon=1), None),
         ("followed", following := trained.rules._replace(replans=config.replans), None),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,31 @@ from goalax.agents.distillation import Decisions, Samples
 from goalax.agents.plans import Planner
 from goalax.flags import FlagError
 
+ORIGIN = "origin/"  # what the names of an `Origin` begin with
 PARAMETER = "corrector/"  # what the names of parameters begin with in a file
 # What files of before there was another network lack: rows were decisions by old plans only, and these were all seen.
 BEFORE = {"architecture": "two_tower", "history": 1}
+
+
+class Origin(NamedTuple):
+    """Where decisions were collected; a corrector keeps that of those that it learned from."""
+
+    run: str  # name of its directory
+    steps: int  # environment steps of its checkpoint
+    exec_horizon: int
+    mismatch: float
+    teacher: str
+
+
+def origin_in(arrays: Mapping[str, Any]) -> Origin | None:
+    """What a file says of it; None for one of before."""
+    found = {name: arrays[ORIGIN + name].item() for name in Origin._fields if ORIGIN + name in arrays}
+    return Origin(**found) if len(found) == len(Origin._fields) else None
+
+
+def named(origin: Origin | None) -> dict[str, Any]:
+    """The entries of a file that say it."""
+    return {} if origin is None else {ORIGIN + name: value for name, value in origin._asdict().items()}
 
 
 def require_npz(name: str, value: str, exists: bool) -> Path:
@@ -43,7 +65,9 @@ def read(name: str, path: Path, wanted: Sequence[str]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def write_decisions(path: Path, decisions: Decisions, made: np.ndarray, old: np.ndarray) -> None:
+def write_decisions(
+    path: Path, decisions: Decisions, made: np.ndarray, old: np.ndarray, origin: Origin | None = None
+) -> None:
     """Writes decisions, leaves [T, N, ...] of N episodes, that were made, [T, N]: one episode after another.
 
     Args:
@@ -52,11 +76,11 @@ def write_decisions(path: Path, decisions: Decisions, made: np.ndarray, old: np.
     episode = np.broadcast_to(np.arange(made.shape[1])[None], made.shape)
     leaves = {**decisions._asdict(), "old": old, "episode": episode}
     chosen = np.swapaxes(made, 0, 1)
-    np.savez(path, **{name: np.swapaxes(leaf, 0, 1)[chosen] for name, leaf in leaves.items()})
+    np.savez(path, **{name: np.swapaxes(leaf, 0, 1)[chosen] for name, leaf in leaves.items()}, **named(origin))
 
 
-def read_decisions(path: Path, history: int, held_out: float) -> tuple[Decisions, Samples, Samples]:
-    """Decisions of a file, and which of them by old plans are to be learned from, and which are held out.
+def read_decisions(path: Path, history: int, held_out: float) -> tuple[Decisions, Samples, Samples, Origin | None]:
+    """Decisions of a file, which of them by old plans are to be learned from, which are held out, and where from.
 
     Args:
       history: decisions that a corrector sees.
@@ -83,29 +107,32 @@ def read_decisions(path: Path, history: int, held_out: float) -> tuple[Decisions
         return Samples(jnp.asarray(row), jnp.asarray(np.minimum(number[row] + 1, history)))
 
     decisions = Decisions(*(jnp.asarray(arrays[name]) for name in Decisions._fields))
-    return decisions, samples(~apart), samples(apart)
+    return decisions, samples(~apart), samples(apart), origin_in(arrays)
 
 
-def write_corrector(path: Path, params: Any, architecture: str, width: int, history: int) -> int:
+def write_corrector(
+    path: Path, params: Any, architecture: str, width: int, history: int, origin: Origin | None = None
+) -> int:
     """Writes a corrector; returns how many parameters it has."""
     flat: Mapping[str, np.ndarray] = traverse_util.flatten_dict(jax.device_get(params), sep="/")
-    named: dict[str, Any] = {f"{PARAMETER}{name}": leaf for name, leaf in flat.items()}
-    np.savez(path, **named, architecture=architecture, width=width, history=history)
+    leaves: dict[str, Any] = {f"{PARAMETER}{name}": leaf for name, leaf in flat.items()}
+    np.savez(path, **leaves, **named(origin), architecture=architecture, width=width, history=history)
     return sum(leaf.size for leaf in flat.values())
 
 
-def read_corrector(path: Path, planner: Planner) -> Corrector:
-    """The corrector in a file. FlagError if it is none, or one of a run with other sizes."""
+def read_corrector(path: Path, planner: Planner) -> tuple[Corrector, Origin | None]:
+    """The corrector in a file, and what it learned from. FlagError if it is none, or one of a run with other sizes."""
     arrays = read("corrector", path, ["width"])
+    origin = origin_in(arrays)
     known = {name: arrays.pop(name, np.array(value)).item() for name, value in BEFORE.items()}
     architecture, history = known["architecture"], known["history"]
     if architecture not in ARCHITECTURES:
         raise FlagError(f"--corrector is {str(path)!r}, whose architecture {architecture!r} is unknown here.")
     network = network_of(architecture, int(arrays.pop("width")))
-    flat = {name.removeprefix(PARAMETER): leaf for name, leaf in arrays.items()}
+    flat = {name.removeprefix(PARAMETER): leaf for name, leaf in arrays.items() if not name.startswith(ORIGIN)}
     params = traverse_util.unflatten_dict(flat, sep="/")
     seen = blank(1, history, planner.latent_size, planner.action_size)
     wanted = jax.eval_shape(network.init, jax.random.PRNGKey(0), *seen)
     if jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, wanted):
         raise FlagError(f"--corrector is {str(path)!r}, which was trained for a run of other sizes.")
-    return Corrector(lambda history: network.apply(params, *history), history)
+    return Corrector(lambda history: network.apply(params, *history), history), origin
