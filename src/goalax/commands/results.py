@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TextIO
 
 from goalax.flags import FlagError, flag, parse
 from goalax.host import checkpoint
-from goalax.host.lock import end_with_parent, only_one
+from goalax.host.lock import child, only_one
 from goalax.host.runs import ROOT
 from goalax.study import results, results_document
 from goalax.study.results import Row
@@ -106,9 +106,7 @@ class Queue:
         """Runs a program to its end; returns its exit code."""
         if self.stopping:
             return STOPPED[0]
-        self.child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=end_with_parent()
-        )
+        self.child = child(command, output)
         code = self.child.wait()
         self.child = None
         return code

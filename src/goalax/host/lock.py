@@ -8,8 +8,10 @@ import functools
 import os
 import signal
 import socket
+import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TextIO
 
@@ -132,6 +134,17 @@ def _may_live(owner: tuple[str, int] | None) -> bool:
     except PermissionError:  # it is somebody else's
         return True
     return True
+
+
+def child(command: Sequence[str], output: TextIO, env: Mapping[str, str] | None = None) -> "subprocess.Popen[Any]":
+    """A program that has started, which reads nothing, writes to `output`, and on Linux ends when this process dies."""
+    with warnings.catch_warnings():
+        # Python warns of forking beside the threads of JAX; between fork and exec this child makes one system call.
+        warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+        nothing = subprocess.DEVNULL
+        return subprocess.Popen(
+            command, env=env, stdin=nothing, stdout=output, stderr=output, preexec_fn=end_with_parent()
+        )
 
 
 def end_with_parent() -> Callable[[], None]:

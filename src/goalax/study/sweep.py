@@ -121,14 +121,7 @@ class Sweep:
             job.state = "running"
             self.save()  # before it starts: what is killed now must not be begun twice
             command = [*self.command, *argv]
-            return subprocess.Popen(
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                preexec_fn=lock.end_with_parent(),
-            )
+            return lock.child(command, log, environment)
 
     def curve(self, job: Job) -> list[float]:
         """The metric of a job's evaluations so far, mean over its seeds, larger = better."""
