@@ -116,7 +116,9 @@ do_part() {
     speed) for env in "${bodies[@]}"; do measure "speed_$env" --env_name "$env" "${sizes[@]}" || return; done ;;
     profile) measure "profile_$body" --profile --env_name "$body" "${sizes[@]}" ;;
     envs)
-      [ -n "${TOY:-}" ] && names=$body || names=$(cd "$root" && PYTHONPATH="$root/src:${PYTHONPATH:-}" "$python" -c 'from goalax.envs import ENVS; print(*ENVS)')
+      [ -n "${TOY:-}" ] && names=$body || names=$(cd "$root" && PYTHONPATH="$root/src:${PYTHONPATH:-}" "$python" -c 'from goalax.envs import ENVS
+from goalax.envs.control import TASKS
+print(*(name for name in ENVS if name not in TASKS))')
       for env in $names; do measure "envs/$env" --all_envs --env_match "^$env$" "${sizes[@]}" || return; done
       ;;
     curves)
