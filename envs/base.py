@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -188,6 +188,9 @@ class GoalEnv(PipelineEnv):
         # On a CPU, jaxlib 0.10 computes all bodies before it anew for each link of a chain: arms are 900 times slower.
         broken = self.backend == "mjx" and jax.default_backend() == "cpu" and version("jaxlib").startswith("0.10.")
         return {"xla_cpu_use_fusion_emitters": False} if broken else {}
+
+    # A goal of several points is reached where each of them is; `measures` must then say so, too.
+    goal_parts: ClassVar[int] = 1
 
     @property
     def goal_dim(self) -> int:

@@ -62,6 +62,8 @@ class Pusher2(ArmOnTable):
         things = on_table(q[JOINTS:].reshape(OBJECTS, 2), HOME).ravel()
         return jnp.concatenate([q[:JOINTS], self.tip(pipeline_state), things, qd[:JOINTS]])
 
+    goal_parts = OBJECTS
+
     def measures(self, state, goal):
         """Success is both objects at their goals; `success_easy` is how many are, `dist` the sum of their distances."""
         dist = goals.distance(each(self.goal_of(state)), each(goal))

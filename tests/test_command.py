@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from goalax.core import buffer
+from goalax.core import buffer, rollout
 from goalax.core.command import COMMAND, Scene
 from goalax.core.command.rare import log_density
 from goalax.flags import FlagError
@@ -58,6 +58,23 @@ def test_rare_goals_are_those_that_few_states_achieve():
     far = np.linalg.norm(chosen("rare", goals, 500), axis=1) > 4
     usual = np.linalg.norm(chosen("achieved", goals, 500), axis=1) > 4
     assert usual.mean() < 0.1 and far.mean() > 0.5
+
+
+def test_episodes_that_begin_together_have_different_rare_goals():
+    goals = jax.random.normal(jax.random.PRNGKey(1), (100_000, 2))
+    assert len(np.unique(chosen("rare", goals, 64), axis=0)) > 30
+
+
+def test_goals_of_the_first_episodes_have_a_key_of_their_own():
+    """Else they would be drawn together with the start of one of these."""
+    env, key, seen = toy.Toy(), jax.random.PRNGKey(3), []
+
+    def goals(key, num):
+        seen.append(np.asarray(jax.random.key_data(key)))
+        return jnp.zeros((num, 2))
+
+    rollout.init(env, key, 4, commands=rollout.Commands(goals, since=0))
+    assert not any(np.array_equal(seen[0], each) for each in np.asarray(jax.random.split(key, 4)))
 
 
 def test_density_equals_a_sum_of_kernels():

@@ -334,6 +334,21 @@ def test_flags_that_do_not_fit_are_one_sentence(name):
         AGENTS[name].make(AGENTS[name].config(current_goals=0.8), SPEC)
 
 
+def test_shares_of_goals_may_be_all():
+    """1 - 0.8 - 0.2 is less than 0 in floats."""
+    needs = AGENTS["crl"].config(current_goals=0.8, any_goals=0.2).needs(SPEC)
+    assert needs.goals == (0.0, 0.8, 0.2)
+
+
+@pytest.mark.parametrize("multiplier", ["softplus", "exp"])
+@pytest.mark.parametrize("first", [1e-3, 1.0, 200.0])
+def test_the_multiplier_begins_where_it_is_told(multiplier, first):
+    agent = cloner("qrl", multiplier=multiplier, multiplier_init=first)
+    raw = 30 * agent.init(jax.random.PRNGKey(0)).params["critic"]["multiplier"]
+    value = jnp.exp(raw) if multiplier == "exp" else jax.nn.softplus(raw)
+    assert float(value) == pytest.approx(first, rel=1e-3)
+
+
 # ---- The actor of the other agents near stored actions -------------------------------------------------------------
 
 CLONING = ("crl", "qrl", "cmd", "cmd2", "tmd")

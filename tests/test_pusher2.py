@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from brax.envs.base import State
 
+from goalax.core.types import Spec
 from goalax.envs import create_env
 from tests.helpers.envs import draw, frozen, is_uniform, keys
 
@@ -149,3 +150,14 @@ def pushed(env, run):
     actions[..., 0] = 1
     _, trace = run(start, actions)
     return np.asarray(trace.obs[-1, 0] - start.obs[0])[10:16].reshape(2, 3)[:, :2]
+
+
+def test_what_is_learned_of_goals_is_what_the_environment_calls_success(env_of):
+    """Both objects off by less than the radius, but by more together."""
+    env = env_of("pusher2")
+    spec, state = Spec.of(env, 0.99), jnp.zeros(env.state_dim)
+    for off in (0.03, 0.08, 0.12):
+        for which in ([1, 0], [1, 1], [0, 1]):
+            goal = env.goal_of(state) + off * jnp.array([[w, 0, 0] for w in which], jnp.float32).ravel()
+            success = env.measures(state, goal)["success"]
+            assert float(spec.reached(state, goal)) == float(success) == (off < env.goal_reach_thresh)

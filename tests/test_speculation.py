@@ -8,7 +8,7 @@ import pytest
 from goalax.agents import speculation
 from goalax.agents.mppi import Plan
 from goalax.agents.plans import Planner, replanning
-from goalax.agents.speculation import EXTENDED, FOLLOWED, MISSED, PLANNED, WAITED, Speculation, speculative
+from goalax.agents.speculation import EXTENDED, FOLLOWED, MISSED, PLANNED, WAITED, Speculation, kinds, speculative
 from goalax.agents.tdmpc2 import TDMPC2Config
 from goalax.flags import FlagError
 from goalax.host.make import make
@@ -217,3 +217,10 @@ def test_two_devices_share_the_environments():
     alone = make("toy", **{**flags, "num_devices": 1})
     for a, b in zip(jax.tree.leaves(alone.start().env.memory), jax.tree.leaves(held), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize(("share", "num", "room"), [(0.07, 100, 7), (0.28, 25, 7), (0.4, 16, 7), (0.01, 4, 1)])
+def test_there_is_room_for_the_share_and_no_more(share, num, room):
+    none = jnp.zeros(num, jnp.int32)
+    kind, index = kinds(Speculation(2, 3, 9.0, share), jnp.zeros(num), none, none)
+    assert len(index) == room and int(jnp.sum(kind == PLANNED)) == room

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from goalax.agents import AGENTS
-from goalax.agents.first_visits import Times, VisitHead
+from goalax.agents.first_visits import Times, VisitHead, goals_apart
 from goalax.agents.srl import Goals, SurvivalCritic
 from goalax.core.types import Spec, Visit
 from goalax.flags import FlagError
@@ -63,6 +63,44 @@ def test_times_around_a_median(bins):
     assert np.all(np.diff(survival.value(now, logits, edges, 0.9)) < 0)
     slope = jax.grad(lambda m: survival.value(*survival.of_median(m, shape, edges), edges, 0.9).sum())(floats(medians))
     assert np.all(np.isfinite(slope)) and np.all(slope < 0)
+
+
+def test_a_goal_that_was_reached_soon_pulls_on_any_distance():
+    edges, medians = survival.time_edges(250, 0), floats([3.0, 60.0, 1500.0, 1e5])
+    one, reached = jnp.ones(4, jnp.int32), jnp.ones(4)
+
+    def loss(medians, shape):
+        seen = one, reached, 250 * one
+        return survival.negative_log_likelihood(*survival.of_median(medians, shape, edges), edges, *seen).sum()
+
+    for shape in (2.0, 6.0):
+        slopes = jax.grad(lambda log_median: loss(jnp.exp(log_median), shape))(jnp.log(medians))  # noqa: B023
+        np.testing.assert_allclose(slopes[1:], shape, rtol=0.05)  # of log(m^-shape), the share of so early times
+
+
+def censored_visit(left, reached, terminates):
+    steps = jnp.where(jnp.array(reached) > 0, 1, 20)
+    left, reached, ends = jnp.array(left), floats(reached), floats(terminates)
+    return Visit(jnp.zeros((len(left), 2)), steps, reached, left, ends, jnp.zeros((len(left), 0)), jnp.zeros(0))
+
+
+def test_what_an_episode_left_unseen_is_not_known():
+    """Bins [0, 1), [1, 8), [8, 20): of a bin that the end of an episode cuts nothing is known."""
+    spec = Spec(2, 2, 1, (0, 1), 0.9, 0.5, max_decisions=20)
+    head = VisitHead.of(AGENTS["tmd"].config(censor="episode", time_bins=3), spec)._replace(edges=(0, 1, 8, 20))
+    visit = censored_visit([3, 8, 12, 20, 30, 12, 3], [0, 0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 1, 0])
+    np.testing.assert_array_equal(head.censored_at(visit), [1, 8, 8, 20, 20, 20, 1])
+    np.testing.assert_array_equal(head.out_of_window(visit), [0, 0, 0, 1, 1, 1, 0])
+    published = head._replace(censor="window")
+    np.testing.assert_array_equal(published.censored_at(visit), [20] * 7)
+    np.testing.assert_array_equal(published.out_of_window(visit), [1, 1, 1, 1, 1, 1, 0])
+
+
+def test_goals_of_several_points_are_apart_where_one_point_is():
+    spec = Spec(4, 4, 1, (0, 1, 2, 3), 0.9, 0.5, goal_parts=2)
+    goals = floats([[0, 0, 0, 0], [0.4, 0, 0.4, 0], [0.4, 0, 0.4, 0.4], [0, 0, 0, 0.6]])
+    expected = [[0, 0, 1, 1], [0, 0, 0, 1], [1, 0, 0, 0], [1, 1, 0, 0]]
+    np.testing.assert_array_equal(goals_apart(spec, goals), np.array(expected, bool))
 
 
 def test_edges():

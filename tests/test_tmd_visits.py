@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from goalax.agents import consistency
+from goalax.agents import consistency, tmd
 from goalax.core.relabel.waypoint import DISCOUNTING as LAMBDA
 from goalax.core.relabel.waypoint import NEXT, mixed_steps
 from goalax.core.types import Spec, Waypoint
@@ -49,6 +49,23 @@ def test_way_points_lie_between_and_follow_their_law(ahead):
     share = NEXT * (k == 1) + (1 - NEXT) * (1 - LAMBDA) * LAMBDA ** (k - 1)
     share[-1] += (1 - NEXT) * LAMBDA**ahead
     np.testing.assert_allclose(np.bincount(steps, minlength=ahead + 1)[1:] / 20_000, share, atol=2e-4)
+
+
+def test_way_points_of_chunks_lie_behind_all_of_their_actions():
+    law = tmd.TMDConfig(backup="waypoint", action_chunk=3).law_of_way_points
+    uniform = (jnp.arange(1000) + 0.5) / 1000
+    for ahead in (1, 2, 3, 7):
+        steps = np.asarray(law(uniform, jnp.full(1000, ahead)))
+        assert steps.min() == min(3, ahead) and steps.max() == ahead
+
+
+@pytest.mark.parametrize("rows", [1, 40, 400])
+def test_the_backup_has_its_least_where_the_way_is_as_long_as_it_was(rows):
+    """Even of way-points that are farther than where the divergence turns linear."""
+    discounting = 0.99**rows
+    d = jnp.linspace(0, 8, 8001)
+    best = float(d[jnp.argmin(consistency.linex(d, 1.0, jnp.float32(discounting), 3.0))])
+    assert best == pytest.approx(1 - np.log(discounting), abs=2e-3)
 
 
 def test_nothing_is_reached_after_the_end_but_what_was_reached_there():
@@ -119,7 +136,10 @@ def test_an_actor_that_nothing_teaches_is_refused(value):
             {"hazard_weight": 1.0, "hazards": "distance", "head_dim": 9},
             "--head_dim is 9; it means nothing with --hazards distance, which has no head",
         ),
-        ({"censor": "episode"}, "--censor is episode; it means nothing with --hazard_weight 0"),
+        (
+            {"censor": "episode"},
+            "--censor is episode; it means nothing with --hazard_weight, --time_weight and --separation_weight 0",
+        ),
         (
             {"hazard_weight": 1.0, "value_discounting": 0.9},
             "--value_discounting is 0.9; it means nothing with --actor_value distance",

@@ -55,6 +55,19 @@ def test_every_evaluation_has_them_and_training_is_as_without(here, capsys):
     assert others == [{name: value for name, value in row.items() if name not in columns(found)} for row in found]
 
 
+@pytest.mark.parametrize("updates", [20, 21])
+@pytest.mark.slow
+def test_delayed_actors_are_validated_on_held_out_samples_at_any_time(here, updates):
+    """The same state on two files: with an actor that learns in every second update, its loss differs, too."""
+    flags = ["--agent", "crl", "--policy_delay", "2", "--bc_weight", "0.1", "--repr_dim", "4"]
+    run = make_run(*read_flags([*toy.BASELINE, *OFFLINE, *flags]))
+    state = run.learn(run.start(), updates)
+    held_out, trained = (files.read(name, run.spec).ring for name in ("data-val.npz", "data.npz"))
+    found = [run.train.offline.validate(state, ring) for ring in (held_out, trained)]
+    for name in ("validation/actor_loss", "validation/log_density", "validation/critic_loss"):
+        assert float(found[0][name]) != float(found[1][name])
+
+
 def test_they_are_means_of_what_updates_on_held_out_samples_tell(here):
     run = make_run(*read_flags(GCBC))
     state = run.learn(run.start(), 20)

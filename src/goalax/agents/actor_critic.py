@@ -10,6 +10,7 @@ import optax
 
 from goalax.agents.base import ActorConfig, EntropyConfig
 from goalax.agents.chunks import chunked, of_decisions
+from goalax.agents.delayed import all_due
 from goalax.agents.extraction import AdvantageConfig, awr_loss, clipped_policy, ddpg_bc_loss, log_density
 from goalax.core.branch import together
 from goalax.core.types import Agent, Array, Batch, Metrics, Needs, Spec
@@ -131,9 +132,11 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs |
         return critic.value(params, state, action, critic.goals(params, future_state, future_action))
 
     needs, update = needs or config.needs(spec), with_delay(config, critic, optimizer, update_both)
+    due = partial(all_due, config.policy_delay) if config.policy_delay > 1 else None
+    agent = Agent(init, act, mode, update, score, needs, due=due)
     if config.action_chunk == 1:
-        return Agent(init, act, mode, update, score, needs)
-    return chunked(Agent(init, act, mode, update, score, needs), config.action_chunk, spec.action_size)
+        return agent
+    return chunked(agent, config.action_chunk, spec.action_size)
 
 
 def start_delay(config: ActorConfig, agent: ActorCriticState) -> ActorCriticState:

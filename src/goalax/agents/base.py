@@ -153,13 +153,13 @@ class ActorConfig(EntropyConfig):
     def needs(self, spec: Spec) -> Needs:
         """What these flags ask of the buffer. FlagError if the shares of goals are more than all."""
         later = 1 - self.current_goals - self.any_goals
-        if later < 0:
+        if later < -1e-6:  # 1 - 0.8 - 0.2 is less than 0
             raise FlagError(
                 f"--current_goals is {self.current_goals:g} and --any_goals {self.any_goals:g}; together they must be"
                 " at most 1."
             )
         law = None if self.relabel == "geometric" else RELABEL[self.relabel](spec.discounting)
-        needs = Needs((later, self.current_goals, self.any_goals), law, horizon=self.action_chunk)
+        needs = Needs((max(later, 0.0), self.current_goals, self.any_goals), law, horizon=self.action_chunk)
         if self.actor_relabel == "critic":
             self.require_unset(["actor_any_goals"], "with --actor_relabel critic")
             return needs

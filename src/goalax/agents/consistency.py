@@ -31,11 +31,12 @@ def linex(distance: Array, target: Array | float, discounting: Array | float, cl
 
     discounting * exp(distance - target) - distance, least where distance = target - log(discounting); past `clip` the
     difference itself stands in for the exponential (as published; the value jumps there, the gradient stays bounded).
+    Where the minimum lies past `clip`, it does so from the minimum on, or all of that would be learned as `clip`.
     """
-    delta = distance - target
+    delta, edge = distance - target, jnp.maximum(clip, -jnp.log(discounting))
     # The exponent is clamped too: where the linear branch is taken, an overflow would turn the gradient into nan.
-    curved = discounting * jnp.exp(jnp.minimum(delta, clip)) - distance
-    return jnp.where(delta <= clip, curved, delta)
+    curved = discounting * jnp.exp(jnp.minimum(delta, edge)) - distance
+    return jnp.where(delta <= edge, curved, delta)
 
 
 def weighted_mean(matrix: Array, diagonal: float) -> Array:

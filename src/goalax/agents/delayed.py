@@ -34,6 +34,11 @@ class DelayedState(NamedTuple):
     actor_loss: Array  # [] at the newest update of the actor
 
 
+def all_due(policy_delay: int, agent: Any) -> Any:
+    """The state of an agent that counts its updates, where the next one is of all its networks."""
+    return agent._replace(updates=agent.updates - agent.updates % policy_delay + policy_delay - 1)
+
+
 def smoothed(action: Array, noise: Array, deviation: float, limit: float) -> Array:
     """Actions [B, A] with clipped noise, from standard normal numbers [B, A] (arXiv 1802.09477, equation 14)."""
     return jnp.clip(action + jnp.clip(deviation * noise, -limit, limit), -1, 1)

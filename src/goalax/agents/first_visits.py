@@ -10,6 +10,7 @@ from goalax.core.types import Array, Spec, Visit
 from goalax.flags import flag
 from goalax.learning import survival
 from goalax.learning.networks import Network, time_head
+from goalax.learning.pairwise import pairwise_squared_distance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,14 @@ class VisitConfig:
     def rows(self, spec: Spec) -> int:
         """Those of the window."""
         return min(self.window, spec.max_decisions)
+
+
+def goals_apart(spec: Spec, goal: Array) -> Array:
+    """Whether two goals [B, G] are not each other's, by the radius of a goal, [B, B] bool."""
+    if spec.goal_parts == 1:
+        return pairwise_squared_distance(goal, goal) > spec.goal_reach_thresh**2
+    parts = jnp.moveaxis(goal.reshape(len(goal), spec.goal_parts, -1), 1, 0)
+    return jnp.any(pairwise_squared_distance(parts, parts) > spec.goal_reach_thresh**2, axis=0)
 
 
 class Times(NamedTuple):
@@ -71,11 +80,22 @@ class VisitHead(NamedTuple):
 
     def loss(self, times: Times, visit: Visit) -> Array:
         """Minus the mean log-likelihood of the first visits, []."""
-        censored_at = jnp.full_like(visit.left, self.window)
-        if self.censor == "episode":  # after a true termination nothing is reached any more, which is known for good
-            censored_at = jnp.where(visit.terminates > 0, self.window, jnp.minimum(visit.left, self.window))
-        seen = visit.steps, visit.reached, censored_at
+        seen = visit.steps, visit.reached, self.censored_at(visit)
         return jnp.mean(survival.negative_log_likelihood(times.now, times.hazards, self.edges, *seen))
+
+    def censored_at(self, visit: Visit) -> Array:
+        """Steps [B] that a goal is known to take where it was not reached."""
+        window = jnp.full_like(visit.left, self.window)
+        if self.censor == "window":
+            return window
+        # Whole bins only: of one that the end of an episode cuts, it is not known.
+        edges = jnp.asarray(self.edges)
+        seen = edges[jnp.searchsorted(edges, jnp.minimum(visit.left, self.window), side="right") - 1]
+        return jnp.where(visit.terminates > 0, window, seen)  # after a true termination nothing is reached any more
+
+    def out_of_window(self, visit: Visit) -> Array:
+        """1 where a goal is known to be farther than the window is long, else 0, [B]."""
+        return (1 - visit.reached) * (self.censored_at(visit) >= self.window)
 
     def value(self, times: Times) -> Array:
         """Minus the expected discounted time to the goal, [B]."""

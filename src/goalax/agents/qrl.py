@@ -3,6 +3,7 @@ Offline as in OGBench: --any_goals 1 --distance iqe --multiplier exp --multiplie
 --actor_relabel uniform --bc_weight 0.1; what still differs: docs/offline.md."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -60,12 +61,12 @@ def make(config: QRLConfig, spec: Spec) -> Agent:
 
     def init(keys):
         first = config.multiplier_init
-        raw = jnp.log(first if config.multiplier == "exp" else jnp.expm1(first)) / config.multiplier_speed
+        raw = math.log(first) if config.multiplier == "exp" else first + math.log(-math.expm1(-first))
         return {
             "encoder": encoder.init(next(keys), jnp.zeros(spec.state_size)),
             "dynamics": encoder.init(next(keys), jnp.zeros(config.repr_dim + decision.action_size)),
             "metric": config.init_metric(),
-            "multiplier": jnp.float32(raw),
+            "multiplier": jnp.float32(raw / config.multiplier_speed),
             **({"psi": encoder.init(next(keys), jnp.zeros(spec.goal_size))} if config.critic_goal == "goal" else {}),
         }
 

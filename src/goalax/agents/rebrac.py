@@ -1,6 +1,7 @@
 """ReBRAC (arXiv 2305.09836): TD3+BC whose penalty for actions far from the stored ones is in the critic, too."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from goalax.agents.actor_critic import noisy_policy
 from goalax.agents.base import AGENTS, Algorithm
 from goalax.agents.bc import squared_error
-from goalax.agents.delayed import DelayedFlags, delayed, smoothed
+from goalax.agents.delayed import DelayedFlags, all_due, delayed, smoothed
 from goalax.agents.extraction import SMALLEST_SIZE, require_equal_shapes
 from goalax.agents.q_learning import TwinCritic
 from goalax.agents.rewards import RewardConfig
@@ -60,8 +61,9 @@ def make(config: ReBRACConfig, spec: Spec) -> Agent:
         return improvement_loss(value, action, batch.action, config.actor_bc)
 
     init, update = delayed(config, actor, critic, backup, actor_loss)
+    due = partial(all_due, config.policy_delay)
     act, mode = noisy_policy(actor, config.exploration_noise)
-    return Agent(init, act, mode, update, critic.score(mode), Needs(next_action=True))
+    return Agent(init, act, mode, update, critic.score(mode), Needs(next_action=True), due=due)
 
 
 AGENTS.add("rebrac", Algorithm(ReBRACConfig, make, goals=False))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from goalax.agents.actor_critic import Critic, actor_critic
 from goalax.agents.base import AGENTS, ActorConfig, Algorithm
-from goalax.agents.first_visits import Times, VisitConfig, VisitHead
+from goalax.agents.first_visits import Times, VisitConfig, VisitHead, goals_apart
 from goalax.core.types import Agent, Array, Batch, Metrics, Spec, Visit
 from goalax.flags import FlagError, flag
 from goalax.learning import survival
@@ -126,12 +126,12 @@ class SurvivalCritic(NamedTuple):
         """What ChronoSRL adds: distances in time, and the occupancy."""
         step = -math.log(config.value_discounting)
         own = jnp.sqrt(jnp.sum((x - y) ** 2, axis=-1) + 1e-12)
-        apart = pairwise_squared_distance(visit.goal, visit.goal) > self.spec.goal_reach_thresh**2
+        apart = goals_apart(self.spec, visit.goal)
         distances = jnp.sqrt(pairwise_squared_distance(x, y) + PAIR_EPS)
         distances = jnp.where(jnp.eye(len(x), dtype=bool), own[:, None], distances)
         time = survival.time_loss(own, visit.steps, visit.reached, step)
         separation = survival.separation_loss(
-            distances, apart.astype(x.dtype), 1 - visit.reached, step * self.head.window
+            distances, apart.astype(x.dtype), self.head.out_of_window(visit), step * self.head.window
         )
         loss = config.time_weight * time + config.separation_weight * separation
         metrics = {"time_loss": time, "separation_loss": separation, "distance_pos": jnp.mean(own)}

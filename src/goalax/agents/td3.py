@@ -2,13 +2,14 @@
 goals (arXiv 1707.01495)."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from goalax.agents.actor_critic import noisy_policy
 from goalax.agents.base import AGENTS, Algorithm, NoisyConfig
-from goalax.agents.delayed import DelayedFlags, delayed, smoothed
+from goalax.agents.delayed import DelayedFlags, all_due, delayed, smoothed
 from goalax.agents.q_learning import QConfig, TwinCritic, bellman_target
 from goalax.core.types import Agent, Spec
 from goalax.flags import flag
@@ -47,8 +48,9 @@ def make(config: TD3Config, spec: Spec) -> Agent:
     def update(agent, batch, key):
         return learn(agent, config.hindsight(batch, spec), key)
 
+    due = partial(all_due, config.policy_delay)
     act, mode = noisy_policy(actor, config.exploration_noise)
-    return Agent(init, act, mode, update, critic.score(mode), config.needs)
+    return Agent(init, act, mode, update, critic.score(mode), config.needs, due=due)
 
 
 AGENTS.add("td3", Algorithm(TD3Config, make, goals=False))

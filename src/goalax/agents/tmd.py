@@ -23,15 +23,14 @@ from goalax.agents.base import (
 )
 from goalax.agents.consistency import ConsistencyConfig, backup_of, consistency, out_of_reach, weighted_sum
 from goalax.agents.extraction import AWR, AdvantageConfig
-from goalax.agents.first_visits import Times, VisitConfig, VisitHead
+from goalax.agents.first_visits import Times, VisitConfig, VisitHead, goals_apart
 from goalax.core.relabel.waypoint import mixed_steps
-from goalax.core.types import Agent, Array, Batch, Metrics, Needs, Spec, Visit
+from goalax.core.types import Agent, Array, Batch, Law, Metrics, Needs, Spec, Visit
 from goalax.flags import FlagError, flag
 from goalax.learning import survival
 from goalax.learning.diagnostics import SELF_SAMPLES, distance_metrics
 from goalax.learning.losses import CONTRASTIVE_LOSSES, contrastive_loss
 from goalax.learning.networks import Network, state_action
-from goalax.learning.pairwise import pairwise_squared_distance
 
 NEAREST = 0.05  # rows that even the distance 0 takes, for a time must be above 0
 FIRST_SHAPE = 2.0  # of times around the distance: half of them within a factor of sqrt(3)
@@ -62,9 +61,9 @@ class TMDConfig(ConsistencyConfig, QuasimetricConfig, VisitConfig, AdvantageConf
         if self.actor_value != "distance" and self.hazard_weight == 0:
             raise FlagError(f"--actor_value is {self.actor_value!r}; it must come with --hazard_weight above 0.")
         if not self.learns_visits:
-            self.require_unset(["window"], "with --hazard_weight, --time_weight and --separation_weight 0")
+            self.require_unset(["window", "censor"], "with --hazard_weight, --time_weight and --separation_weight 0")
         if self.hazard_weight == 0:
-            self.require_unset(["time_bins", "censor", "head_dim", "hazards"], "with --hazard_weight 0")
+            self.require_unset(["time_bins", "head_dim", "hazards"], "with --hazard_weight 0")
         if self.hazards == "distance":
             self.require_unset(["head_dim"], "with --hazards distance, which has no head")
         if self.actor_value == "distance":
@@ -74,7 +73,14 @@ class TMDConfig(ConsistencyConfig, QuasimetricConfig, VisitConfig, AdvantageConf
         needs = super().needs(spec)
         if self.learns_visits:
             needs = needs._replace(within=self.rows(spec))
-        return needs._replace(waypoint=mixed_steps) if self.backup == "waypoint" else needs
+        return needs._replace(waypoint=self.law_of_way_points) if self.backup == "waypoint" else needs
+
+    @property
+    def law_of_way_points(self) -> Law:
+        """At least a chunk ahead, whose actions all lead there, or at the goal if that is nearer."""
+        if self.action_chunk == 1:
+            return mixed_steps
+        return lambda uniform, ahead: jnp.maximum(mixed_steps(uniform, ahead), jnp.minimum(self.action_chunk, ahead))
 
 
 class TMDCritic(NamedTuple):
@@ -168,9 +174,11 @@ class TMDCritic(NamedTuple):
           own, d: [B] distances of samples to their goals, [B, B] to all.
         """
         config, head = self.config, self.head
-        apart = pairwise_squared_distance(visit.goal, visit.goal) > self.spec.goal_reach_thresh**2
+        apart = goals_apart(self.spec, visit.goal)
         time = survival.time_loss(own, visit.steps, visit.reached, self.step)
-        separation = survival.separation_loss(d, apart.astype(d.dtype), 1 - visit.reached, self.step * head.window)
+        separation = survival.separation_loss(
+            d, apart.astype(d.dtype), head.out_of_window(visit), self.step * head.window
+        )
         loss = weighted_sum((config.time_weight, time), (config.separation_weight, separation))
         metrics = {"time_loss": time, "separation_loss": separation, "reached": jnp.mean(visit.reached)}
         if config.hazard_weight:

@@ -12,9 +12,13 @@ def goal_of(state: Array, goal_indices: tuple[int, ...]) -> Array:
     return state[..., jnp.array(goal_indices, jnp.int32)]
 
 
-def distance(achieved: Array, goal: Array) -> Array:
-    """How far a goal [..., G] is from an achieved one [..., G], in the units of the environment, [...]."""
-    return jnp.linalg.norm(achieved - goal, axis=-1)
+def distance(achieved: Array, goal: Array, parts: int = 1) -> Array:
+    """How far a goal [..., G] is from an achieved one [..., G], in the units of the environment, [...]; of goals that
+    are several points, the farthest of these."""
+    between = achieved - goal
+    if parts == 1:
+        return jnp.linalg.norm(between, axis=-1)
+    return jnp.max(jnp.linalg.norm(between.reshape(*between.shape[:-1], parts, -1), axis=-1), axis=-1)
 
 
 def reached(dist: Array, threshold: float) -> Array:

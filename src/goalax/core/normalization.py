@@ -87,6 +87,10 @@ def normalized(agent: Agent, spec: Spec) -> Agent:
         assert agent.switch is not None
         return state._replace(agent=agent.switch(state.agent, normal(state, batch), key))
 
+    def due(state: NormalizedState):
+        assert agent.due is not None
+        return state._replace(agent=agent.due(state.agent))
+
     def score(state: NormalizedState, observed, future_state):
         assert agent.score is not None
         return agent.score(state.agent, state.state_map(observed), state.state_map(future_state))
@@ -111,4 +115,5 @@ def normalized(agent: Agent, spec: Spec) -> Agent:
         score=score if agent.score else None,
         memory=remember(agent.memory) if agent.memory else None,
         switch=switch if agent.switch else None,
+        due=due if agent.due else None,
     )

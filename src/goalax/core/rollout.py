@@ -81,7 +81,8 @@ def init(env: Env, key: Array, num_envs: int, memory: Any = (), commands: Comman
     zeros = jnp.zeros(num_envs, jnp.int32)
     fresh = reset_all(env, jax.random.split(key, num_envs))
     if commands is not None and commands.since == 0:
-        fresh = command_all(env, fresh, commands.goals(jax.random.fold_in(key, 0), num_envs))
+        goal_key = jax.random.fold_in(key, num_envs)  # the keys of the resets are those of smaller numbers
+        fresh = command_all(env, fresh, commands.goals(goal_key, num_envs))
     return EnvState(fresh, episode_step=zeros, episode_start=zeros, over=zeros > 0, memory=memory)
 
 

@@ -59,6 +59,7 @@ class Spec(NamedTuple):
     dense_reward: bool = False  # rewards are shaped, not 1 at the goal and 0 elsewhere
     action_repeat: int = 1  # environment steps per action, whose rewards are summed
     max_decisions: int = 1000  # actions of the longest episode
+    goal_parts: int = 1  # points that make up a goal, each of which must be nearer than the threshold
 
     @classmethod
     def of(cls, env: Env, discounting: float, action_repeat: int = 1, episode_length: int = 1000) -> "Spec":
@@ -72,15 +73,20 @@ class Spec(NamedTuple):
             dense_reward=env.dense_reward,
             action_repeat=action_repeat,
             max_decisions=episode_length // action_repeat,
+            goal_parts=getattr(env, "goal_parts", 1),
         )
 
     def goal_of(self, state: Array) -> Array:
         """The goal [..., G] that a state [..., S] achieves."""
         return goals.goal_of(state, self.goal_indices)
 
+    def distance(self, achieved: Array, goal: Array) -> Array:
+        """How far a goal [..., G] is from an achieved one [..., G], [...]; both as the environment gives them."""
+        return goals.distance(achieved, goal, self.goal_parts)
+
     def reached(self, state: Array, goal: Array) -> Array:
         """1 where a state [..., S] is at a goal [..., G], else 0, [...]; both as the environment gives them."""
-        return goals.reached(goals.distance(self.goal_of(state), goal), self.goal_reach_thresh)
+        return goals.reached(self.distance(self.goal_of(state), goal), self.goal_reach_thresh)
 
 
 class Transition(NamedTuple):
@@ -217,6 +223,8 @@ class Agent(NamedTuple):
     memory: Memory | None = None  # in place of act and mode, for an agent that remembers between actions
     # (agent, labelled batch, key) -> agent, where pre-training ends and fine-tuning begins; None: it simply goes on
     switch: Callable[[AgentState, Batch, Array], AgentState] | None = None
+    # (agent) -> the same where the next update is one of all its networks; None: every update is
+    due: Callable[[AgentState], AgentState] | None = None
 
 
 class EnvState(NamedTuple):

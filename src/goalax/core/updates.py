@@ -96,7 +96,8 @@ def offline(
         held_out = sizes._replace(updates_per_unroll=HELD_OUT)
         drawn = choices(data, choice_key, held_out, needs, spec, data.rows.reward.shape[0] - 1)
         keys = jax.random.split(update_key, HELD_OUT)
-        found = jax.lax.map(lambda sample: update(state.agent, data, *sample)[1], (drawn, keys))
+        whole = agent.due(state.agent) if agent.due else state.agent  # or delayed networks would tell of training
+        found = jax.lax.map(lambda sample: update(whole, data, *sample)[1], (drawn, keys))
         return {f"validation/{name}": jnp.mean(values) for name, values in found.items()}
 
     def switch(state: RunState, data: BufferState) -> RunState:

@@ -34,7 +34,7 @@ def find(
     slots = (slot[:, None] + ahead[None]) % capacity
     indices = jnp.array(spec.goal_indices)
     way = rows.state.at[slots[:, :, None], column[:, None, None], indices[None, None]].get(mode="promise_in_bounds")
-    dist = goals.distance(way, goal[:, None])  # [B, within + 1]
+    dist = spec.distance(way, goal[:, None])  # [B, within + 1]
     alive = ahead[None] <= left[:, None]
     steps = jnp.min(jnp.where((dist < spec.goal_reach_thresh) & alive, ahead[None], within + 1), axis=1)
     last = (slot + left - 1) % capacity  # the action that led into the last state

@@ -208,7 +208,7 @@ def _dataset(
     goal = found["goals"] if "goals" in found else np.repeat(achieved[last], lengths, axis=0)
     if not spec.goal_size and "rewards" not in found:
         raise FlagError(f"{the(name)} has no rewards, which nothing else tells of an environment without goals.")
-    reward = found["rewards"] if "rewards" in found else _rewards(achieved, goal, last, spec.goal_reach_thresh)
+    reward = found["rewards"] if "rewards" in found else _rewards(achieved, goal, last, spec)
     leaves: dict[str, Any] = {
         "state": state,
         "goal": goal,
@@ -222,10 +222,11 @@ def _dataset(
     return Dataset(ring, len(last), left_out, name, sha256)
 
 
-def _rewards(achieved: np.ndarray, goal: np.ndarray, last: np.ndarray, threshold: float) -> np.ndarray:
+def _rewards(achieved: np.ndarray, goal: np.ndarray, last: np.ndarray, spec: Spec) -> np.ndarray:
     """1 where the next state is at the goal of the row, else 0, [T]; 0 in last rows, which have no next state."""
     reward = np.zeros(len(goal), np.float32)
-    reward[:-1] = np.linalg.norm(achieved[1:] - goal[:-1], axis=1) < threshold
+    between = (achieved[1:] - goal[:-1]).reshape(len(goal) - 1, spec.goal_parts, -1)
+    reward[:-1] = np.max(np.linalg.norm(between, axis=2), axis=1) < spec.goal_reach_thresh
     reward[last] = 0
     return reward
 

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array, lax
 
 BLOCK = 40  # bins that are summed by one product
-SMALLEST_DROP = 1e-6  # of a logarithm, whose own logarithm is taken; the first bin may hold no time at all
+NEVER = -30.0  # logit of the hazard of a bin that holds no time
 
 
 def time_edges(window: int, num_bins: int) -> tuple[int, ...]:
@@ -99,13 +99,12 @@ def of_median(median: Array, shape: Array | float, edges: tuple[int, ...]) -> tu
       shape: [] above 0; the larger, the narrower.
       edges: e_0 .. e_K.
     """
-    at = np.maximum(np.asarray((1, *edges[1:])) - 0.5, 0.5)
-    late = shape * (jnp.log(jnp.asarray(at, median.dtype))[None] - jnp.log(median)[:, None])  # logits of T <= t
-    more = -jax.nn.softplus(late)
-    drop = jnp.maximum(
-        more[:, :-1] - more[:, 1:], SMALLEST_DROP
-    )  # of log S over each bin: the hazard is 1 - exp(-drop)
-    return late[:, 0], drop + jnp.log(-jnp.expm1(-drop))
+    at = np.log(np.maximum(np.asarray((1, *edges[1:])) - 0.5, 0.5))
+    late = shape * (jnp.asarray(at, median.dtype)[None] - jnp.log(median)[:, None])  # logits of T <= t
+    width = np.diff(at)  # of the bins; the first one may hold no time
+    within = jnp.log(-jnp.expm1(-shape * jnp.asarray(np.where(width > 0, width, 1.0), median.dtype)))
+    logits = late[:, 1:] + within[None] - jax.nn.softplus(late[:, :-1])  # of 1 - S(end) / S(start), at any distance
+    return late[:, 0], jnp.where(jnp.asarray(width > 0)[None], logits, NEVER)
 
 
 def value(now: Array, logits: Array, edges: tuple[int, ...], discounting: float) -> Array:

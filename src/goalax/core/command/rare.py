@@ -7,6 +7,7 @@ from jax import Array
 from goalax.core.command.base import Scene, law
 
 CANDIDATES = 100  # goals of which each episode gets the rarest
+POOL = 32 * CANDIDATES  # goals that these are drawn from: one of them is offered to few of the episodes that begin
 SEEN = 1000  # achieved goals that the density is estimated from
 BANDWIDTH = 0.1  # of the kernel, in standard deviations of achieved goals: that of the paper's experiments
 
@@ -22,7 +23,7 @@ def rare(scene: Scene, key: Array, num: int) -> Array:
     """Of a few achieved goals that with the lowest density of achieved goals, [num, G]: maximum entropy gain
     exploration (MEGA, arXiv 2007.02832, section 3), without its test of what the agent can reach already."""
     seen_key, candidate_key, pick_key = jax.random.split(key, 3)
-    seen, candidates = scene.achieved(seen_key, SEEN), scene.achieved(candidate_key, max(num, CANDIDATES))
+    seen, candidates = scene.achieved(seen_key, SEEN), scene.achieved(candidate_key, POOL)
     scale = jnp.maximum(jnp.std(seen, axis=0), 1e-6)[None]
     density = log_density(candidates / scale, seen / scale, BANDWIDTH)
     offered = jax.random.randint(pick_key, (num, CANDIDATES), 0, len(candidates))
