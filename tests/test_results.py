@@ -194,6 +194,27 @@ def test_a_file_that_is_being_edited_is_read_again(folder, capsys, monkeypatch):
     assert kept(folder) == sorted(f"{row.name}_s0" for row in (first, second, third))
 
 
+@pytest.mark.slow
+def test_a_file_that_stays_broken_lets_no_core_idle(folder, capsys, monkeypatch):
+    """The rows that it had before go on; the document is written once it can be read."""
+    write(folder, "--agent gcbc", "--agent qrl --components 2")
+    first, second = rows(folder)
+    run = command.Queue.run
+
+    def run_and_break(queue, row):
+        run(queue, row)
+        write(folder, "--agent crl --flag_of_tomorrow 1")
+        queue.stopping = row.name == second.name
+
+    monkeypatch.setattr(command.Queue, "run", run_and_break)
+    monkeypatch.setattr(command, "PATIENCE", 0.05)
+    assert command.main([]) == 130
+    said = capsys.readouterr().out
+    assert said.count("It is read again in 0.05 seconds") == command.READINGS - 1
+    assert "The rows that it had before go on." in said
+    assert kept(folder) == sorted(f"{row.name}_s0" for row in (first, second))
+
+
 def test_a_training_that_leaves_another_run_fails_its_row(folder, capsys, monkeypatch):
     write(folder, "--agent gcbc")
     (row,) = rows(folder)

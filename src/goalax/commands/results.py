@@ -18,6 +18,7 @@ from goalax.study import results, results_document
 from goalax.study.results import Row
 
 PATIENCE = 60.0  # seconds until a file of rows that could not be read is read again
+READINGS = 5  # of such a file, until the rows that it had before go on
 STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # exit codes of a training that was asked to stop
 
 
@@ -45,6 +46,7 @@ class Queue:
     def __init__(self, config: ResultsConfig, prog: str):
         self.config, self.prog = config, prog
         self.keep = Path(config.keep)
+        self.known: list[Row] = []  # what the file had when it could last be read
         self.failed: dict[str, str] = {}  # name of a row -> the last line that its training said
         self.child: subprocess.Popen[Any] | None = None
         self.stopping = False
@@ -69,13 +71,22 @@ class Queue:
         return "not run"
 
     def next(self) -> Row | None:
-        """The first row that is neither finished nor has failed; waits while somebody edits the file of the rows."""
+        """The first row that is neither finished nor has failed; waits while somebody edits the file of the rows, but
+        not for ever: it may have flags that are newer than this process."""
+        readings = 0
         while not self.stopping:
             try:
-                return next((r for r in self.rows() if r.name not in self.failed and not self.is_finished(r)), None)
+                self.known, problem = self.rows(), None
             except FlagError as error:
-                self.say(f"{error} It is read again in {PATIENCE:g} seconds.")
-                self.wake.wait(PATIENCE)
+                problem, readings = error, readings + 1
+            left = next((r for r in self.known if r.name not in self.failed and not self.is_finished(r)), None)
+            if problem is None:
+                return left
+            if readings >= READINGS and left is not None:
+                self.say(f"{problem} The rows that it had before go on.")
+                return left
+            self.say(f"{problem} It is read again in {PATIENCE:g} seconds.")
+            self.wake.wait(PATIENCE)
         return None
 
     def run(self, row: Row) -> None:
