@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from goalax.commands import results as command
+from goalax.host.resolve import resolve
 from goalax.host.runs import read_metrics
 from goalax.study import curves, markdown, results, results_document
 from tests.helpers import ROOT, toy
@@ -306,6 +307,19 @@ def test_the_rows_of_this_project_are_command_lines_and_have_their_places():
         assert start in text and end in text
     names = {f"{row.name}_s{seed}" for row in listed for seed in row.seeds}
     assert {path.parent.name for path in (ROOT / "benchmarks/results").glob("*/config.json")} <= names
+
+
+@pytest.mark.slow
+def test_the_rows_of_this_project_could_start():
+    """One row of each environment and sizes, presets filled in."""
+    pytest.importorskip("ogbench")
+    pytest.importorskip("mujoco_playground")
+    unlike = {}
+    for row in results.read_rows(ROOT / "benchmarks/results/rows.yml"):
+        sizes = "env_name", "num_envs", "action_repeat", "unroll_length", "min_replay_size", "max_replay_size"
+        unlike.setdefault(tuple(getattr(row.flags, name) for name in sizes), row)
+    for row in unlike.values():
+        assert resolve(row.flags).config.env_name == row.flags.env_name
 
 
 def test_curves_are_told_apart_by_what_their_rows_do_not_share(folder):
