@@ -43,14 +43,15 @@ def several(critic: Critic, number: int) -> Critic:
         losses, targets, metrics = zip(*(critic.loss(each, batch) for each in params), strict=True)
         return sum(losses), list(targets), jax.tree.map(lambda *values: sum(values) / len(values), *metrics)
 
+    def lowest(of_one, params, targets):
+        return reduce(jnp.minimum, map(of_one, params, targets))
+
     def value(params, state, action, targets):
-        pairs = zip(params, targets, strict=True)
-        return reduce(jnp.minimum, [critic.value(each, state, action, target) for each, target in pairs])
+        return lowest(lambda each, target: critic.value(each, state, action, target), params, targets)
 
     def advantage(params, batch, targets):
         assert critic.advantage is not None  # left out for others
-        pairs = zip(params, targets, strict=True)
-        return reduce(jnp.minimum, [critic.advantage(each, batch, target) for each, target in pairs])
+        return lowest(lambda each, target: critic.advantage(each, batch, target), params, targets)
 
     return Critic(init, loss, goals, value, advantage if critic.advantage else None)
 

@@ -120,6 +120,16 @@ class EntropyConfig(PolicyConfig):
     target_entropy_scale: float = flag(0.5, "target entropy = minus this, times the action size", low=0)
 
 
+def shares_of_goals(current_goals: float, any_goals: float) -> tuple[float, float, float]:
+    """`Needs.goals` of these two flags. FlagError if they are more than all, but for rounding: 1 - 0.8 - 0.2 < 0."""
+    later = 1 - current_goals - any_goals
+    if later < -1e-6:
+        raise FlagError(
+            f"--current_goals is {current_goals:g} and --any_goals {any_goals:g}; together they must be at most 1."
+        )
+    return max(later, 0.0), current_goals, any_goals
+
+
 @dataclasses.dataclass(frozen=True)
 class ActorConfig(EntropyConfig):
     random_goals: float = flag(0.0, "share of actor goals taken from another sample of the batch", low=0, high=1)
@@ -152,14 +162,8 @@ class ActorConfig(EntropyConfig):
 
     def needs(self, spec: Spec) -> Needs:
         """What these flags ask of the buffer. FlagError if the shares of goals are more than all."""
-        later = 1 - self.current_goals - self.any_goals
-        if later < -1e-6:  # 1 - 0.8 - 0.2 is less than 0
-            raise FlagError(
-                f"--current_goals is {self.current_goals:g} and --any_goals {self.any_goals:g}; together they must be"
-                " at most 1."
-            )
         law = None if self.relabel == "geometric" else RELABEL[self.relabel](spec.discounting)
-        needs = Needs((max(later, 0.0), self.current_goals, self.any_goals), law, horizon=self.action_chunk)
+        needs = Needs(shares_of_goals(self.current_goals, self.any_goals), law, horizon=self.action_chunk)
         if self.actor_relabel == "critic":
             self.require_unset(["actor_any_goals"], "with --actor_relabel critic")
             return needs

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from goalax.agents.base import CriticGoalConfig, NoisyConfig
+from goalax.agents.base import CriticGoalConfig, NoisyConfig, shares_of_goals
 from goalax.agents.extraction import GeluConfig, expectile
 from goalax.core.relabel import RELABEL
 from goalax.core.types import AgentState, Array, Batch, Metrics, Needs, Spec
-from goalax.flags import FlagError, flag
+from goalax.flags import flag
 from goalax.learning.networks import Network
 
 
@@ -39,14 +39,8 @@ class GoalValueConfig(CriticGoalConfig, GeluConfig, NoisyConfig):
 
     def needs(self, spec: Spec) -> Needs:
         """What these flags ask of the buffer. FlagError if the shares of goals are more than all."""
-        later = 1 - self.current_goals - self.any_goals
-        if later < -1e-6:
-            raise FlagError(
-                f"--current_goals is {self.current_goals:g} and --any_goals {self.any_goals:g}; together they must be"
-                " at most 1."
-            )
         return Needs(
-            goals=(max(later, 0.0), self.current_goals, self.any_goals),
+            goals=shares_of_goals(self.current_goals, self.any_goals),
             law=RELABEL[self.relabel](spec.discounting),
             actor_goals=(1 - self.actor_any_goals, 0.0, self.actor_any_goals),
             actor_law=RELABEL[self.actor_relabel](spec.discounting),

@@ -225,7 +225,7 @@ def _dataset(
 def _rewards(achieved: np.ndarray, goal: np.ndarray, last: np.ndarray, spec: Spec) -> np.ndarray:
     """1 where the next state is at the goal of the row, else 0, [T]; 0 in last rows, which have no next state."""
     reward = np.zeros(len(goal), np.float32)
-    between = (achieved[1:] - goal[:-1]).reshape(len(goal) - 1, spec.goal_parts, -1)
+    between = (achieved[1:] - goal[:-1]).reshape(len(goal) - 1, spec.goal_parts, goal.shape[1] // spec.goal_parts)
     reward[:-1] = np.max(np.linalg.norm(between, axis=2), axis=1) < spec.goal_reach_thresh
     reward[last] = 0
     return reward
