@@ -382,8 +382,8 @@ def test_the_actor_does_not_train_critics_in_fine_tuning(learner):
     assert equal(found[0]["critic"], found[1]["critic"]) and not equal(found[0]["actor"], found[1]["actor"])
 
 
-def test_features_are_frozen_in_fine_tuning():
-    """As the actor above."""
+def test_no_gradient_reaches_features_in_fine_tuning():
+    """As the actor above; of an optimizer that has no momentum yet."""
     _, agent, update, some, state, *_ = learner_of("dino_rebrac")
     for begin, still in ((state, False), (agent.switch(state, some, KEY), True)):
         after, _ = update(begin, some, KEY)

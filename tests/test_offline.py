@@ -17,7 +17,7 @@ from goalax.core.train import Loop, forget_metrics
 from goalax.core.types import BufferState
 from goalax.data import files
 from goalax.flags import FlagError
-from goalax.host import checkpoint
+from goalax.host import checkpoint, runs
 from goalax.host.config import algorithm_of, read_flags
 from goalax.host.loading import load, load_policy
 from goalax.host.make import make_run
@@ -168,7 +168,7 @@ def test_devices_hold_whole_seeds(here):
 
 
 @pytest.mark.slow
-def test_an_offline_run_goes_on_for_longer(here):
+def test_an_offline_run_goes_on_for_longer(here, capsys):
     assert training.main(OFFLINE) == 0
     (here / "data.npz").rename(here / "moved.npz")
     more = ["--resume", "--offline_steps", "75", "--dataset", "moved.npz"]
@@ -176,8 +176,11 @@ def test_an_offline_run_goes_on_for_longer(here):
     assert [float(row["training/offline_updates"]) for row in rows(RUN)] == [16, 34, 50, 75]
     assert int(newest()[1].gradient_steps) == 75
     kept = checkpoint.steps(RUN / "checkpoints"), rows(RUN)
-    assert training.main([*OFFLINE, *more[:2], "60", *more[3:]]) == 0  # it is over, and stays what it is
+    assert training.main([*OFFLINE, *more]) == 0  # it is over, and stays what it is
     assert (checkpoint.steps(RUN / "checkpoints"), rows(RUN)) == kept
+    assert training.main([*OFFLINE, *more[:2], "60", *more[3:]]) == 2  # or its config.json would say what was not
+    assert "--offline_steps is 60; the run has made 75 updates already" in capsys.readouterr().err
+    assert runs.read_config(RUN)[0]["offline_steps"] == 75
 
 
 @pytest.mark.slow

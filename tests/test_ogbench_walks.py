@@ -121,5 +121,12 @@ def test_the_package_itself():
     maze = env.made[0].unwrapped
     assert all(maze.maze_map[maze.xy_to_ij(place)] == 0 for place in one["observations"])
     assert np.linalg.norm(np.diff(one["observations"], axis=0), axis=1).mean() > 0.1
-    with pytest.raises(FlagError, match="point masses only"):
-        ogbench_walks.environment("ogbench:cube-single-v0")
+    for name, words in (
+        ("cube-single-v0", "point masses only"),
+        ("pointmaze-medium-singletask-v0", "leave -singletask out"),  # where all episodes start at one place
+        ("pointmaze-teleport-v0", "no way between some cells"),
+    ):
+        with pytest.raises(FlagError, match=words):
+            ogbench_walks.environment(f"ogbench:{name}")
+    with pytest.raises(FlagError, match="have no rewards"):
+        dataset.check(dataset.DatasetConfig(env_name=NAME, out="minari:a/walks-v0"))

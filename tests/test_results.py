@@ -124,9 +124,44 @@ def test_a_row_that_learns_offline_makes_its_data_once_and_counts_updates(folder
     assert not results.finished(row, [trained])
 
 
+def test_other_data_make_another_row(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    write(folder, "--agent gcbc", flags=f"{FLAGS} --dataset data/x.npz --offline_steps 40 --num_timesteps 0")
+    path = folder / "benchmarks/results/rows.yml"
+    text, names = path.read_text(), set()
+    (folder / "data").mkdir()
+    for steps, there in ((10, False), (20, True), (20, False)):
+        path.write_text(f"{text}  data: ['--steps {steps} --out data/x.npz', '--out data/other.npz']\n")
+        (row,) = rows(folder)
+        names.add(row.name)
+        made, other = row.data
+        assert command.missing(row) == [made, other]  # none is there, or made by another line
+        if there:
+            (folder / "data/x.npz").touch()
+            assert command.missing(row) == [other]  # somebody's own
+            command.note_of("data/x.npz").write_text("--steps 10 --out data/x.npz")
+    path.write_text(f"{text}  data: ['--steps 20 --out data/x.npz']\n")
+    assert names == {rows(folder)[0].name, *names} and len(names) == 2  # the other file is not the row's
+
+
+def test_a_row_of_another_machine_counts(folder):
+    """Presets differ between CPUs and GPUs."""
+    flags = FLAGS.replace("--num_envs 4", "").replace("--num_timesteps 120", "--num_timesteps 1000000")
+    write(folder, "--agent gcbc", flags=flags)
+    (row,) = rows(folder)
+    leave(folder, row, [{"training/envsteps": 120, "training/gradient_steps": 12}])
+    path = folder / f"benchmarks/results/{row.name}_s0/config.json"
+    content = json.loads(path.read_text())
+    content["flags"] |= {"num_envs": 512, "utd_ratio": results.settings_of(row, 512, 4)["utd_ratio"]}
+    assert results.fits(row, content)
+    content["flags"]["utd_ratio"] = 0.5
+    assert not results.fits(row, content)
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
+        ("['--out minari:a/walks-v0']", "the data '--out minari:a/walks-v0' says no file"),
         ("[3]", "`data` must be a list of command lines"),
         ("['--style x']", "the data '--style x' says no file"),
     ],
@@ -343,7 +378,8 @@ def leave(folder, row, told, needed=results.experiments.NEEDED):
         (run / "metrics.csv").write_text("\n".join(lines) + "\n")
 
 
-def test_success_by_tasks_is_the_mean_of_the_last_three_evaluations(folder):
+def test_success_by_tasks_stands_for_the_time_at_the_goal(folder):
+    """Episodes of OGBench end at the goal."""
     write(folder, "--agent gcbc")
     (row,) = rows(folder)
     shares = enumerate((0.0, 0.3, 0.6, 0.6))
@@ -352,7 +388,11 @@ def test_success_by_tasks_is_the_mean_of_the_last_three_evaluations(folder):
     ]
     leave(folder, row, told)
     line = results_document.cells(row, results.kept(row, folder / "benchmarks/results"), "")
-    assert line[4:6] == ["0.50", "0.50"]
+    assert line[4:7] == ["0.50", "0.60", "60"]  # the mean of the last three, the last, and steps to 0.1
+    text = results_document.section_text([row], folder / "benchmarks/results", {}, None)
+    assert "success over the tasks" in text and "share of time" not in text
+    (best,) = results_document.best_rows([row], folder / "benchmarks/results")
+    assert best.line[4:6] == ["0.50", ""] and best.score == pytest.approx(0.6)
     leave_out = [{name: value for name, value in each.items() if name != "eval/success"} for each in told]
     shutil.rmtree(folder / f"benchmarks/results/{row.name}_s0")
     leave(folder, row, [each | {"eval/episode_success_any": 0.25} for each in leave_out])

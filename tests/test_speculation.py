@@ -210,12 +210,11 @@ def test_evaluation_tells_how_many_plans_there_were(run, begun):
 def test_two_devices_share_the_environments():
     """Who has a plan is decided among all environments, wherever they are."""
     flags = {**RUN, "episode_length": 7, "exec_horizon": 3, "replans": 0.5, "num_devices": 2}
-    run = make("toy", **flags)
-    state = run.start()
-    held = state.env.memory
-    assert held.actions.sharding.num_devices == 2
-    alone = make("toy", **{**flags, "num_devices": 1})
-    for a, b in zip(jax.tree.leaves(alone.start().env.memory), jax.tree.leaves(held), strict=True):
+    two, one = (make("toy", **{**flags, "num_devices": number}) for number in (2, 1))
+    # Rounding differs, and of nearly equal sequences a search takes another one: not for long are they the same.
+    held, alone = (run.advance(run.start(), 2).env.memory for run in (two, one))
+    assert held.actions.sharding.num_devices == 2 and (held.plans > 0).any()
+    for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(held), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 

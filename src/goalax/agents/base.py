@@ -51,7 +51,22 @@ AGENTS: Registry[Algorithm] = Registry("agent")
 
 
 @dataclasses.dataclass(frozen=True)
-class NetworkConfig:
+class AgentConfig:
+    """What configs of agents can ask of their flags."""
+
+    def require_unset(self, names: Iterable[str], why: str) -> None:
+        """FlagError if a flag has another value than its default, which means nothing."""
+        for name in names:
+            if getattr(self, name) != self._default(name):
+                value = getattr(self, name)
+                raise FlagError(f"--{name} is {value}; it means nothing {why}: leave one of them out.")
+
+    def _default(self, name: str) -> Any:
+        return self.__dataclass_fields__[name].default
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig(AgentConfig):
     h_dim: int = flag(256, "width of hidden layers", low=1, most=1_000_000)
     n_hidden: int = flag(2, "hidden layers", low=1, most=10_000)
     use_ln: bool = flag(True, "LayerNorm before every activation")
@@ -87,16 +102,6 @@ class NetworkConfig:
                 f"--skip_connections is {skip_connections}; --depth {depth} says where they are: leave one of them out."
             )
         return cast(Network[Array], DeepMLP(outputs, depth, **flags))
-
-    def require_unset(self, names: Iterable[str], why: str) -> None:
-        """FlagError if a flag has another value than its default, which means nothing."""
-        for name in names:
-            if getattr(self, name) != self._default(name):
-                value = getattr(self, name)
-                raise FlagError(f"--{name} is {value}; it means nothing {why}: leave one of them out.")
-
-    def _default(self, name: str) -> Any:
-        return self.__dataclass_fields__[name].default
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +184,8 @@ class ActorConfig(EntropyConfig):
         """FlagError if flags of an actor with entropy are set beside one that imitates, which has none."""
         if self.imitation:
             self.require_unset(EntropyConfig.__annotations__, f"with {self.imitation}, whose actor has no entropy")
+        else:
+            self.require_unset(["bc_noise"], "for an actor that does not imitate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +214,7 @@ STRATEGIES = {"uniform": RELABEL["uniform"](1.0), "goal_law": None}  # -> Needs.
 
 
 @dataclasses.dataclass(frozen=True)
-class HindsightConfig:
+class HindsightConfig(AgentConfig):
     # Uniform over the rest of the episode: "future" of arXiv 1707.01495, section 4.5, and arXiv 1912.06088, section 4.
     her_strategy: str = flag(
         "uniform", "law of the time at which hindsight goals are achieved", valid=tuple(STRATEGIES)

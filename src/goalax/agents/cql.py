@@ -86,6 +86,8 @@ def multiplier_losses(gaps: list[Array], weight: float, log_multiplier: Array) -
 
 
 def make(config: CQLConfig, spec: Spec) -> Agent:
+    if not config.cql_lagrange:
+        config.require_unset(["cql_gap"], "without --cql_lagrange")
     actor, critic = gaussian_actor(config.actor_mlp, spec.action_size), TwinCritic(config, spec)
     rates = {"actor": config.policy_lr, "critic": config.critic_lr, "log_alpha": config.alpha_lr}
     rates |= {"log_multiplier": config.critic_lr} if config.cql_lagrange else {}

@@ -37,6 +37,8 @@ def q_loss(values: Array, target: Array) -> Array:
 
 
 def make(config: GCIQLConfig, spec: Spec) -> Agent:
+    other = "bc_weight" if config.extraction == AWR else "awr_alpha"
+    config.require_unset([other], f"with --extraction {config.extraction}")
     value, critic = config.mlp(1), Pair(config.mlp(1))
     actor = linear_actor(config.mlp, spec.action_size)
     stop = jax.lax.stop_gradient

@@ -79,6 +79,7 @@ def goal_reward(batch: Batch, discounting: float) -> tuple[Array, Array]:
     """
     assert batch.same is not None  # `GoalValueConfig.needs` asks for it
     lost = (batch.discount == 0) & (batch.future_reward == 0) & (batch.same == 0)
+    lost &= jnp.any(batch.next_state != batch.future_state, axis=-1)  # where no radius says what is at a goal
     reward = jnp.where(lost, -1 / (1 - discounting), batch.same - 1)
     return reward, jnp.where(lost, 0.0, discounting * (1 - batch.same))
 

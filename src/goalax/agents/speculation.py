@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from goalax.agents.plans import Planner, fixed_key, replanning, shifted
+from goalax.core import sharding
 from goalax.core.rollout import where
 from goalax.core.types import AgentState, Array, Memory
 from goalax.flags import FlagError, flag
@@ -86,7 +87,7 @@ def kinds(rules: Speculation, distance: Array, step: Array, left: Array) -> tupl
     if rules.replans == 1:
         index, served = jnp.arange(num), need >= 0
     else:
-        index = jax.lax.top_k(need, math.ceil(rules.replans * num - ROUNDING))[1]
+        index = jax.lax.top_k(need, max(1, math.ceil(rules.replans * num - ROUNDING)))[1]
         served = (need >= 0) & jnp.zeros(num, bool).at[index].set(True)
     going_on = jnp.where(step < rules.plan_horizon, FOLLOWED, EXTENDED)
     return jnp.where(served, jnp.where(none, PLANNED, MISSED), jnp.where(none, WAITED, going_on)), index
@@ -128,6 +129,11 @@ def beginning(planner: Planner, rules: Speculation, num: int) -> Following:
     return Following(plans, jnp.zeros((num, planner.latent_size)), zeros, zeros, plans, zeros, zeros)
 
 
+def among_devices(rows: Array) -> Array:
+    """Rows [M, ...] that all devices hold, of which each one searches for its part, if M can be divided."""
+    return sharding.divide(rows) if len(rows) % sharding.num_shards() == 0 else rows
+
+
 def decision(
     planner: Planner,
     rules: Speculation,
@@ -146,8 +152,11 @@ def decision(
     distance = jnp.sqrt(jnp.sum((z - held.expected) ** 2, axis=-1))
     kind, index = kinds(rules, distance, held.step, held.left)
     fresh = is_new(kind)
-    found = planner.plan(agent, z[index], held.mean[index], key, explore)
-    put = lambda old, new: where(fresh, old.at[index].set(new), old)  # noqa: E731
+    # Room for all: no row moves, or devices would search for the rows of the others, too.
+    chosen = (lambda rows: rows) if rules.replans == 1 else (lambda rows: among_devices(rows[index]))
+    found = planner.plan(agent, chosen(z), chosen(held.mean), key, explore)
+    placed = (lambda _, new: new) if rules.replans == 1 else (lambda old, new: old.at[index].set(new))
+    put = lambda old, new: where(fresh, placed(old, new), old)  # noqa: E731
     actions, mean = put(held.actions, found.actions), put(held.mean, found.mean)
     step, next_step, left = counted(rules, kind, held.step, held.left)
     origin = where(fresh | (kind == WAITED), z, held.expected)

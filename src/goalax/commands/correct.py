@@ -110,7 +110,7 @@ class Trained:
         self.planner: Planner = planner_of(model, agent_config, horizon)
         self.agent, self.inputs = opened(state.agent)
         self.decisions = flags.episode_length // flags.action_repeat
-        self.name, self.steps = Path(config.run[0]).resolve().name, int(state.env_steps)
+        self.name, self.steps = Path(config.run[0]).resolve().name, self.run.progress(state)
 
     def origin(self, teacher: str) -> files.Origin:
         """What decisions come from that are collected here."""

@@ -50,6 +50,8 @@ def check(config: DatasetConfig) -> None:
     if config.env_name is not None and config.newest is not None:
         raise FlagError("--newest are rows of a run; leave it out with --env_name.")
     if sources.is_minari(config.out):
+        if is_ogbench(config.env_name):
+            raise FlagError(f"--out is {config.out!r}; walks in OGBench's mazes have no rewards: name an npz file.")
         both = config.env_name is not None
         minari.check_new([config.out, sources.validation_name(config.out)] if both else [config.out])
         return
@@ -89,9 +91,13 @@ def walks_in(name: str, style: str) -> tuple[Collected, Sequence[int]]:
         maze = ogbench_walks.environment(name)
         return partial(ogbench_walks.collect, maze, style), maze.goal_indices
     env = create_env(name)
-    if not isinstance(env, SimpleMaze):
+    if not isinstance(env, SimpleMaze) or env.cells is None:
         names = ", ".join(f"simple_{layout}" for layout in MAZES["simple"][:4])
         raise FlagError(f"--env_name is {name!r}; a script walks with point masses only, such as {names}.")
+    try:
+        collect.ways_of(env.cells)
+    except ValueError as error:
+        raise FlagError(f"--env_name is {name!r}; {error}") from None
     return partial(collect.collect, env, style, num_envs=NUM_ENVS), env.goal_indices
 
 

@@ -99,6 +99,9 @@ def main(argv: Sequence[str], prog: str = "evaluate.py") -> int:
     except (FlagError, NoCheckpointError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2
+    if (replans := getattr(run.agent_config, "replans", 1.0)) < 1:
+        note = "episodes are played one by one here, so each decision may get a new plan"
+        print(f"{prog}: note: --replans is {replans:g}; {note}.", file=sys.stderr)
     console = Console(highlight=False)
     words = f"{run.config.agent} in {run.config.eval_env}, {run.progress(state):,} steps, {episodes} episodes"
     console.print(Text(f"{config.run[0]}: {words}"), soft_wrap=True)  # as Text: a name may have brackets

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -67,7 +68,8 @@ class Queue:
             return f"failed: {self.failed[row.name]}"
         tables = [results.runs.read_metrics(path / "metrics.csv") for path in results.newest_directories(row)]
         if tables and all(tables):
-            return f"stopped at {min(table[-1]['training/envsteps'] for table in tables):,} steps"
+            progress = min(results.runs.progress(table[-1]) for table in tables)
+            return f"stopped at {progress:,} steps"
         return "not run"
 
     def next(self) -> Row | None:
@@ -99,7 +101,7 @@ class Queue:
         log.parent.mkdir(parents=True, exist_ok=True)
         self.say(f"{row.command}; its output goes to {log}")
         with log.open("a") as output:
-            code = next((code for data in missing(row) if (code := self.call([*self.collect, *data], output))), 0)
+            code = next((code for data in missing(row) if (code := self.collected(data, output))), 0)
             code = code or self.call([*self.command, *argv], output)
         if code == 0:
             if directories := results.newest_directories(row):
@@ -112,6 +114,12 @@ class Queue:
             lines = log.read_text(errors="replace").strip().splitlines()
             self.failed[row.name] = lines[-1] if lines else f"exit code {code}"
         self.say(f"{row.name}: {self.state(row)}")
+
+    def collected(self, data: Sequence[str], output: TextIO) -> int:
+        """Makes a file of data, and notes beside it how; returns the exit code."""
+        if (code := self.call([*self.collect, *data], output)) == 0:
+            note_of(results.out_of(data)).write_text(shlex.join(data))
+        return code
 
     def call(self, command: Sequence[str], output: TextIO) -> int:
         """Runs a program to its end; returns its exit code."""
@@ -138,13 +146,18 @@ class Queue:
         print(f"{self.prog}: {text}", flush=True)
 
 
+def note_of(out: str) -> Path:
+    """Where it says how a file of data was made."""
+    return Path(f"{out}.command")
+
+
 def missing(row: Row) -> list[tuple[str, ...]]:
-    """The command lines for data of a row that is not here yet; makes the folders for it."""
+    """The command lines for data of a row that is not here yet, or that another one made; makes the folders for it."""
     lines = []
     for argv in row.data:
-        path = Path(argv[argv.index("--out") + 1])
+        path, note = Path(results.out_of(argv)), note_of(results.out_of(argv))
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
+        if not path.exists() or (note.exists() and note.read_text() != shlex.join(argv)):
             lines.append(argv)
     return lines
 

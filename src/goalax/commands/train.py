@@ -66,7 +66,8 @@ def start_or_resume(argv: list[str], prog: str) -> int:
         interrupt = locks.enter_context(Interrupt())
         run = make_run(flags, agent_config)
         if run.datasets["dataset"] is not None and flags.resume:  # both are read here, before there is a directory
-            run.require_dataset_of(directories[0])
+            for directory in directories:
+                run.require_dataset_of(directory)
         _ = run.held_out  # the same
         memory.check(run)
         (stopped,) = devices.highest(interrupt.signal or 0)

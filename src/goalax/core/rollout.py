@@ -207,7 +207,8 @@ def evaluate(
 
     def decision(carry, key):
         env_state, alive, totals, final_dist, memory = carry
-        action, memory = policy.act(memory, *split_observation(env, env_state), key)
+        action, after = policy.act(memory, *split_observation(env, env_state), key)
+        memory = where(alive, after, memory)  # whose measures count no decision after the end
         carry = env_state, action, alive, totals, final_dist
         carry, (seen, reward) = jax.lax.scan(env_step, carry, length=action_repeat)
         env_state, _, *rest = carry

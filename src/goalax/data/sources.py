@@ -67,7 +67,7 @@ def validation_name(name: str) -> str:
         return f"{head}-val-v{version}"
     path = path_of(name)
     if path.is_dir():
-        path = path.resolve()  # of `.`
+        path = path.resolve() if path.name in ("", "..") else path.absolute()  # a link keeps its name
         return str(path.parent / f"{path.name}-val")
     return str(path.with_name(f"{path.stem}-val.npz"))
 

@@ -12,6 +12,7 @@ from flax import traverse_util
 from goalax.agents.correctors import ARCHITECTURES, Corrector, blank, network_of
 from goalax.agents.distillation import Decisions, Samples
 from goalax.agents.plans import Planner
+from goalax.data import files
 from goalax.flags import FlagError
 
 ORIGIN = "origin/"  # what the names of an `Origin` begin with
@@ -76,7 +77,7 @@ def write_decisions(
     episode = np.broadcast_to(np.arange(made.shape[1])[None], made.shape)
     leaves = {**decisions._asdict(), "old": old, "episode": episode}
     chosen = np.swapaxes(made, 0, 1)
-    np.savez(path, **{name: np.swapaxes(leaf, 0, 1)[chosen] for name, leaf in leaves.items()}, **named(origin))
+    files.write(path, {name: np.swapaxes(leaf, 0, 1)[chosen] for name, leaf in leaves.items()} | named(origin))
 
 
 def read_decisions(path: Path, history: int, held_out: float) -> tuple[Decisions, Samples, Samples, Origin | None]:
@@ -116,7 +117,8 @@ def write_corrector(
     """Writes a corrector; returns how many parameters it has."""
     flat: Mapping[str, np.ndarray] = traverse_util.flatten_dict(jax.device_get(params), sep="/")
     leaves: dict[str, Any] = {f"{PARAMETER}{name}": leaf for name, leaf in flat.items()}
-    np.savez(path, **leaves, **named(origin), architecture=architecture, width=width, history=history)
+    sizes = {"architecture": architecture, "width": width, "history": history}
+    files.write(path, {name: np.asarray(value) for name, value in (leaves | named(origin) | sizes).items()})
     return sum(leaf.size for leaf in flat.values())
 
 

@@ -57,10 +57,15 @@ class Run:
         """What lies in --dataset, read at its first use; None without one. FlagError for a file that does not fit."""
         if self.config.dataset is None or self.train.offline is None:
             return None
-        return self._read(self.config.dataset, self.train.offline.min_rows, self.reward_free)
+        return self._read("dataset", self.config.dataset, self.train.offline.min_rows)
 
-    def _read(self, name: str, min_rows: int, reward_free: bool = False) -> files.Dataset:
-        return sources.read(name, self.spec, min_rows, reward_free, ogbench_rewards.labels(self.env))
+    def _read(self, flag: str, name: str, min_rows: int) -> files.Dataset:
+        """What lies in a file that a flag names, whose errors name that flag."""
+        reward_free = flag == "dataset" and self.reward_free
+        try:
+            return sources.read(name, self.spec, min_rows, reward_free, ogbench_rewards.labels(self.env))
+        except FlagError as error:
+            raise FlagError(str(error).replace("--dataset:", f"--{flag}:", 1)) from None
 
     @property
     def reward_free(self) -> bool:
@@ -72,10 +77,7 @@ class Run:
         """What lies in --finetune_dataset; as `dataset`."""
         if self.config.finetune_dataset is None or self.train.offline is None:
             return None
-        try:
-            return self._read(self.config.finetune_dataset, self.train.offline.min_rows)
-        except FlagError as error:
-            raise FlagError(str(error).replace("--dataset:", "--finetune_dataset:", 1)) from None
+        return self._read("finetune_dataset", self.config.finetune_dataset, self.train.offline.min_rows)
 
     @property
     def datasets(self) -> dict[str, files.Dataset | None]:
@@ -119,14 +121,12 @@ class Run:
     def held_out(self) -> dict[str, BufferState | None]:
         """The validation sets of both datasets by their flags, on the devices; None without one. FlagError if one does
         not fit."""
-        return {"dataset": self._held_out(self.config.dataset, self.reward_free)} | {
-            "finetune_dataset": self._held_out(self.config.finetune_dataset, False)
-        }
+        return {flag: self._held_out(flag, getattr(self.config, flag)) for flag in ("dataset", "finetune_dataset")}
 
-    def _held_out(self, of: str | None, reward_free: bool) -> BufferState | None:
+    def _held_out(self, flag: str, of: str | None) -> BufferState | None:
         if of is None or self.train.offline is None or (name := sources.validation(of)) is None:
             return None
-        ring = self._read(name, self.train.offline.min_rows, reward_free).ring
+        ring = self._read(flag, name, self.train.offline.min_rows).ring
         return sharding.put(ring, sharding.everywhere(self.mesh))
 
     def validate(self, state: RunState) -> dict[str, Any]:

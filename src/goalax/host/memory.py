@@ -10,6 +10,7 @@ import numpy as np
 from goalax.core.buffer import CANDIDATES, Choice
 from goalax.flags import FlagError
 from goalax.host import devices
+from goalax.host.config import algorithm_of
 from goalax.host.make import Run
 
 WORD = 4  # bytes of a float32 or int32
@@ -72,7 +73,7 @@ def available() -> int:
 
 def check(run: Run) -> None:
     """FlagError if the run cannot fit, with the flag of what takes most and the value that would fit."""
-    if not run.train.ahead:  # what another loop holds is not known here
+    if algorithm_of(run.config).make is None:  # what another loop holds is not known here
         return
     (missing,) = devices.highest(-(available() // MIB))  # the host with the least decides for all
     parts, there = predict(run), -missing * MIB

@@ -13,7 +13,7 @@ import numpy as np
 from goalax.core.goals import Cells
 from goalax.data.collect import HOLD, STYLES, Style, Ways, ways_of
 from goalax.flags import FlagError
-from goalax.host.ogbench import OGBenchEnv, seeded
+from goalax.host.ogbench import SINGLE, OGBenchEnv, seeded
 
 ROWS = {"navigate": 1001, "stitch": 201, "explore": 501}  # of an episode
 GIANT = 2001  # of `navigate` in mazes of this name
@@ -82,8 +82,12 @@ def environment(name: str) -> OGBenchEnv:
         raise FlagError(
             f"--env_name is {name!r}; a script walks with point masses only, ogbench:pointmaze-medium-v0 say."
         )
+    if SINGLE in name:  # whose starts are all the same
+        raise FlagError(f"--env_name is {name!r}; leave -{SINGLE} out: the file of the maze is for its tasks, too.")
     try:
-        return OGBenchEnv(name)
+        env = OGBenchEnv(name)
+        paths_of(env.made[0].unwrapped)
+        return env
     except ValueError as error:
         raise FlagError(f"--env_name is {name!r}; {error}") from None
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from goalax.core.types import BufferState, RunState
 from goalax.core.updates import Offline
+from goalax.flags import FlagError
 
 
 def spread(total: int, number: int) -> list[int]:
@@ -27,6 +28,14 @@ class Phases(NamedTuple):
         """Of both."""
         return self.pretraining + self.finetuning
 
+    def require(self, updates: int) -> None:
+        """FlagError unless there is room for so many updates, which have been made."""
+        if updates > self.updates:
+            given = f"--offline_steps is {self.pretraining}" + f" and --finetune_steps {self.finetuning}" * (
+                self.finetuning > 0
+            )
+            raise FlagError(f"{given}; the run has made {updates} updates already, so it must be at least that.")
+
     @property
     def last(self) -> BufferState:
         """The dataset before interaction."""
@@ -49,6 +58,11 @@ class Phases(NamedTuple):
         data = self.labelled if position >= self.pretraining else self.data
         assert data is not None  # as `check_dataset` requires
         return data
+
+    def from_here(self, position: int) -> list[BufferState]:
+        """What this and later updates learn from."""
+        here = self.data_at(position)
+        return [here] if self.labelled is None or here is self.labelled else [here, self.labelled]
 
     def switched(self, state: RunState) -> RunState:
         """The state where fine-tuning begins; takes `state` away. An agent without `switch` simply goes on."""

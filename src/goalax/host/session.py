@@ -166,6 +166,8 @@ class Session:
             steps = {self.progress(state) for state in states}
             if len(steps) == 1:
                 state = states[0] if len(states) == 1 else jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+                if self.data is not None and int(state.env_steps) == 0:
+                    self.phases.require(int(state.gradient_steps))
                 return sharding.put(state, self.placement)
             at_most = min(steps)
 
@@ -190,7 +192,8 @@ class Session:
             files = [MetricsFile(path, self.progress(state), self.note) for path in self.written]
             done, chunk, stop = self.position(state), 1, 0
             if done < self.offline_steps and self.train.offline is not None and self.data is not None:
-                state = self.phases.learn(state, self.phases.data_at(done), 0)  # compiles it
+                for data in self.phases.from_here(done):
+                    state = self.phases.learn(state, data, 0)  # compiles it
             for number, boundary in enumerate(self.boundaries, start=1):
                 if boundary <= done:
                     continue
@@ -248,6 +251,7 @@ class Session:
         metrics, recording, outcomes = jax.device_get(self.train.evaluate(state))
         evaluation_seconds = time.monotonic() - started
         metrics |= self.validate(state)
+        whole_seconds = time.monotonic() - started
         env_steps, updates = int(state.env_steps), int(state.gradient_steps)
         self._check_metrics(metrics, self.progress(state))
         self._check_parameters(state)
@@ -258,7 +262,7 @@ class Session:
                 "training/envsteps": env_steps,
                 "training/gradient_steps": updates,
                 **({} if self.data is None else {OFFLINE: min(updates, self.offline_steps)}),
-                "training/walltime": file.walltime + seconds + evaluation_seconds,
+                "training/walltime": file.walltime + seconds + whole_seconds,
                 "training/sps": (self.progress(state) - since) / seconds,
                 **values,
                 "eval/sps": self.sizes.num_eval_envs * self.sizes.episode_length / evaluation_seconds,

@@ -32,7 +32,8 @@ def two_hot(x: Array) -> Array:
 
 def decode(logits: Array) -> Array:
     """The scalar [...] that logits [..., BINS] stand for: symexp of the mean bin."""
-    return symexp(jax.nn.softmax(logits) @ CENTRES)
+    # GPUs would round what they multiply to 10 bits.
+    return symexp(jnp.matmul(jax.nn.softmax(logits), CENTRES, precision=jax.lax.Precision.HIGHEST))
 
 
 def cross_entropy(logits: Array, x: Array) -> Array:

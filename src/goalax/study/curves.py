@@ -23,6 +23,7 @@ from goalax.study.statistics import interquartile_mean
 
 REACHED, NEAR = "episodes that reach the goal", "share of time at the goal"
 RETURN = "sum of the rewards of an episode"
+SUCCESS = "success over the tasks"  # of OGBench
 AXES = {"steps": "environment steps", "wall_clock": "wall clock in minutes"}
 UPDATES = "updates"  # of runs that learn from a dataset alone
 # Okabe and Ito 2008 (Color Universal Design), those that show on white and on black; lines tell more groups apart.
@@ -126,7 +127,7 @@ def compare(groups: Sequence[Group], x: str) -> Drawing:
             if members[0].has_goals:
                 axes.set_ylim(-0.02, 1.02)
             finish(axes, x, offline)
-        row[1].set_visible(members[0].has_goals)
+        row[1].set_visible(len(scores_of(members[0])) == 2)
     legend.put(figure, lines)
     seeds = sorted({len(group.runs) for group in groups})
     number = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
@@ -138,6 +139,8 @@ def compare(groups: Sequence[Group], x: str) -> Drawing:
 
 def scores_of(group: Group) -> dict[str, np.ndarray]:
     """What is drawn of a group, in words, [seeds, T] each; the last one tells which is best."""
+    if measures.has_tasks(group):  # whose episodes end at the goal
+        return {SUCCESS: group.metric(measures.TASKS)}
     if group.has_goals:
         return {REACHED: group.reached, NEAR: group.near}
     return {RETURN: group.metric(REWARD)}

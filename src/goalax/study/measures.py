@@ -39,6 +39,11 @@ def is_offline(group: Group) -> bool:
     return not group.metric("training/envsteps")[:, -1].any()
 
 
+def has_tasks(group: Group) -> bool:
+    """Whether it was evaluated as OGBench does: by success at the end of an episode, which ends at the goal."""
+    return group.has(TASKS)
+
+
 def last_three(group: Group, name: str) -> Estimate | None:
     """A metric, mean over the last three evaluations (OGBench, arXiv 2410.20092), as `last`."""
     return interquartile_mean([group.metric(name)[:, -3:].mean(axis=1)]) if group.has(name) else None

@@ -5,6 +5,7 @@ in a folder of the repository, and counts only as long as its flags are those of
 that the row relies on, and it is a row that has not run.
 """
 
+import dataclasses
 import functools
 import hashlib
 import re
@@ -26,6 +27,11 @@ from goalax.study.experiments import Trained
 GROUP = "results"
 
 
+def out_of(argv: Sequence[str]) -> str:
+    """The file that a command line of `goalax dataset` writes."""
+    return argv[argv.index("--out") + 1]
+
+
 class Row(NamedTuple):
     """A command line of training, one run per seed."""
 
@@ -38,9 +44,11 @@ class Row(NamedTuple):
 
     @property
     def name(self) -> str:
-        """A name for its runs, that tells it from every other row."""
-        text = shlex.join(self.argv)
-        return f"{self.flags.env_name}_{self.flags.agent}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        """A name for its runs, that tells it from every other row; how its data are made is part of it."""
+        made = [shlex.join(argv) for argv in self.data if out_of(argv) in self.argv]
+        text = "\n".join([shlex.join(self.argv), *made])
+        env = self.flags.env_name.replace(":", "_")  # no part of file names everywhere
+        return f"{env}_{self.flags.agent}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     @property
     def seeds(self) -> list[int]:
@@ -95,8 +103,8 @@ def read_rows(path: Path) -> list[Row]:
             if not isinstance(value, list) or not all(isinstance(line, str) for line in [common, *value]):
                 raise FlagError(f"{where}: `{key}` must be a list of command lines, and `flags` one of them.")
         made = tuple(tuple(shlex.split(line)) for line in data)
-        if wrong := next((line for line, argv in zip(data, made, strict=True) if "--out" not in argv[:-1]), None):
-            raise FlagError(f"{where}: the data {wrong!r} says no file; it needs an --out.")
+        if wrong := next((argv for argv in made if not ("--out" in argv[:-1] and out_of(argv).endswith(".npz"))), None):
+            raise FlagError(f"{where}: the data {shlex.join(wrong)!r} says no file; it needs an --out of an npz file.")
         for line in lines:
             try:
                 argv = tuple(shlex.split(f"{line} {common}"))
@@ -110,31 +118,42 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
+HERE = ("num_envs", "num_eval_envs")  # presets that depend on the machine
+
+
 @functools.cache  # filling presets in makes the environment, which takes a second
-def settings_of(row: Row) -> dict[str, Any]:
-    """The flags that say what a row trains, presets filled in."""
-    config = resolve(row.flags).config
+def settings_of(row: Row, *here: Any) -> dict[str, Any]:
+    """The flags that say what a row trains, presets filled in; FlagError where its environment is not installed.
+
+    Args:
+      here: presets HERE of the machine that it is trained on, if it is another one.
+    """
+    given = dict(zip(HERE, here, strict=False))
+    unsaid: dict[str, Any] = {name: given[name] for name in given if getattr(row.flags, name) is None}
+    config = resolve(dataclasses.replace(row.flags, **unsaid)).config
     return {name: getattr(config, name) for name in names_in(Flags, COMPARED)} | vars(row.agent_flags)
 
 
 def fits(row: Row, content: dict[str, Any]) -> bool:
-    """Whether a config.json is of the row as it is now; a flag that its version did not have must be at its default."""
-    wanted = settings_of(row)
+    """Whether a config.json is of the row as it is now; a flag that its version did not have must be at its default.
+    FlagError as `settings_of`."""
     flags, agent_flags = completed(content["flags"], content["agent_flags"])
     stored = flags | agent_flags
+    wanted = settings_of(row, *(stored.get(name) for name in HERE))
     return all(stored.get(name) == value for name, value in wanted.items())
 
 
 def kept(row: Row, folder: Path) -> list[Trained]:
-    """What a folder holds of the row: a run for every seed, or nothing."""
+    """What a folder holds of the row: a run for every seed, or nothing. FlagError as `settings_of`."""
     found = []
     for seed in row.seeds:
         directory = folder / f"{row.name}_s{seed}"
         try:
-            if not fits(row, runs.read_content(directory)):
-                return []
+            content = runs.read_content(directory)
             found.append(experiments.read_one(directory, rewards=True))
         except FlagError:
+            return []
+        if not fits(row, content):
             return []
     return found
 

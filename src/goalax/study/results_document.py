@@ -24,6 +24,7 @@ COLUMNS = (
     *("steps to", "wall clock", "device"),
 )
 RETURNS = ("return, mean of the last three", "return at the last evaluation")  # where there are no goals
+SUCCESSES = ("success over the tasks, mean of the last three", "success at the last evaluation")  # of OGBench
 POOR = 0.1  # an environment is not learned while no row has so large a share of episodes at their goals
 CURVES = "curves"  # folder of the pictures, beside the document
 
@@ -34,15 +35,18 @@ def cell(estimate: Estimate, digits: int = 2) -> str:
     return value if np.isnan(estimate.low) else f"{value} ({low} to {high})"
 
 
-def columns_of(rewards: bool, threshold: float) -> list[str]:
-    """The head of a table.
+def columns_of(groups: Sequence[Group], threshold: float) -> list[str]:
+    """The head of the table of such groups, of one environment.
 
     Args:
-      rewards: there are no goals.
-      threshold: share of the time, or of the reward of an episode that gives 1 a step.
+      threshold: what `shares` are compared with.
     """
-    columns = [*COLUMNS[:4], *RETURNS, *COLUMNS[6:]] if rewards else list(COLUMNS)
-    what = "of the highest return" if rewards else "of the time"
+    scores, what = COLUMNS[4:6], "of the time"
+    if any(not group.has_goals for group in groups):
+        scores, what = RETURNS, "of the highest return"
+    elif any(map(measures.has_tasks, groups)):
+        scores, what = SUCCESSES, "of the episodes"
+    columns = [*COLUMNS[:4], *scores, *COLUMNS[6:]]
     return [f"{column} {threshold:g} {what}" if column == "steps to" else column for column in columns]
 
 
@@ -52,7 +56,9 @@ def unit_of(group: Group) -> str:
 
 
 def shares(group: Group) -> np.ndarray:
-    """Of the time at the goal, or of the reward of an episode that gives 1 a step, [seeds, T]."""
+    """Of the time at the goal, of OGBench's episodes, or of the reward of one that gives 1 a step, [seeds, T]."""
+    if measures.has_tasks(group):
+        return group.metric(measures.TASKS)
     return group.near if group.has_goals else group.metric(REWARD) / group.settings["episode_length"]
 
 
@@ -64,11 +70,12 @@ def steps_to(group: Group, threshold: float) -> str:
 
 def scores(group: Group) -> list[str]:
     """Two numbers of a group: success at goals, or returns."""
-    if not group.has_goals:
-        recent, end = group.metric(REWARD)[:, -3:].mean(axis=1), group.metric(REWARD)[:, -1]
-        return [cell(interquartile_mean([values]), digits=0) for values in (recent, end)]
-    reached = measures.last_three(group, measures.TASKS) or interquartile_mean([group.reached[:, -1]])
-    return [cell(reached), cell(interquartile_mean([group.near[:, -1]]))]
+    tasks = measures.has_tasks(group)
+    if tasks or not group.has_goals:
+        values = group.metric(measures.TASKS if tasks else REWARD)
+        digits = 2 if tasks else 0
+        return [cell(interquartile_mean([each]), digits) for each in (values[:, -3:].mean(axis=1), values[:, -1])]
+    return [cell(interquartile_mean([each[:, -1]])) for each in (group.reached, group.near)]
 
 
 def group_of(trained: Sequence[Trained]) -> Group:
@@ -134,10 +141,10 @@ def section_text(rows: Sequence[Row], folder: Path, notes: dict[str, str], pictu
     for env in dict.fromkeys(row.flags.env_name for row in rows):
         members = [row for row in rows if row.flags.env_name == env]
         found = [kept(row, folder) for row in members]
-        rewards = any(trained and not group_of(trained).has_goals for trained in found)
+        groups = [group_of(trained) for trained in found if trained]
         pairs = zip(members, found, strict=True)
         lines = [cells(row, trained, notes.get(row.name, "not run")) for row, trained in pairs]
-        parts += [f"#### `{env}`\n", markdown.table(columns_of(rewards, members[0].threshold), lines)]
+        parts += [f"#### `{env}`\n", markdown.table(columns_of(groups, members[0].threshold), lines)]
     made = [shlex.join(["python", "scripts/dataset.py", *argv]) for argv in rows[0].data]
     commands = "\n".join([*made, *(row.command for row in rows)])
     shown = [f"![learning curves]({picture})\n"] if picture else []
@@ -154,7 +161,7 @@ class Best(NamedTuple):
     row: Row
     group: Group
     line: list[str]  # of the table of its section
-    score: float  # share of the time at the goal at the end
+    score: float  # of `shares` at the end
 
     @property
     def env(self) -> str:
@@ -163,13 +170,15 @@ class Best(NamedTuple):
 
 
 def best_rows(rows: Sequence[Row], folder: Path) -> list[Best]:
-    """Of every environment with goals, by the time at the goal at the end."""
+    """Of every environment with goals, by the time at the goal at the end, or OGBench's success."""
     found: dict[str, Best] = {}
     for row in rows:
         if finished(row, trained := kept(row, folder)) and (group := group_of(trained)).has_goals:
-            score = float(interquartile_mean([group.near[:, -1]]).value)
+            score = float(interquartile_mean([shares(group)[:, -1]]).value)
             if group.env not in found or score > found[group.env].score:
-                found[group.env] = Best(row, group, cells(row, trained, ""), score)
+                line = cells(row, trained, "")
+                line[5] = "" if measures.has_tasks(group) else line[5]  # these episodes end at the goal
+                found[group.env] = Best(row, group, line, score)
     return list(found.values())
 
 
@@ -196,9 +205,9 @@ def learned_text(rows: Sequence[Row], folder: Path) -> str:
 
 
 def preset_of(row: Row) -> str:
-    """The budget that its environment has where nobody says another one."""
-    env = resolve(dataclasses.replace(row.flags, num_timesteps=None)).config
-    return f"{env.num_timesteps:,}"
+    """The budget that its environment has where nobody says another one; empty where it has none."""
+    steps = resolve(dataclasses.replace(row.flags, num_timesteps=None)).config.num_timesteps
+    return f"{steps:,}" if steps else ""
 
 
 def write_best(path: Path, rows: Sequence[Row], folder: Path, script: str) -> None:
