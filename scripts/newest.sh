@@ -38,4 +38,5 @@ fi
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 cd "$scratch"
-"$newest/bin/goalax" train --num_timesteps 100000 --num_evals 2 --vis_length 0 --utd_ratio 0.001
+"$newest/bin/goalax" train --env_name simple_u_maze --episode_length 100 --min_replay_size 100 --num_timesteps 20000 \
+  --num_evals 2 --vis_length 0 --utd_ratio 0.001

@@ -41,7 +41,7 @@ class FakePart:
         self.spent += time.perf_counter() - started
 
 
-@pytest.fixture(scope="module", params=[1, pytest.param(2, marks=pytest.mark.slow)], ids=["one_seed", "two_seeds"])
+@pytest.fixture(scope="module", params=[1, pytest.param(2, marks=pytest.mark.table)], ids=["one_seed", "two_seeds"])
 def result(request, tmp_path_factory):
     """What the benchmark of a toy run writes."""
     out = tmp_path_factory.mktemp("benchmark") / "results.json"
@@ -357,10 +357,14 @@ def test_a_document_without_a_place_for_the_speeds_is_one_sentence(speed_documen
     )
 
 
-@pytest.mark.slow
-def test_peak_memory_is_that_of_a_training(monkeypatch):
+@pytest.mark.table
+def test_peak_memory_is_that_of_a_training():
     sizes = "--num_envs 16 --h_dim 8 --n_hidden 1 --repr_dim 4 --min_replay_size 250 --utd_ratio 0.001"
     assert 200 * 2**20 < speed.peak_memory("reacher", sizes) < 3000 * 2**20
+
+
+@pytest.mark.slow
+def test_a_training_that_ends_early_has_no_peak():
     with pytest.raises(FlagError, match=r"--env_name reacher .* ended with 2"):
         speed.peak_memory("reacher", "--h_dim 0")
 

@@ -441,6 +441,7 @@ def test_from_a_run_to_a_table(tmp_path, monkeypatch, capsys):
     assert all(worst <= median and worst <= mean for mean, median, worst, *_ in cells.values())
     plans = {name: values[4:6] for name, values in cells.items()}
     np.testing.assert_allclose(list(itertools.chain(*plans.values())), [1, 0, 0.4, 0, 0.4, 0.6], atol=0.02)
+    monkeypatch.setattr(correct, "played", lambda *_: dict.fromkeys(correct.COLUMNS, 0.0))
     assert correct.main(["evaluate", run, "--corrector", "temporal.npz", *table, "--exec_horizon", "2"]) == 0
     there, here = (f"tiny_s0 at {steps:,} steps with --exec_horizon {number} --mismatch 9" for number in (3, 2))
     assert f"note: the corrector learned from {there}; this is {here}." in capsys.readouterr().err

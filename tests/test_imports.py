@@ -20,17 +20,12 @@ def python(code: str, folder: Path) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
-def test_training_needs_no_optional_package(tmp_path):
-    result = python(f"{MISSING}{toy.START} sys.exit(train.main({toy.TINY!r}))", tmp_path)
-    assert result.returncode == 0, result.stderr
-    (run,) = (tmp_path / "runs").iterdir()
-    assert (run / "metrics.csv").read_text().count("\n") == 4 and (run / "curves.png").exists()
-
-
-def test_loggers_whose_package_is_missing_are_named_and_left(tmp_path):
+def test_training_needs_no_optional_package_and_names_a_logger_whose_is_missing(tmp_path):
     code = f"{MISSING}{toy.START} sys.exit(train.main({[*toy.TINY, '--log_tensorboard']!r}))"
     result = python(code, tmp_path)
     assert result.returncode == 0, result.stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    assert (run / "metrics.csv").read_text().count("\n") == 4 and (run / "curves.png").exists()
     assert "TensorBoard failed (" in result.stdout and "training goes on without it" in result.stdout
 
 

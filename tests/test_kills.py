@@ -102,7 +102,7 @@ def moment(draw, folder):
 
 
 @pytest.mark.parametrize(
-    ("seeds", "kills_wanted"), [(1, 3), (2, 3), *(pytest.param(seeds, 20, marks=pytest.mark.table) for seeds in (1, 2))]
+    ("seeds", "kills_wanted"), [(2, 3), *(pytest.param(seeds, 20, marks=pytest.mark.table) for seeds in (1, 2))]
 )
 def test_kills(seeds, kills_wanted, start, tmp_path):
     argv = [*FLAGS, "--num_seeds", str(seeds)]
@@ -153,7 +153,7 @@ def test_a_run_killed_as_it_makes_its_films_makes_them_when_resumed(number, star
     assert all((directory / name).exists() for name in FILMS)
 
 
-READING_SECONDS = 20
+READING_SECONDS = 200  # at most
 
 
 def test_readers_every_second_change_nothing(start, tmp_path):
@@ -167,7 +167,7 @@ def test_readers_every_second_change_nothing(start, tmp_path):
     directory = tmp_path / "runs/toy_crl_s0"
     wait_for(lambda: checkpoint.steps(directory / "checkpoints"), process)
     began, reads, seen = time.monotonic(), 0, set()
-    while time.monotonic() < began + READING_SECONDS:
+    while (reads < 4 or len(seen) < 2) and time.monotonic() < began + READING_SECONDS:
         state = loading.load(directory)[1]
         groups, notes = experiments.compare([tmp_path / "runs"])
         assert not notes

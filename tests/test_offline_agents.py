@@ -653,7 +653,7 @@ def test_seeds_are_runs_of_their_own(here, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", relatives_wait(NAMES))
 def test_it_learns_to_reach_goals(here, name):
     sizes = ["--utd_ratio", "5", "--num_eval_envs", "64", "--batch_size", "64", "--h_dim", "32", "--n_hidden", "2"]
     rates = ["--policy_lr", "1e-3", "--critic_lr", "1e-3", "--tau", "0.05", "--discounting", "0.9"]

@@ -190,7 +190,7 @@ def test_a_storage_that_cannot_be_reached_is_one_sentence(folder, capsys):
 
 @pytest.mark.slow
 def test_two_hosts_finish_one_grid(folder):
-    write("grid", {"min_replay_size": {"values": [10, 12, 14, 16]}, "seed": {"values": [3, 4]}})
+    write("grid", {"min_replay_size": {"values": [10, 16]}, "seed": {"values": [3, 4]}})
     code = f"{toy.START} from goalax.commands import sweep; sys.exit(sweep.main(sys.argv[1:]))"
     hosts = []
     for name in ("a", "b"):
@@ -198,9 +198,9 @@ def test_two_hosts_finish_one_grid(folder):
         hosts.append(subprocess.Popen([sys.executable, "-c", code, *argv]))
     assert [host.wait(300) for host in hosts] == [0, 0]
     found = rows("a") + rows("b")
-    assert sorted(row["min_replay_size"] for row in found) == [str(n) for n in (10, 12, 14, 16) for _ in range(2)]
-    assert {row["state"] for row in found} == {"finished"} and len({row["run_dir"] for row in found}) == 8
+    assert sorted(row["min_replay_size"] for row in found) == [str(n) for n in (10, 16) for _ in range(2)]
+    assert {row["state"] for row in found} == {"finished"} and len({row["run_dir"] for row in found}) == 4
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend("journal.log"))
     study = optuna.load_study(study_name="s", storage=storage)
-    assert [trial.state for trial in study.trials] == [FINISHED] * 4
-    assert [len(trial.intermediate_values) for trial in study.trials] == [3, 3, 3, 2]  # a larger prefill leaves less
+    assert [trial.state for trial in study.trials] == [FINISHED] * 2
+    assert [len(trial.intermediate_values) for trial in study.trials] == [3, 2]  # a larger prefill leaves less

@@ -154,16 +154,16 @@ def test_flags_that_mean_nothing_are_refused(flags, words):
 PINNED = {"critic_goal": "state", "step_weight": 1.0, "invariance_weight": 1.0}
 VARIANTS = {
     "waypoint": {"backup": "waypoint", **PINNED},
-    "hazard": {**VISITS, "actor_value": "hazard"},
     "hazard_and_time": {
         **{**VISITS, "actor_value": "hazard"},
         **{"contrastive_weight": 0.0, "time_weight": 1.0, "separation_weight": 1.0},
     },
-    "time": {"window": 16, "contrastive_weight": 0.0, "time_weight": 1.0, "separation_weight": 1.0},
     "hazards_of_the_distance": {**VISITS, "actor_value": "hazard", "hazards": "distance"},
     "geometric_bins": {**VISITS, "actor_value": "hazard", "time_bins": 6},
 }
 RARE = {
+    "hazard": {**VISITS, "actor_value": "hazard"},
+    "time": {"window": 16, "contrastive_weight": 0.0, "time_weight": 1.0, "separation_weight": 1.0},
     "mrn": {"distance": "mrn", **PINNED},
     "both": {**VISITS, "actor_value": "both", "time_weight": 1.0, "separation_weight": 1.0},
     "censored_by_episodes": {**VISITS, "actor_value": "hazard", "censor": "episode"},

@@ -209,12 +209,17 @@ def shapes(tree: Any) -> list[tuple[int, ...]]:
 
 
 @contextlib.contextmanager
-def quiet_coroutines() -> Iterator[None]:
-    """Orbax leaves a failed coroutine behind for every unreadable array; this hides what they print when collected."""
+def quiet_coroutines(failed: bool) -> Iterator[None]:
+    """Orbax leaves a failed coroutine behind for every unreadable array; this hides what they print when collected.
+
+    failed: a read has failed before this one. Collecting looks at all objects of the process, which takes seconds in
+      a large one.
+    """
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
         yield
-        gc.collect()
+        if failed:
+            gc.collect()
     finally:
         sys.unraisablehook = hook
 
@@ -253,7 +258,7 @@ def restore(
         tried.add(step)
         folder = directory / str(step)
         try:
-            with quiet_coroutines(), searchable(directory) as place:
+            with quiet_coroutines(len(tried) > 1), searchable(directory) as place:
                 state = read(place / str(step), wanted)
         except Exception as error:  # whatever a damaged file makes Orbax raise
             why = reason(error)
