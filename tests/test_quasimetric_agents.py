@@ -104,8 +104,8 @@ QUASIMETRIC_AGENTS = [name for name in AGENTS if issubclass(AGENTS[name].config,
 @pytest.mark.slow
 @pytest.mark.parametrize("name", QUASIMETRIC_AGENTS)
 def test_metrics_tell_a_quasimetric(name):
-    agent = chain_agent(name, h_dim=16)
-    batch = chain_batch(jax.random.PRNGKey(0), 64)
+    agent = chain_agent(name, h_dim=16, action_chunk=1)
+    batch = chain_batch(jax.random.PRNGKey(0), 64, agent.needs)
     metrics = jax.jit(agent.update)(agent.init(jax.random.PRNGKey(1)), batch, jax.random.PRNGKey(2))[1]
     assert metrics["distance_pos"] > 0 and metrics["distance_neg"] > 0 and metrics["distance_self"] >= 0
     assert metrics["triangle_violation"] < 1e-6

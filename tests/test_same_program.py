@@ -48,6 +48,7 @@ def lowered(function, *args):
 
 
 ASKING = (
+    "tmd_visits",
     "srl",
     "chronosrl",
     "gcivl",

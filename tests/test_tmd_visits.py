@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from goalax.agents import consistency, tmd
+from goalax.agents import AGENTS, consistency, tmd
 from goalax.core.relabel.waypoint import DISCOUNTING as LAMBDA
 from goalax.core.relabel.waypoint import NEXT, mixed_steps
 from goalax.core.types import Spec, Waypoint
 from goalax.flags import FlagError
+from goalax.host.config import read_flags
 from tests.helpers.chain import DISCOUNTING, LENGTH, chain_agent, chain_batch, chain_distances
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "frontier.npz")
@@ -190,3 +191,11 @@ def test_the_order_on_a_chain_is_right_with_every_variant(name):
     assert np.all(np.diff(means) > (-1e-3 if name == "geometric_bins" else 0)) and means[-1] > 2 * means[0]
     if name != "euclidean":  # which is as far back as forth
         assert d[steps < 0].mean() > means.mean()  # what lies behind is out of reach
+
+
+def test_the_agent_with_first_visits_is_the_one_that_was_measured():
+    """Its flags are those of the finished rows of ants."""
+    argv = ["--agent", "tmd", "--hazard_weight", "1", "--actor_value", "hazard", "--any_goals", "0.1"]
+    argv += ["--current_goals", "0.05", "--action_chunk", "2", "--value_discounting", "0.999"]
+    assert vars(read_flags(["--agent", "tmd_visits"])[1]) == vars(read_flags(argv)[1])
+    assert AGENTS["tmd_visits"].make is AGENTS["tmd"].make

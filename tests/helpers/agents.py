@@ -6,7 +6,7 @@ import pytest
 RELATIVES = frozenset(
     {
         *("bc", "c_tec", "chronosrl", "cmd", "cmd2", "cql", "crl_infonce", "dino_rebrac", "gcivl", "hilp", "infom"),
-        *("iql", "qrl", "rebrac", "srl"),
+        *("iql", "qrl", "rebrac", "srl", "tmd_visits"),
     }
 )
 
