@@ -13,7 +13,7 @@ for value in $values; do
     "$venv/bin/python" "$root/training.py" --project_name crl --group_name "${flag}_experiments" --exp_name "$flag" \
       --num_timesteps 10000000 --num_evals 50 --batch_size 256 --num_envs 512 --discounting 0.99 --action_repeat 1 \
       --episode_length 1000 --unroll_length 62 --min_replay_size 1000 --max_replay_size 10000 \
-      --contrastive_loss_fn infonce --energy_fn l2 --multiplier_num_sgd_steps 1 --log_wandb \
+      --contrastive_loss_fn infonce --energy_fn l2 --log_wandb \
       "$@" --seed "$seed" "--$flag" "$value" || {
       status=$?
       [ "$status" -eq 1 ] || exit "$status" # 1 is a run that diverged; the next one may not

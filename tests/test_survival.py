@@ -88,12 +88,44 @@ def test_what_an_episode_left_unseen_is_not_known():
     """Bins [0, 1), [1, 8), [8, 20): of a bin that the end of an episode cuts nothing is known."""
     spec = Spec(2, 2, 1, (0, 1), 0.9, 0.5, max_decisions=20)
     head = VisitHead.of(AGENTS["tmd"].config(censor="episode", time_bins=3), spec)._replace(edges=(0, 1, 8, 20))
-    visit = censored_visit([3, 8, 12, 20, 30, 12, 3], [0, 0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 1, 0])
-    np.testing.assert_array_equal(head.censored_at(visit), [1, 8, 8, 20, 20, 20, 1])
-    np.testing.assert_array_equal(head.out_of_window(visit), [0, 0, 0, 1, 1, 1, 0])
+    visit = censored_visit([3, 7, 8, 12, 20, 30, 12, 3], [0, 0, 0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0, 1, 0])
+    np.testing.assert_array_equal(head.censored_at(visit), [1, 8, 8, 8, 20, 20, 20, 1])
+    np.testing.assert_array_equal(head.out_of_window(visit), [0, 0, 0, 0, 1, 1, 1, 0])
     published = head._replace(censor="window")
-    np.testing.assert_array_equal(published.censored_at(visit), [20] * 7)
-    np.testing.assert_array_equal(published.out_of_window(visit), [1, 1, 1, 1, 1, 1, 0])
+    np.testing.assert_array_equal(published.censored_at(visit), [20] * 8)
+    np.testing.assert_array_equal(published.out_of_window(visit), [1, 1, 1, 1, 1, 1, 1, 0])
+
+
+@pytest.mark.parametrize("bins", [100, 5])
+def test_the_end_of_an_episode_makes_hazards_no_higher(bins):
+    """Goals that are met with a hazard of 0.05 a step, seen from every row of episodes of 40: the likeliest hazards are
+    those, although late bins are cut more often than not."""
+    hazard, window = 0.05, 60
+    spec = Spec(2, 2, 1, (0, 1), 0.9, 0.5, max_decisions=window)
+    config = AGENTS["chronosrl"].config(censor="episode", window=window, time_bins=bins)
+    head = VisitHead.of(config, spec)
+    left = jnp.arange(40).repeat(500)
+    steps = jnp.asarray(np.random.default_rng(0).geometric(hazard, len(left)))
+    reached = (steps <= left).astype(jnp.float32)
+    none = jnp.zeros((len(left), 0))
+    visit = Visit(none, jnp.where(reached > 0, steps, window), reached, left, jnp.zeros(len(left)), none, none)
+
+    def slopes(logit):
+        """Of the loss in every bin: (at risk * hazard - visits) / samples."""
+
+        def loss(logits):
+            everywhere = jnp.broadcast_to(logits[None], (len(left), len(logits)))
+            return head.loss(Times(jnp.full(len(left), -20.0), everywhere, none), visit)
+
+        return np.asarray(jax.grad(loss)(jnp.full(len(head.edges) - 1, logit)))
+
+    middle, high = slopes(0.0), slopes(float(np.log(9)))  # hazards of 0.5 and 0.9
+    at_risk = (high - middle) / 0.4
+    visits = 0.5 * at_risk - middle
+    edges = np.array(head.edges)
+    for k in np.flatnonzero((edges[:-1] > 0) & (edges[1:] <= 30)):
+        likeliest, true = visits[k] / at_risk[k], 1 - (1 - hazard) ** (edges[k + 1] - edges[k])
+        assert abs(likeliest - true) < 0.02, (edges[k : k + 2], likeliest, true)
 
 
 def test_goals_of_several_points_are_apart_where_one_point_is():
@@ -189,10 +221,11 @@ def test_chrono_loss_and_value_take_the_share_of_time_that_is_spent_at_the_goal(
     np.testing.assert_allclose(values[1] - values[0], 0.5 * critic.head.occupancy_value(told), rtol=1e-3)
 
 
-@pytest.mark.parametrize(("law", "steps"), [("window", [6, 6, 6, 2]), ("episode", [4, 6, 6, 2])])
+@pytest.mark.parametrize(("law", "steps"), [("window", [6, 6, 6, 2]), ("episode", [5, 6, 6, 2])])
 def test_how_long_a_goal_was_survived(law, steps):
     """With every hazard at one half: log 2 for every step survived, for now, and for the visit. Not reached with 4 rows
-    left, with more than the window, and with 4 rows left to a true end, after which nothing is reached; and reached."""
+    left, so that it takes 5 steps at least, with more than the window, and with 4 rows left to a true end, after which
+    nothing is reached; and reached."""
     head = VisitHead(None, 4, 0.99, 6, law, tuple(range(7)), ())
     seen = visit_of(
         steps=jnp.array([6, 6, 6, 2]),

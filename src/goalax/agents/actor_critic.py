@@ -78,6 +78,7 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs |
       critic: for actions of `config.decision(spec)`.
       needs: what the critic asks of the buffer; None: what the flags ask for.
     """
+    config.require_entropy()
     config.require_no_entropy()
     imitates = bool(config.imitation)
     size = config.decision(spec).action_size

@@ -124,6 +124,12 @@ class EntropyConfig(PolicyConfig):
     disable_entropy_actor: bool = flag(False, "drop the entropy term of the actor loss")
     target_entropy_scale: float = flag(0.5, "target entropy = minus this, times the action size", low=0)
 
+    def require_entropy(self) -> None:
+        """FlagError if flags of an entropy are set that is dropped."""
+        if self.disable_entropy_actor:
+            names = ["alpha_lr", "alpha_init", "target_entropy_scale"]
+            self.require_unset(names, "with --disable_entropy_actor")
+
 
 def shares_of_goals(current_goals: float, any_goals: float) -> tuple[float, float, float]:
     """`Needs.goals` of these two flags. FlagError if they are more than all, but for rounding: 1 - 0.8 - 0.2 < 0."""

@@ -52,6 +52,7 @@ def unit(x: Array) -> Array:
 
 
 def make(config: CTeCConfig, spec: Spec) -> Agent:
+    config.require_entropy()
     actor, encoder = gaussian_actor(config.mlp, spec.action_size), config.mlp(config.repr_dim)
     # The reward knows no commanded goal, so neither the policy nor its value sees one.
     critic = TwinCritic(config, spec._replace(goal_size=0))

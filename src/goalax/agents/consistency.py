@@ -6,13 +6,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from goalax.agents.base import AgentConfig
 from goalax.core.types import Array, Batch, Metrics, Spec
 from goalax.flags import flag
 from goalax.learning.quasimetrics import Quasimetric
 
 
 @dataclasses.dataclass(frozen=True)
-class ConsistencyConfig:
+class ConsistencyConfig(AgentConfig):
     # What each of these does, measured: docs/tmd_online.md.
     zeta: float = flag(0.05, "weight of the temporal backup", low=0)
     invariance_weight: float = flag(0.1, "weight of action invariance", low=0)
@@ -24,6 +25,15 @@ class ConsistencyConfig:
     stop_backup: bool = flag(True, "no gradient through the backup's target")
     # A row further on the way to the goal in the place of the next one: MQE, arXiv 2511.07730.
     backup: str = flag("next", "the backup's target: the next state, or one on the way", valid=("next", "waypoint"))
+
+    def require_meaning(self) -> None:
+        """FlagError if flags of a term are set that weighs nothing."""
+        if self.zeta == 0:
+            self.require_unset(["backup", "diag_backup", "stop_backup"], "with --zeta 0")
+        if max(self.zeta, self.step_weight) == 0:
+            self.require_unset(["linex_clip"], "with --zeta 0 and --step_weight 0")
+        if self.invariance_weight == 0:
+            self.require_unset(["invariance_pairs", "stop_invariance"], "with --invariance_weight 0")
 
 
 def linex(distance: Array, target: Array | float, discounting: Array | float, clip: float) -> Array:

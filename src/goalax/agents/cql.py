@@ -86,6 +86,7 @@ def multiplier_losses(gaps: list[Array], weight: float, log_multiplier: Array) -
 
 
 def make(config: CQLConfig, spec: Spec) -> Agent:
+    config.require_entropy()
     if not config.cql_lagrange:
         config.require_unset(["cql_gap"], "without --cql_lagrange")
     actor, critic = gaussian_actor(config.actor_mlp, spec.action_size), TwinCritic(config, spec)

@@ -80,7 +80,10 @@ class VisitHead(NamedTuple):
 
     def loss(self, times: Times, visit: Visit) -> Array:
         """Minus the mean log-likelihood of the first visits, []."""
-        seen = visit.steps, visit.reached, self.censored_at(visit)
+        cut = self.censored_at(visit)
+        # A visit in a bin that the end of its episode cuts tells no more than a miss there: hazards would be too high.
+        told = (visit.steps < cut) | (cut >= self.window) | (visit.steps == 0)
+        seen = visit.steps, visit.reached * told, cut
         return jnp.mean(survival.negative_log_likelihood(times.now, times.hazards, self.edges, *seen))
 
     def censored_at(self, visit: Visit) -> Array:
@@ -88,9 +91,10 @@ class VisitHead(NamedTuple):
         window = jnp.full_like(visit.left, self.window)
         if self.censor == "window":
             return window
-        # Whole bins only: of one that the end of an episode cuts, it is not known.
-        edges = jnp.asarray(self.edges)
-        seen = edges[jnp.searchsorted(edges, jnp.minimum(visit.left, self.window), side="right") - 1]
+        # What was not met in the rows that are left takes a step more, at least. Whole bins only: of one that the end
+        # of an episode cuts, it is not known.
+        edges, known = jnp.asarray(self.edges), jnp.minimum(visit.left + 1, self.window)
+        seen = edges[jnp.searchsorted(edges, known, side="right") - 1]
         return jnp.where(visit.terminates > 0, window, seen)  # after a true termination nothing is reached any more
 
     def out_of_window(self, visit: Visit) -> Array:

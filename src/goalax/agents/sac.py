@@ -28,6 +28,7 @@ class SACState(NamedTuple):
 
 
 def make(config: SACConfig, spec: Spec) -> Agent:
+    config.require_entropy()
     config.check_reward(spec)
     actor, critic = gaussian_actor(config.mlp, spec.action_size), TwinCritic(config, spec)
     optimizer = entropy_optimizer(config.policy_lr, config.critic_lr, config.alpha_lr)

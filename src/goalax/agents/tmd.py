@@ -65,6 +65,10 @@ class TMDConfig(ConsistencyConfig, QuasimetricConfig, VisitConfig, AdvantageConf
             self.require_unset(["window", "censor"], "with --hazard_weight, --time_weight and --separation_weight 0")
         if self.hazard_weight == 0:
             self.require_unset(["time_bins", "head_dim", "hazards"], "with --hazard_weight 0")
+        if self.contrastive_weight == 0:
+            names = ["contrastive_loss_fn", "logsumexp_penalty", "l2_penalty", "resubs", "temperature"]
+            self.require_unset([*names, "learn_temperature"], "with --contrastive_weight 0")
+        self.require_meaning()
         if self.hazards == "distance":
             self.require_unset(["head_dim"], "with --hazards distance, which has no head")
         if self.actor_value == "distance":

@@ -36,12 +36,18 @@ def require_action(name: str, action: Any, num_envs: int, size: int) -> None:
         raise FlagError(f"The agent's `{name}` returns {shown(action)}; actions of {num_envs} states are {wanted}.")
 
 
-def require_horizon(horizon: int, decisions: int) -> None:
-    """FlagError unless an agent draws at most as many rows at once as an episode has decisions."""
+def require_horizon(horizon: int, decisions: int, stored: int | None) -> None:
+    """FlagError unless an agent draws at most as many rows at once as an episode has decisions, and fewer than are
+    stored where it begins to learn, if it collects at all."""
     if horizon > decisions:
         raise FlagError(
             f"The agent learns from {horizon} actions of one episode at a time, and no episode has more than"
             f" {decisions}: lower --action_chunk or --horizon, or raise --episode_length."
+        )
+    if stored is not None and horizon >= stored:
+        raise FlagError(
+            f"The agent learns from {horizon} actions of one episode at a time, and no more than {stored} rows of an"
+            " environment are stored where it begins: raise --min_replay_size and --max_replay_size."
         )
 
 

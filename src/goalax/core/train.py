@@ -78,8 +78,10 @@ class Loop:
 
     def init(self, key: Array) -> RunState:
         key, agent_key, env_key = jax.random.split(key, 3)
-        contract.require_horizon(self.agent.needs.horizon, self.sizes.max_episode_decisions)
         ring = buffer.init(row_of(self.spec, self.sizes.num_envs), self.sizes.max_replay_size, self.sizes.unroll_length)
+        filled = self.sizes.prefill_unrolls * self.sizes.unroll_length
+        stored = min(filled, len(ring.rows.reward)) if filled else None
+        contract.require_horizon(self.agent.needs.horizon, self.sizes.max_episode_decisions, stored)
         agent_state = self.agent.init(agent_key)
         first = jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[0], self._choices(ring, key)))
         updated, metrics = contract.pair(jax.eval_shape(self.update, agent_state, ring, first, key))

@@ -192,14 +192,15 @@ def other_configs() -> dict[str, type[Flagged]]:
 
 
 def check_unused(agent: str, given: Collection[str]) -> str:
-    """A sentence about run flags that mean nothing to an agent, empty if there are none; FlagError if one is given."""
-    unused = names_in(Flags, AGENTS[agent].unused)
-    if not unused:
-        return ""
+    """A sentence about run flags that mean nothing to an agent, or none; FlagError if one of them is given."""
+    unused, known = names_in(Flags, AGENTS[agent].unused), names_of(Flags)
+    said = {known[name].name for name in given if name in known}
+    if said >= {"multiplier_num_sgd_steps", "utd_ratio"}:
+        raise FlagError("--multiplier_num_sgd_steps means nothing with --utd_ratio: leave one of them out.")
     without = f"{', '.join(f'--{name}' for name in unused)} mean nothing to --agent {agent}"
-    if any(field.name in unused for name, field in names_of(Flags).items() if name in given):
+    if said & set(unused):
         raise FlagError(f"{without}: leave them out.")
-    return f"{without}."
+    return f"{without}." if unused else ""
 
 
 def check_agent(agent: str) -> str:
