@@ -38,6 +38,7 @@ if [ -z "$python" ]; then
   python=$venv/bin/python
 fi
 [ "$(command -v "$python")" ] || die "GOALAX_PYTHON is $python; it must name a Python."
+case $python in */*) python=$(CDPATH='' cd "$(dirname "$python")" && pwd)/${python##*/} ;; esac # the folder changes below
 mkdir -p "$out"
 out=$(CDPATH='' cd "$out" && pwd)
 cd "$out" # trainings write into ./runs

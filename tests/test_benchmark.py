@@ -375,3 +375,12 @@ def test_there_is_nothing_to_measure_where_nothing_is_collected(capsys):
     error = capsys.readouterr().err
     assert error.startswith("benchmark.py: --num_timesteps is 0; what is measured is training online")
     assert error.count("\n") == 1
+
+
+def test_the_middle_of_an_even_number_lies_between_two():
+    assert speed.span([4.0, 1.0, 2.0, 3.0], "{:g}".format) == "2.5 (1 to 4)"
+
+
+def test_a_pattern_that_is_none_is_one_sentence(capsys):
+    assert benchmark.main(["--all_envs", "--env_match", "["]) == 2
+    assert "--env_match is '['; it must be a regular expression (" in capsys.readouterr().err

@@ -390,3 +390,20 @@ def test_what_ogbench_does_not_have_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ogbench", types.SimpleNamespace(download_datasets=nowhere))
     with pytest.raises(FlagError, match=f"^{re.escape(about)} could not fetch it: Network is unreachable.$"):
         sources.fetch("ogbench:x-v0")
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["run", "--steps", "100"], "--steps is how far a script walks; leave it out with a run directory."),
+        (["run", "--style", "stitch"], "--style is how a script walks; leave it out with a run directory."),
+        (["run", "--seed", "3"], "--seed is drawn with a script's walks; leave it out with a run directory."),
+        (
+            ["--env_name", "simple_u_maze", "--step", "3"],
+            "--step is a checkpoint of a run; leave it out with --env_name.",
+        ),
+    ],
+)
+def test_flags_of_the_other_kind_of_dataset_are_refused(argv, words, capsys):
+    assert dataset.main([*argv, "--out", "x.npz"]) == 2
+    assert capsys.readouterr().err == f"dataset.py: {words}\n"

@@ -1,11 +1,13 @@
 """Which runs are compared: what is found, grouped, named, left out and said; and the curves of scripts/plot.py."""
 
+import io
 import shutil
 
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from PIL import Image
 
 from goalax.commands import evaluate, plot, report
@@ -243,3 +245,11 @@ def test_one_sentence_for_wrong_flags(argv, words, tmp_path, monkeypatch, capsys
     assert plot.main(argv) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"plot.py: {words}") and error.count("\n") == 1
+
+
+def test_no_formula_is_read_from_a_name():
+    names = curves.Legend.of(["a$_$b"]).names
+    figure = Figure()
+    figure.suptitle(names["a$_$b"])
+    figure.savefig(io.BytesIO())
+    assert names == {"a$_$b": r"a\$_\$b"}

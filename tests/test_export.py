@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -193,3 +194,11 @@ def test_an_onnx_file_that_differs_is_not_written(toy_runs, tmp_path, monkeypatc
     monkeypatch.setattr("goalax.interop.onnx.TOLERANCE", -1.0)
     assert command.main([str(toy_runs / "l2_s0"), "--out", str(tmp_path / "policy.onnx")]) == 2
     assert "The ONNX file would differ from the policy by" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_a_card_tells_of_its_own_checkpoint(tmp_path):
+    """Before the first environment step, too."""
+    lines = ["training/envsteps,training/gradient_steps,eval/x", "0,10,1", "0,20,2", "60,30,3"]
+    (tmp_path / "metrics.csv").write_text("\n".join(lines) + "\n")
+    for steps, updates, found in ((0, 10, {"eval/x": 1}), (0, 20, {"eval/x": 2}), (60, 30, {"eval/x": 3}), (0, 15, {})):
+        assert card.measured(tmp_path, SimpleNamespace(env_steps=steps, gradient_steps=updates)) == found

@@ -231,3 +231,12 @@ def test_a_failed_run_is_marked_as_failed(run, monkeypatch):
     monkeypatch.setattr(session, "nonfinite_parameters", lambda _: 1)
     assert run("--log_wandb", "--wandb_mode", "offline") == 1
     assert read_wandb(FIRST).exit_code == 1
+
+
+def test_a_run_without_goals_ends_well(tmp_path):
+    (tmp_path / "metrics.csv").write_text("training/envsteps,eval/episode_reward\n60,3.5\n")
+    logger, codes, summary = loggers.Wandb.__new__(loggers.Wandb), [], {}
+    logger.directory = tmp_path
+    logger.run = types.SimpleNamespace(summary=summary, finish=lambda exit_code: codes.append(exit_code))
+    logger.finish(True)
+    assert codes == [0] and summary == {}

@@ -1,6 +1,7 @@
 """A metrics.csv that somebody edited, tore or deleted: what can be read counts, and all is kept."""
 
 import csv
+import math
 import os
 import re
 
@@ -105,3 +106,10 @@ def test_columns_that_come_later_do_not_shift_the_others(tmp_path):
     with (tmp_path / "metrics.csv").open(newline="") as lines:
         assert {len(line) for line in csv.reader(lines)} == {3}
     assert not re.search("part|bak", " ".join(os.listdir(tmp_path)))
+
+
+def test_a_number_too_large_for_a_float_is_none(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text(f"training/envsteps,a\n12,{'9' * 400}\n")
+    (row,) = runs.read_metrics(path)
+    assert isinstance(row["training/envsteps"], int) and not math.isfinite(row["a"])

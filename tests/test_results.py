@@ -163,6 +163,7 @@ def test_a_row_of_another_machine_counts(folder):
     [
         ("['--out minari:a/walks-v0']", "the data '--out minari:a/walks-v0' says no file"),
         ("[3]", "`data` must be a list of command lines"),
+        ('["--out \'x.npz"]', "are no command lines: No closing quotation"),
         ("['--style x']", "the data '--style x' says no file"),
     ],
 )
@@ -488,3 +489,16 @@ def test_the_picture_of_a_run_says_what_its_steps_are(steps, label):
     row = dict.fromkeys(results.experiments.NEEDED, 0.5) | {"training/envsteps": steps, "training/gradient_steps": 9}
     figure = curves.of_run([row, row], "a run")
     assert {axes.get_xlabel() for axes in figure.axes} == {label}
+
+
+def test_a_document_that_cannot_be_written_is_one_sentence(folder, capsys):
+    write(folder, "--agent gcbc")
+    for name, what in (("folder.md", "cannot be read: Is a directory."), ("bytes.md", "cannot be read: ")):
+        (folder / "folder.md").mkdir(exist_ok=True)
+        (folder / "bytes.md").write_bytes(b"\xff\xfe")
+        assert command.main(["--tables", "--out", name]) == 2
+        error = capsys.readouterr().err
+        assert what in error and error.count("\n") == 1
+    (folder / "docs/results.md.part").mkdir()
+    assert command.main(["--tables"]) == 2
+    assert "docs/results.md.part cannot be written: Is a directory." in capsys.readouterr().err

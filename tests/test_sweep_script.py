@@ -17,6 +17,7 @@ from goalax.host.config import read_run
 from goalax.host.runs import read_metrics
 from goalax.study import sweeps
 from tests.helpers import ROOT, toy
+from tests.helpers.experiments import make_run
 
 toy.register()
 PROGRAM = f"{toy.START} sys.exit(train.main())"
@@ -194,3 +195,20 @@ def test_other_errors(folder, capsys):
     words = ["Name a sweep file", "cannot be read: No such file", "no YAML in line", "no program nowhere.py"]
     words += ["No run finished", "holds a sweep over something else"]
     assert all(word in line for word, line in zip(words, capsys.readouterr().err.splitlines(), strict=True))
+
+
+def test_a_job_is_not_judged_by_what_was_there_before_it(tmp_path, monkeypatch):
+    Path(tmp_path / "train.py").touch()
+    parameters = {"critic_lr": {"min": 0.1, "max": 0.9}}
+    content = {"program": str(tmp_path / "train.py"), "method": "random", "parameters": parameters}
+    (tmp_path / "s.yml").write_text(yaml.safe_dump(content))
+    sweep = script.Sweep(tmp_path / "s.yml", tmp_path / "out", 4)
+    old = tmp_path / "runs" / "out_000_s0"
+    make_run(old, 0, (0.1, 1))
+    monkeypatch.setattr(sweep, "directories", lambda config: [old])
+    job = sweep.next()
+    assert len(sweep.curve(job)) == 3 and sweep.own(job) == [old]
+    job.older = [str(old)]
+    assert sweep.curve(job) == [] and sweep.own(job) == [] and not sweep.hopeless(job)
+    sweep.finish(job, 0)
+    assert job.state == "failed" and job.values == []

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from goalax.commands import table
+from goalax.study import markdown
 from tests.helpers.experiments import make_run
 from tests.helpers.runs import last
 
@@ -26,7 +28,9 @@ def test_the_formats_say_the_same(toy_runs, tmp_path, capsys):
         assert row["final_dist"] == pytest.approx(sum(values) / 3)  # of three, none is cut
         assert row["final_dist_low"] <= row["final_dist"] <= row["final_dist_high"]
         assert (row["environment"], row["seeds"], row["steps"]) == ("toy", 3, 120)
-        assert row["seconds"] > 0 and "cpu" in row["device"] and row["command"].split()[0] == "training.py"
+        assert row["seconds"] > 0 and "cpu" in row["device"]
+        content = json.loads((toy_runs / f"{energy}_s0/config.json").read_text())
+        assert shlex.split(row["command"]) == content["command"]
     with (tmp_path / "t.csv").open(newline="") as file:
         written = [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows]
         assert written == list(csv.DictReader(file))
@@ -104,3 +108,7 @@ def test_gpu_report_at_toy_size(tmp_path):
     assert "| simple_u_maze | tmd | 2 |" in (tmp_path / "success.md").read_text()
     again = gpu_report(tmp_path, "seeds", "success")
     assert again.returncode == 0 and "training.py" not in again.stderr and "seeds.json is there." in again.stderr
+
+
+def test_cells_keep_their_bars():
+    assert markdown.table(("a", "b"), [("c|d", "e")]).splitlines()[-1] == r"| c\|d | e |"

@@ -54,7 +54,10 @@ def measure_run(config: BenchmarkFlags, agent_config: Any) -> list[dict[str, Any
 
 def measure_envs(config: BenchmarkFlags, agent_config: Any) -> list[dict[str, Any]]:
     """Speeds of all environments, printed as they come. FlagError if none is meant."""
-    names = [name for name in ENVS if name not in TASKS and re.search(config.env_match, name)]
+    try:
+        names = [name for name in ENVS if name not in TASKS and re.search(config.env_match, name)]
+    except re.error as error:
+        raise FlagError(f"--env_match is {config.env_match!r}; it must be a regular expression ({error}).") from None
     if not names:
         raise FlagError(f"--env_match is {config.env_match!r}; it must match the name of an environment.")
     line, results = "{:24}{:>12}{:>14}{:>12}{:>12}{:>8}  {}".format, []

@@ -34,9 +34,11 @@ class DatasetConfig:
     step: int | None = flag(None, "environment steps of the run's checkpoint (default: the newest)", low=0)
     newest: int | None = flag(None, "of a run, its newest rows alone, so many of all environments", low=2)
     env_name: str | None = flag(None, "maze of a point mass to collect in, in place of a run", valid=EnvNames())
-    style: str = flag("navigate", "how a script walks", valid=tuple(collect.STYLES))
-    steps: int = flag(1_000_000, "transitions to collect; a tenth more for validation", low=1, most=1e8)
-    seed: int = flag(0, "draws starts, goals and noise", low=0, high=2**30)
+    style: str | None = flag(None, "how a script walks (default: navigate)", valid=tuple(collect.STYLES))
+    steps: int | None = flag(
+        None, "transitions to collect (default: 1,000,000); a tenth more for validation", low=1, most=1e8
+    )
+    seed: int | None = flag(None, "draws starts, goals and noise (default: 0)", low=0, high=2**30)
 
 
 def check(config: DatasetConfig) -> None:
@@ -45,10 +47,12 @@ def check(config: DatasetConfig) -> None:
         raise FlagError(f"--out is {config.out!r}; it must be the npz file to write, or minari:NAME-v0.")
     if (config.env_name is None) != (len(config.run) == 1) or len(config.run) > 1:
         raise FlagError(f"It takes one run directory or --env_name, but {len(config.run)} directories are given.")
-    if config.env_name is not None and config.step is not None:
-        raise FlagError("--step is a checkpoint of a run; leave it out with --env_name.")
-    if config.env_name is not None and config.newest is not None:
-        raise FlagError("--newest are rows of a run; leave it out with --env_name.")
+    of_walks = {"style": "how a script walks", "steps": "how far a script walks", "seed": "drawn with a script's walks"}
+    of_run = {"step": "a checkpoint of a run", "newest": "rows of a run"}
+    for name, words in (of_walks if config.env_name is None else of_run).items():
+        if getattr(config, name) is not None:
+            other = "a run directory" if config.env_name is None else "--env_name"
+            raise FlagError(f"--{name} is {words}; leave it out with {other}.")
     if sources.is_minari(config.out):
         if is_ogbench(config.env_name):
             raise FlagError(f"--out is {config.out!r}; walks in OGBench's mazes have no rewards: name an npz file.")
@@ -73,10 +77,10 @@ def write_run(config: DatasetConfig) -> None:
 
 def write_walks(config: DatasetConfig) -> None:
     """Collects in a maze, and writes training and validation set."""
-    collected, goal_indices = walks_in(config.env_name or "", config.style)
-    beside = sources.validation_name(config.out)
-    for name, steps, number in ((config.out, config.steps, 0), (beside, max(1, round(VALIDATION * config.steps)), 1)):
-        seed = 2 * config.seed + number  # of its own for each set
+    collected, goal_indices = walks_in(config.env_name or "", config.style or "navigate")
+    beside, length = sources.validation_name(config.out), config.steps or 1_000_000
+    for name, steps, number in ((config.out, length, 0), (beside, max(1, round(VALIDATION * length)), 1)):
+        seed = 2 * (config.seed or 0) + number  # of its own for each set
         parts = list(collected(seed, steps))
         write(name, {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}, goal_indices)
 

@@ -127,8 +127,11 @@ def measure(config: DistancesConfig) -> dict[str, Any]:
         "mean_distance": float(np.mean(learned[others])),
     }
     title = f"{flags.agent} on {flags.env_name}, {int(state.env_steps):,} steps: Spearman {numbers['spearman']:.2f}"
-    draw(free, learned, paths, start, title, folder / "distances.png")
-    (folder / "distances.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    try:
+        draw(free, learned, paths, start, title, folder / "distances.png")
+        (folder / "distances.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    except OSError as error:
+        raise FlagError(f"{error.filename or folder} cannot be written: {error.strerror}.") from None
     return numbers
 
 

@@ -48,7 +48,7 @@ def check(config: RenderConfig) -> list[Path]:
             raise FlagError(f"--{name} {'comes from the run with' if config.run else 'means nothing without'} --run.")
     if config.height % 6:
         raise FlagError(f"--height is {config.height}; it must be a multiple of 6, so that the width is even too.")
-    names = config.out.split(",") if config.out else [f"{Path(shown).name}.html"]
+    names = config.out.split(",") if config.out else [f"{Path(shown).resolve().name}.html"]
     paths = [Path(name) for name in names]
     for path in paths:
         if path.suffix not in SAVE or not os.path.isdir(path.absolute().parent):

@@ -126,6 +126,8 @@ class Queue:
         if self.stopping:
             return STOPPED[0]
         self.child = child(command, output)
+        if self.stopping:  # it was asked to while that one started
+            self.child.terminate()
         code = self.child.wait()
         self.child = None
         return code
@@ -204,7 +206,10 @@ def work(queue: Queue) -> int:
     try:
         queue.write()  # before the first hour of work: the document must have places for all sections
         while not queue.stopping and (row := queue.next()) is not None:
-            queue.run(row)
+            try:
+                queue.run(row)
+            except OSError as error:  # a full disk, say
+                queue.failed[row.name] = f"{error.filename or 'a file'} cannot be written ({error.strerror})"
             try:
                 queue.write()
             except FlagError as error:  # a section that has no place yet, say: no reason for a core to idle

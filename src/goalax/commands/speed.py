@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -97,8 +98,7 @@ def peak_memory(env_name: str, sizes: str = SIZES) -> int:
 
 def span(values: Sequence[float], show: Callable[[float], str]) -> str:
     """The median with smallest and largest."""
-    ordered = sorted(values)
-    return f"{show(ordered[len(ordered) // 2])} ({show(ordered[0])} to {show(ordered[-1])})"
+    return f"{show(statistics.median(values))} ({show(min(values))} to {show(max(values))})"
 
 
 def table(calls: Sequence[dict[str, Any]]) -> str:

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def row(group: Group, threshold: float) -> dict[str, Any]:
         "seconds": float(group.metric("training/walltime")[:, -1].mean()),
         "device": origin["device"] or "unknown",
         **{name: str((origin["versions"] or {}).get(name, "unknown")) for name in ("jax", "brax")},
-        "command": " ".join(["training.py", *map(str, (origin["command"] or [])[1:])]),
+        "command": shlex.join(map(str, origin["command"] or [])),
     }
 
 

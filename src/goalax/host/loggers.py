@@ -154,8 +154,9 @@ class Wandb:
 
     def finish(self, success: bool) -> None:
         rows = runs.read_metrics(self.directory / "metrics.csv")
-        for name in BEST if rows else ():
-            self.run.summary[f"{name}_best"] = max(row[name] for row in rows)
+        for name in BEST:  # of environments with goals
+            if values := [row[name] for row in rows if name in row]:
+                self.run.summary[f"{name}_best"] = max(values)
         self.run.finish(exit_code=0 if success else 1)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 import io
 import json
+import math
 import os
 import platform
 import re
@@ -294,4 +295,5 @@ def _parse(path: Path) -> tuple[list[dict[str, float]], bool]:
 
 
 def _number(text: str) -> float:
-    return int(text) if text.isdigit() else float(text)
+    value = float(text)
+    return int(text) if text.isdigit() and math.isfinite(value) else value

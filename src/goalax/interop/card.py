@@ -16,9 +16,15 @@ REMEMBERED = ", by the agent with what it remembers of an episode (its plan, say
 FILMS = ("policy.gif", "policy.mp4")  # of a run directory, the first one that is there
 
 
-def measured(directory: Path, env_steps: int) -> dict[str, float]:
-    """Evaluation metrics of a run after so many steps; none where it was not evaluated there."""
-    rows = [row for row in runs.read_metrics(directory / "metrics.csv") if row.get(runs.STEPS) == env_steps]
+def is_of(row: dict[str, float], state: RunState) -> bool:
+    """Whether a row of metrics.csv tells of a state; before the first step updates on a dataset count."""
+    steps, updates = int(state.env_steps), int(state.gradient_steps)
+    return row.get(runs.STEPS) == steps and (steps > 0 or row.get("training/gradient_steps") == updates)
+
+
+def measured(directory: Path, state: RunState) -> dict[str, float]:
+    """Evaluation metrics of a run at a state; none where it was not evaluated there."""
+    rows = [row for row in runs.read_metrics(directory / "metrics.csv") if is_of(row, state)]
     times = {"eval/sps", "eval/epoch_eval_time"}
     return {
         name: value for row in rows for name, value in row.items() if name.startswith("eval/") and name not in times
@@ -59,20 +65,21 @@ def text(run: Run, state: RunState, directory: Path, policy: str, film: str | No
       film: the name of a film beside the card; None for none.
     """
     config, spec, steps = run.config, run.spec, int(state.env_steps)
+    trained = f"{steps:,} environment steps" if steps else f"{int(state.gradient_steps):,} updates on a dataset"
     content = runs.read_content(directory)
     command = content.get("command")
     versions = content.get("versions")
     parts = [
         f"# {config.agent} in {config.env_name}\n",
         f"A goal-conditioned policy of Goalax: `{config.env_name}` ({run.env.backend}), `--agent {config.agent}`, seed"
-        f" {config.seed}, {steps:,} environment steps. It takes states [{spec.state_size}] and goals"
+        f" {config.seed}, {trained}. It takes states [{spec.state_size}] and goals"
         f" [{spec.goal_size}], and is at the goal when nearer than {spec.goal_reach_thresh:g}.\n",
     ]
     if film is not None:
         parts.append(
             f"![{config.agent} in {config.env_name}]({film})\n" if film.endswith("gif") else f"[Film]({film})\n"
         )
-    metrics = measured(directory, steps)
+    metrics = measured(directory, state)
     if metrics:
         rows = [[f"`{name}`", f"{value:.4g}"] for name, value in sorted(metrics.items())]
         length = f"{config.num_eval_envs} episodes of {config.episode_length} steps in `{config.eval_env}`"
@@ -89,7 +96,7 @@ def write(run: Run, state: RunState, directory: Path, policy: Path, path: Path) 
     """Writes the card, and a copy of the run's film beside it where there is one; returns their paths. OSError."""
     film = next((directory / name for name in FILMS if (directory / name).is_file()), None)
     newest = runs.read_metrics(directory / "metrics.csv")
-    if film is not None and newest and newest[-1].get(runs.STEPS) != int(state.env_steps):
+    if film is not None and newest and not is_of(newest[-1], state):
         film = None  # it shows the end of the run, not this checkpoint
     copied = None if film is None else path.with_name(f"{path.stem}{film.suffix}")
     if film is not None and copied is not None and film.resolve() != copied.resolve():

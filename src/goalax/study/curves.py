@@ -81,7 +81,9 @@ class Legend(NamedTuple):
 
     @classmethod
     def of(cls, labels: Iterable[str]) -> Self:
-        names = {label: textwrap.fill(label, 100, subsequent_indent="    ") for label in labels}
+        # Between two dollars Matplotlib reads formulas.
+        shown = {label: label.replace("$", r"\$") for label in labels}
+        names = {label: textwrap.fill(text, 100, subsequent_indent="    ") for label, text in shown.items()}
         longest = max(map(len, names.values()))
         return cls(names, min(next((LEGENDS[limit] for limit in LEGENDS if longest <= limit), 1), len(names)))
 

@@ -35,7 +35,7 @@ def figure(table: GoalCells, title: str) -> Figure:
         panel(axes, table, getattr(table, name), (rows, columns), 14 * scale)
         axes.set_title(words, fontsize=10)
     drawing.colorbar(panels[-1].images[-1], ax=panels, fraction=0.05, aspect=12)
-    drawing.suptitle(title, fontsize=11)
+    drawing.suptitle(title.replace("$", r"\$"), fontsize=11)  # or Matplotlib would read formulas between two
     return drawing
 
 

@@ -7,7 +7,7 @@ from goalax.flags import FlagError
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [columns, ["---"] * len(columns), *rows]
-    return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
+    return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |\n" for cells in lines)
 
 
 def marks(name: str, script: str) -> tuple[str, str]:

@@ -102,7 +102,10 @@ def read_rows(path: Path) -> list[Row]:
         for key, value in {"rows": lines, "data": data}.items():
             if not isinstance(value, list) or not all(isinstance(line, str) for line in [common, *value]):
                 raise FlagError(f"{where}: `{key}` must be a list of command lines, and `flags` one of them.")
-        made = tuple(tuple(shlex.split(line)) for line in data)
+        try:
+            made = tuple(tuple(shlex.split(line)) for line in data)
+        except ValueError as error:  # an open quote
+            raise FlagError(f"{where}: the data {data!r} are no command lines: {error}.") from None
         if wrong := next((argv for argv in made if not ("--out" in argv[:-1] and out_of(argv).endswith(".npz"))), None):
             raise FlagError(f"{where}: the data {shlex.join(wrong)!r} says no file; it needs an --out of an npz file.")
         for line in lines:

@@ -238,9 +238,12 @@ def write_document(path: Path, rows: Sequence[Row], folder: Path, notes: dict[st
 def _rewrite(path: Path, replaced: Callable[[str], str]) -> None:
     """Replaces a document as a whole."""
     try:
-        text = replaced(path.read_text())
-    except OSError as error:
-        raise FlagError(f"{path} cannot be read: {error.strerror}.") from None
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FlagError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     part = path.with_name(f"{path.name}.part")
-    part.write_text(text)
-    part.replace(path)
+    try:
+        part.write_text(replaced(text))
+        part.replace(path)
+    except OSError as error:
+        raise FlagError(f"{error.filename or path} cannot be written: {error.strerror}.") from None

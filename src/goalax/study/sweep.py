@@ -112,12 +112,11 @@ class Sweep:
                 while not lock.take(log):
                     time.sleep(0.2)
             argv, config = self.flags(job)
-            directories = self.directories(config)
-            own = directories and not {str(path) for path in directories} & {*job.older}
-            if job.state == "stopped" and own and all(checkpoint.steps(path / "checkpoints") for path in directories):
+            begun = self.own(job)
+            if job.state == "stopped" and begun and all(checkpoint.steps(path / "checkpoints") for path in begun):
                 argv.append("--resume")
             else:
-                job.older = [str(path) for path in directories]
+                job.older = [str(path) for path in self.directories(config)]
             job.state = "running"
             self.save()  # before it starts: what is killed now must not be begun twice
             command = [*self.command, *argv]
@@ -125,7 +124,7 @@ class Sweep:
 
     def curve(self, job: Job) -> list[float]:
         """The metric of a job's evaluations so far, mean over its seeds, larger = better."""
-        tables = [runs.read_metrics(path / "metrics.csv") for path in self.directories(self.flags(job)[1])]
+        tables = [runs.read_metrics(path / "metrics.csv") for path in self.own(job)]
         columns = [[row[self.metric] for row in table if self.metric in row] for table in tables]
         if len(columns) < len(job.seeds):
             return []
@@ -162,6 +161,11 @@ class Sweep:
         except FlagError:
             return []
 
+    def own(self, job: Job) -> list[Path]:
+        """The run directories of a job, without those of this name that were there before it."""
+        found = self.directories(self.flags(job)[1])
+        return [] if {str(path) for path in found} & {*job.older} else found
+
     def finish(self, job: Job, status: int, early: bool = False) -> None:
         """Takes note of how a program ended; early: because it was hopeless."""
         if early and status != 0:
@@ -169,7 +173,7 @@ class Sweep:
             job.state, job.evaluations, job.values = "ended early", len(curve), [self.sign * curve[-1]]
             job.reason = f"after {len(curve)} evaluations others are ahead"
         elif status == 0:
-            tables = [runs.read_metrics(path / "metrics.csv") for path in self.directories(self.flags(job)[1])]
+            tables = [runs.read_metrics(path / "metrics.csv") for path in self.own(job)]
             values = [table[-1].get(self.metric, math.nan) for table in tables if table]
             job.values = [value for value in values if math.isfinite(value)]
             job.state = "finished" if len(job.values) == len(job.seeds) else "failed"
@@ -189,7 +193,7 @@ class Sweep:
             writer = csv.writer(file)
             writer.writerow(["run", "state", self.metric, "seed", *names, "run_dir"])
             for job in self.jobs:
-                found = [] if job.state == "waiting" else self.directories(self.flags(job)[1])
+                found = [] if job.state == "waiting" else self.own(job)
                 directories: Sequence[Path | str] = found or [""] * len(job.seeds)
                 for index, (seed, directory) in enumerate(zip(job.seeds, directories, strict=True)):
                     value = job.values[index] if job.state == "finished" else ""
@@ -216,7 +220,7 @@ class Sweep:
         if best is not None and best not in shown:
             shown = [best, *shown]
         for job in shown:
-            directories = self.directories(self.flags(job)[1])
+            directories = self.own(job)
             rows = [row for path in directories[:1] for row in runs.read_metrics(path / "metrics.csv")]
             last = rows[-1] if rows and not job.reason else {}
             value = mean(job.values) if job.values else last.get(self.metric)
