@@ -1,5 +1,7 @@
 """An agent of one's own that returns something else than it should is told so by the name of its function."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -72,3 +74,17 @@ def test_what_is_wrong_is_named(wrong, run, agent):
 def test_a_right_one_is_left_alone(run, agent):
     train = make_train(run.env, run.eval_env, agent, run.spec, run.sizes, True, 1)
     jax.eval_shape(train.init, jax.random.PRNGKey(0))
+
+
+@pytest.mark.parametrize(
+    ("horizon", "stored", "words"),
+    [
+        (11, None, "no episode has more than 10: lower --action_chunk"),
+        (10, 10, "no more than 10 rows of an environment are stored where it begins: raise --min_replay_size"),
+        (10, 11, None),
+        (10, None, None),  # it never collects
+    ],
+)
+def test_windows_fit_into_episodes_and_into_what_is_stored(horizon, stored, words):
+    with pytest.raises(FlagError, match=words) if words else contextlib.nullcontext():
+        contract.require_horizon(horizon, 10, stored)

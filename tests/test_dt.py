@@ -297,7 +297,8 @@ def test_a_resumed_run_goes_on_bit_for_bit(here):
 @pytest.mark.slow
 def test_contexts_begin_anew_where_episodes_do(here):
     """Episodes have at most 10 steps here, and none ever remembers more than it has behind it."""
-    run = make_run(*read_flags([*RUN[: RUN.index("--dataset")], "--num_timesteps", "400", "--context_length", "30"]))
+    more = ["--num_timesteps", "400", "--context_length", "30", "--min_replay_size", "20"]
+    run = make_run(*read_flags([*RUN[: RUN.index("--dataset")], *more]))
     state = run.collect(run.start())
     for _ in range(6):
         held, step = state.env.memory, np.asarray(state.env.episode_step)
