@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from goalax.core import contract
 from goalax.core.train import make_train
 from goalax.flags import FlagError
 from goalax.host.make import make
