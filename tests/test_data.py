@@ -395,9 +395,9 @@ def test_what_ogbench_does_not_have_is_one_sentence(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["run", "--steps", "100"], "--steps is how far a script walks; leave it out with a run directory."),
+        (["run", "--steps", "100"], "--steps is how far it walks; leave it out with a run directory."),
         (["run", "--style", "stitch"], "--style is how a script walks; leave it out with a run directory."),
-        (["run", "--seed", "3"], "--seed is drawn with a script's walks; leave it out with a run directory."),
+        (["run", "--seed", "3"], "--seed draws a script's walks; leave it out with a run directory."),
         (
             ["--env_name", "simple_u_maze", "--step", "3"],
             "--step is a checkpoint of a run; leave it out with --env_name.",

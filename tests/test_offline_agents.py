@@ -109,13 +109,16 @@ def test_golden_reward_of_goals(name):
 
 
 def test_nothing_is_reached_after_the_end():
-    """An action that ends the episode for good is worth a step for ever, unless it ends at the goal or is the goal."""
-    batch = batch_of([0, 0, 1, 0])._replace(
-        discount=jnp.array([0.0, 0.0, 0.0, 0.9]), future_reward=jnp.array([0.0, 1.0, 0.0, 0.0])
+    """An action that ends the episode for good is worth a step for ever, unless it ends at the goal or is the goal; and
+    the very state of the goal is at it, whatever its radius."""
+    batch = batch_of([0, 0, 1, 0, 0])._replace(
+        discount=jnp.array([0.0, 0.0, 0.0, 0.9, 0.0]), future_reward=jnp.array([0.0, 1.0, 0.0, 0.0, 0.0])
     )
+    goal = jnp.zeros((5, 1))
+    batch = batch._replace(future_state=goal, next_state=goal + jnp.array([1.0, 1, 1, 1, 0])[:, None])
     reward, discount = goal_reward(batch, 0.9)
-    close(reward, [-10, -1, 0, -1])
-    close(discount, [0, 0.9, 0, 0.9])
+    close(reward, [-10, -1, 0, -1, -1])
+    close(discount, [0, 0.9, 0, 0.9, 0.9])
 
 
 def test_golden_gcivl():

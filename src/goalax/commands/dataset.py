@@ -47,12 +47,12 @@ def check(config: DatasetConfig) -> None:
         raise FlagError(f"--out is {config.out!r}; it must be the npz file to write, or minari:NAME-v0.")
     if (config.env_name is None) != (len(config.run) == 1) or len(config.run) > 1:
         raise FlagError(f"It takes one run directory or --env_name, but {len(config.run)} directories are given.")
-    of_walks = {"style": "how a script walks", "steps": "how far a script walks", "seed": "drawn with a script's walks"}
-    of_run = {"step": "a checkpoint of a run", "newest": "rows of a run"}
+    of_walks = {"style": "is how a script walks", "steps": "is how far it walks", "seed": "draws a script's walks"}
+    of_run = {"step": "is a checkpoint of a run", "newest": "are rows of a run"}
     for name, words in (of_walks if config.env_name is None else of_run).items():
         if getattr(config, name) is not None:
             other = "a run directory" if config.env_name is None else "--env_name"
-            raise FlagError(f"--{name} is {words}; leave it out with {other}.")
+            raise FlagError(f"--{name} {words}; leave it out with {other}.")
     if sources.is_minari(config.out):
         if is_ogbench(config.env_name):
             raise FlagError(f"--out is {config.out!r}; walks in OGBench's mazes have no rewards: name an npz file.")
