@@ -256,7 +256,7 @@ def test_a_run_pretrains_and_then_tunes(here, capsys):
 def test_resume_is_exact_in_both_phases(here, capsys):
     assert training.main(BOTH) == 0
     whole, expected = newest(), rows(DIRECTORY)
-    for stop, done in ((3, 15), (5, 29)):  # between the phases, and within the second
+    for stop, done in ((2, 10), (3, 15), (5, 29)):  # within the first phase, between them, within the second
         name = ["--exp_name", f"again{stop}"]
         directory = DIRECTORY.with_name(f"again{stop}_s0")
         interrupted([*BOTH, *name], stop)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -58,8 +58,11 @@ class AgentConfig:
         """FlagError if a flag has another value than its default, which means nothing."""
         for name in names:
             if getattr(self, name) != self._default(name):
-                value = getattr(self, name)
-                raise FlagError(f"--{name} is {value}; it means nothing {why}: leave one of them out.")
+                self.refuse(name, why)
+
+    def refuse(self, name: str, why: str) -> NoReturn:
+        """FlagError: a flag means nothing beside another one."""
+        raise FlagError(f"--{name} is {getattr(self, name)}; it means nothing {why}: leave one of them out.")
 
     def _default(self, name: str) -> Any:
         return self.__dataclass_fields__[name].default

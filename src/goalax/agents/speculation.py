@@ -152,11 +152,13 @@ def decision(
     distance = jnp.sqrt(jnp.sum((z - held.expected) ** 2, axis=-1))
     kind, index = kinds(rules, distance, held.step, held.left)
     fresh = is_new(kind)
-    # Room for all: no row moves, or devices would search for the rows of the others, too.
-    chosen = (lambda rows: rows) if rules.replans == 1 else (lambda rows: among_devices(rows[index]))
-    found = planner.plan(agent, chosen(z), chosen(held.mean), key, explore)
-    placed = (lambda _, new: new) if rules.replans == 1 else (lambda old, new: old.at[index].set(new))
-    put = lambda old, new: where(fresh, placed(old, new), old)  # noqa: E731
+    all_search = rules.replans == 1  # then no row moves, or devices would search for the rows of the others, too
+    begin = (z, held.mean) if all_search else (among_devices(z[index]), among_devices(held.mean[index]))
+    found = planner.plan(agent, *begin, key, explore)
+
+    def put(old: Array, new: Array) -> Array:
+        return where(fresh, new if all_search else old.at[index].set(new), old)
+
     actions, mean = put(held.actions, found.actions), put(held.mean, found.mean)
     step, next_step, left = counted(rules, kind, held.step, held.left)
     origin = where(fresh | (kind == WAITED), z, held.expected)

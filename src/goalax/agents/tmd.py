@@ -1,7 +1,7 @@
 """TMD: temporal metric distillation (arXiv 2509.20478), brought online: a contrastive critic whose logits are a learned
 quasimetric d, made consistent with the dynamics by action invariance and a temporal backup; and, if flags ask, with
 first visits: the distribution of the time until a goal is first reached, as in SRL (arXiv 2605.31273). `tmd_visits` is
-the same with the flags that were measured best with them, an actor that shortens that time (docs/tmd_online.md).
+the same with first visits and an actor that shortens that time, by the flags of the rows of ants (docs/tmd_online.md).
 Offline as published: --contrastive_loss_fn infonce_backward --distance mrn --no_potential --temperature 22.6
 --critics 2 --critic_goal state --repr_dim 512 --logsumexp_penalty 0 --step_weight 0 --invariance_weight 1
 --relabel clipped --actor_relabel uniform --bc_weight 0.1; what still differs: docs/offline.md."""
@@ -74,8 +74,7 @@ class TMDConfig(ConsistencyConfig, QuasimetricConfig, VisitConfig, AdvantageConf
         if self.actor_value == "distance":
             self.require_unset(["value_discounting"], "with --actor_value distance")
         if self.extraction == AWR and self.actor_value != "distance":
-            why = f"with --extraction {AWR}, whose advantages are of distances"
-            raise FlagError(f"--actor_value is {self.actor_value}; it means nothing {why}: leave one of them out.")
+            self.refuse("actor_value", f"with --extraction {AWR}, whose advantages are of distances")
         needs = super().needs(spec)
         if self.learns_visits:
             needs = needs._replace(within=self.rows(spec))

@@ -31,10 +31,11 @@ class Phases(NamedTuple):
     def require(self, updates: int) -> None:
         """FlagError unless there is room for so many updates, which have been made."""
         if updates > self.updates:
-            given = f"--offline_steps is {self.pretraining}" + f" and --finetune_steps {self.finetuning}" * (
-                self.finetuning > 0
+            tuned = f" and --finetune_steps {self.finetuning}" if self.finetuning else ""
+            raise FlagError(
+                f"--offline_steps is {self.pretraining}{tuned}; the run has made {updates} updates already, so it must"
+                " be at least that."
             )
-            raise FlagError(f"{given}; the run has made {updates} updates already, so it must be at least that.")
 
     @property
     def last(self) -> BufferState:

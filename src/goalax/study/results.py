@@ -142,7 +142,9 @@ def fits(row: Row, content: dict[str, Any]) -> bool:
     FlagError as `settings_of`."""
     flags, agent_flags = completed(content["flags"], content["agent_flags"])
     stored = flags | agent_flags
-    wanted = settings_of(row, *(stored.get(name) for name in HERE))
+    wanted, here = settings_of(row), [stored.get(name) for name in HERE]
+    if here != [wanted[name] for name in HERE]:  # of another machine, or another row
+        wanted = settings_of(row, *here)
     return all(stored.get(name) == value for name, value in wanted.items())
 
 
