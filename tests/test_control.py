@@ -294,10 +294,10 @@ def test_every_task_can_be_traced(name, suite, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_an_episode_of_a_task(suite):
-    """1,000 steps of random actions: finite, rewards in [0, 1], no end; the steps are those of the package."""
+    """200 steps of random actions: finite, rewards in [0, 1], no end; the steps are those of the package."""
     env = create_env("dm_pendulum_swingup")
     task = suite.load("PendulumSwingup", config_overrides={"impl": "jax"})
-    actions = jax.random.uniform(jax.random.PRNGKey(1), (1000, 1), minval=-1, maxval=1)
+    actions = jax.random.uniform(jax.random.PRNGKey(1), (200, 1), minval=-1, maxval=1)
 
     def both(states, action):
         states = env.step(states[0], action), task.step(states[1], action)
