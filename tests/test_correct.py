@@ -414,7 +414,8 @@ def test_from_a_run_to_a_table(tmp_path, monkeypatch, capsys):
     data = dict(np.load("data.npz"))
     origin = {name.removeprefix("origin/"): data.pop(name).item() for name in list(data) if name.startswith("origin/")}
     steps = origin.pop("steps")
-    assert steps >= 120 and origin == {"run": "tiny_s0", "exec_horizon": 3, "mismatch": 9.0, "teacher": "action"}
+    rules = {"exec_horizon": 3, "mismatch": 9.0}  # 3 where the run plans at each decision
+    assert steps >= 120 and origin == {"run": "tiny_s0", **rules, "teacher": "action", "seed": 0}
     # Episodes of 10 decisions with plans that are good for 3; at most one died.
     assert 170 < len(data["z"]) <= 200 and {leaf.shape[0] for leaf in data.values()} == {len(data["z"])}
     assert 100 < np.sum(data["old"]) <= 120 and np.sum(data["old"]) <= 0.6 * len(data["z"])
@@ -445,6 +446,8 @@ def test_from_a_run_to_a_table(tmp_path, monkeypatch, capsys):
     assert correct.main(["evaluate", run, "--corrector", "temporal.npz", *table, "--exec_horizon", "2"]) == 0
     there, here = (f"tiny_s0 at {steps:,} steps with --exec_horizon {number} --mismatch 9" for number in (3, 2))
     assert f"note: the corrector learned from {there}; this is {here}." in capsys.readouterr().err
+    assert correct.main(["evaluate", run, "--corrector", "temporal.npz", *table, "--seed", "0"]) == 0
+    assert "note: the corrector learned from these episodes (--seed 0)." in capsys.readouterr().err
 
 
 def test_the_teacher_may_be_the_mean_of_the_search():

@@ -468,7 +468,7 @@ def test_the_best_row_of_every_environment_is_told(folder, capsys):
     _, _, _, _, line, *_ = (folder / "README.md").read_text().splitlines()
     env, agent, seeds, *_, device, best = [cell.strip() for cell in line.strip(" |").split("|")]
     assert (
-        env == "`toy`"
+        env == "`toy`: not solved"
         and best == f"`{rows(folder)[1].command}`"
         and (agent, seeds, device) == ("`gcbc`", "2", "a core")
     )
@@ -476,8 +476,9 @@ def test_the_best_row_of_every_environment_is_told(folder, capsys):
     (folder / "envs.md").write_text("".join(markdown.marks("learned", "results.py")))
     assert command.main(["--tables", "--readme", "README.md,envs.md"]) == 0
     _, _, _, line, _, others, _ = (folder / "envs.md").read_text().splitlines()
-    env, agent, steps, preset, *_, near = [cell.strip() for cell in line.strip(" |").split("|")]
-    assert (env, agent, steps, preset) == ("`toy`", "`gcbc`", "120", "4,000") and near.startswith("0.75")
+    env, words, steps, preset, *_, near = [cell.strip() for cell in line.strip(" |").split("|")]
+    assert (env, words, steps, preset) == ("`toy`: not solved", f"`{rows(folder)[1].words}`", "120", "4,000")
+    assert near.startswith("0.75")
     assert "`reacher`" in others and "`toy`" not in others and "`ant_u_maze_eval`" not in others
     (folder / "README.md").write_text("a")
     assert command.main(["--tables", "--readme", "README.md"]) == 2

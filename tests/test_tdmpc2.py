@@ -12,6 +12,7 @@ import pytest
 from flax import linen as nn
 from scipy import stats
 
+from goalax import flags
 from goalax.agents import AGENTS
 from goalax.agents.mppi import Plan, Search, World, elite_statistics, plan, returns
 from goalax.agents.plans import Planner, replanning
@@ -21,6 +22,7 @@ from goalax.core import buffer
 from goalax.core.types import Batch, Needs, Path, Spec
 from goalax.flags import FlagError
 from goalax.host import memory
+from goalax.host.config import Flags
 from goalax.host.make import make
 from goalax.learning.latents import mish, mish_mlp, sim_norm
 from goalax.learning.two_hot import BINS, cross_entropy, decode, symexp, symlog, two_hot
@@ -196,8 +198,9 @@ def test_a_search_begins_where_the_last_one_ended_one_step_later():
     held = replanning(planner)
     warm, seen = held.start(None, 2), []
     for _ in range(3):
-        _, warm = held.mode(None, warm, jnp.zeros((2, 1)), jnp.zeros((2, 0)))
+        action, warm = held.mode(None, warm, jnp.zeros((2, 1)), jnp.zeros((2, 0)))
         seen.append(warm.mean[0, :, 0])
+        np.testing.assert_array_equal(action[:, 0], [len(seen) - 1] * 2)  # what was given, without noise
     np.testing.assert_array_equal(seen, [[1, 1, 1], [2, 2, 1], [3, 2, 1]])
     np.testing.assert_array_equal(warm.decisions, [3, 3])
     assert float(held.act(None, warm, jnp.zeros((2, 1)), jnp.zeros((2, 0)), None)[0][0, 0]) == 12
@@ -303,6 +306,41 @@ def test_dropout_is_that_of_the_first_layer():
 
 
 # ---- The update ------------------------------------------------------------------------------------------------------
+
+
+def test_a_number_may_stand_for_a_size():
+    assert flags.set_in((Flags(), TDMPC2Config()), {"model_size": 1}, {})[1].model_size == "1"
+    with pytest.raises(FlagError, match="--model_size is 2; it must be text"):
+        flags.set_in((Flags(), TDMPC2Config()), {"model_size": 2}, {})
+
+
+def test_two_different_q_are_drawn_of_all():
+    model = WorldModel(TDMPC2Config(**SMALL).size, SPEC, 0.0)
+    critic = [{"which": jnp.int32(i)} for i in range(5)]
+    draw = jax.jit(jax.vmap(lambda key: jnp.stack([one["which"] for one in model.two_of(critic, key)])))
+    drawn = np.asarray(draw(jax.random.split(jax.random.PRNGKey(0), 400)))
+    pairs, times = np.unique(np.sort(drawn, axis=1), axis=0, return_counts=True)
+    assert pairs.tolist() == [list(pair) for pair in itertools.combinations(range(5), 2)] and times.min() > 15
+
+
+def test_an_update_is_one_step_of_adam():
+    """From nothing, by hand: its direction is that of the clipped gradient; the encoder is slower, targets follow."""
+    config = TDMPC2Config(**{**SMALL, "num_q": 2, "dropout": 0.0})
+    rate, slower, tau = config.model_lr, config.encoder_lr_scale, config.tau
+    state, key = agent_of(num_q=2, dropout=0.0).init(jax.random.PRNGKey(1)), jax.random.PRNGKey(2)
+    busy = jax.tree.map(lambda leaf: leaf + 0.1 * normal(leaf.size, *leaf.shape), state.params)
+    state = state._replace(params=busy, target=busy["critic"])
+    after, _ = jax.jit(agent_of(num_q=2, dropout=0.0).update)(state, small_batch(), key)
+    moved = jax.tree.map(lambda new, old: np.abs(np.asarray(new - old)), after.params, state.params)
+    largest = {name: max(leaf.max() for leaf in jax.tree.leaves(part)) for name, part in moved.items()}
+    for name, size in {"encoder": slower * rate, "dynamics": rate, "reward": rate, "critic": rate}.items():
+        np.testing.assert_allclose(largest[name], size, rtol=1e-2, err_msg=name)  # Adam's first step is of this length
+    assert 0.5 * config.policy_lr < largest["actor"] <= 1.01 * config.policy_lr
+    for slow, new, old in zip(
+        *map(jax.tree.leaves, (after.target, after.params["critic"], busy["critic"])), strict=True
+    ):
+        np.testing.assert_allclose(slow, old + tau * (new - old), rtol=0, atol=1e-7)
+        assert np.abs(new - old).max() == 0 or not np.array_equal(slow, old)
 
 
 def test_losses_equal_loops():

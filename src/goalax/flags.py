@@ -92,8 +92,8 @@ NOUNS = {int: "a whole number", float: "a finite number", bool: "true or false",
 def checked_type(field: dataclasses.Field[Any], value: Any) -> Any:
     """A value from Python, a config.json or a sweep file as the type of its flag; FlagError if it is of another one.
 
-    A whole number may stand for a float, and a float without a fraction (1e7) for a whole number; nothing else is
-    converted, so that "false" is not true.
+    A whole number may stand for a float, a float without a fraction (1e7) for a whole number, and a whole number for a
+    text of the choices that reads like it; nothing else is converted, so that "false" is not true.
     """
     kind = value_type(field)
     if value is None and kind is not field.type:
@@ -104,6 +104,8 @@ def checked_type(field: dataclasses.Field[Any], value: Any) -> Any:
         value = float(value)
     if kind is int and type(value) is float and value.is_integer():
         value = int(value)
+    if kind is str and type(value) is int and str(value) in (field.metadata["valid"] or ()):
+        value = str(value)
     if type(value) is kind and (not isinstance(value, float) or math.isfinite(value)):
         return value
     raise FlagError(f"--{field.name} is {value!r}; it must be {NOUNS[kind]}.")

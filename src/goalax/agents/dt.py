@@ -27,8 +27,8 @@ WEIGHT_DECAY = 1e-4
 
 @dataclasses.dataclass(frozen=True)
 class DTConfig(HindsightConfig):
-    """Defaults as published for Gym but for the warm-up, 10,000 there, where runs have 100,000 updates; and for the
-    return that is asked for, 3,600 to 6,000 there: the most of DeepMind Control."""
+    """Sizes and rates as published for Gym but for the warm-up, 10,000 there, where runs have 100,000 updates; batches
+    (64 there); and the return that is asked for, 3,600 to 6,000 there: the most of DeepMind Control."""
 
     context_length: int = flag(20, "steps of the episode that it sees, at most all of them", low=1, high=1024)
     n_blocks: int = flag(3, "blocks of the transformer", low=1, high=1024)

@@ -28,6 +28,7 @@ from goalax.host.checkpoint import NoCheckpointError
 from goalax.host.make import Run
 
 TEACHERS = ("action", "mean")
+FOLLOWED_FOR = 3  # decisions, where the run itself plans at each
 HELD_OUT = 0.1  # of the episodes that were collected, on which a corrector is measured
 
 
@@ -38,8 +39,12 @@ class OfRun:
     run: tuple[str, ...] = flag((), "run directory of --agent tdmpc2", positional=True)
     step: int | None = flag(None, "environment steps of the checkpoint (default: the newest)", low=0)
     episodes: int = flag(16, "fresh episodes, all at once", low=1, high=100_000)
-    exec_horizon: int = flag(3, "decisions that one plan is good for, at most", low=2, high=1000)
-    mismatch: float = flag(0.5, "how far a latent state may be from its prediction before a new plan", low=0)
+    exec_horizon: int | None = flag(
+        None, "decisions that one plan is good for, at most (default: the run's, 3 if that is 1)", low=2, high=1000
+    )
+    mismatch: float | None = flag(
+        None, "how far a latent state may be from its prediction before a new plan (default: the run's)", low=0
+    )
     seed: int = flag(0, "draws starts and goals", low=0, high=2**31 - 1)
 
 
@@ -85,6 +90,7 @@ class TrainConfig:
 class EvaluateConfig(OfRun):
     """What to evaluate."""
 
+    seed: int = flag(1, "draws starts and goals: others than those that it learned from", low=0, high=2**31 - 1)
     corrector: str | None = flag(None, "npz file that `train` wrote; without one, there is no row of it")
     replans: float = flag(
         1.0, "share of the episodes that may get a new plan at one decision, where plans are followed", above=0, high=1
@@ -105,16 +111,18 @@ class Trained:
         if flags.num_seeds > 1:
             raise FlagError(f"{config.run[0]} is a run of {flags.num_seeds} seeds; a corrector is of one.")
         horizon = agent_config.plan_horizon or agent_config.horizon
-        self.rules = Speculation(horizon, config.exec_horizon, config.mismatch, replans=1.0)
+        own = agent_config.exec_horizon if agent_config.exec_horizon > 1 else FOLLOWED_FOR
+        mismatch = agent_config.mismatch if config.mismatch is None else config.mismatch
+        self.rules = Speculation(horizon, config.exec_horizon or own, mismatch, replans=1.0)
         model = WorldModel(agent_config.size, self.run.spec, agent_config.dropout)
         self.planner: Planner = planner_of(model, agent_config, horizon)
         self.agent, self.inputs = opened(state.agent)
         self.decisions = flags.episode_length // flags.action_repeat
         self.name, self.steps = Path(config.run[0]).resolve().name, self.run.progress(state)
 
-    def origin(self, teacher: str) -> files.Origin:
+    def origin(self, teacher: str, seed: int) -> files.Origin:
         """What decisions come from that are collected here."""
-        return files.Origin(self.name, self.steps, self.rules.exec_horizon, self.rules.mismatch, teacher)
+        return files.Origin(self.name, self.steps, self.rules.exec_horizon, self.rules.mismatch, teacher, seed)
 
 
 def opened(agent: Any) -> tuple[Any, Inputs]:
@@ -148,7 +156,7 @@ def collect_samples(argv: Sequence[str], prog: str) -> None:
     key = jax.random.PRNGKey(config.seed)
     options = trained.run.train.compiler_options
     decisions, made, old = jax.device_get(jax.jit(gather, compiler_options=options)(key))
-    files.write_decisions(out, decisions, made, old, trained.origin(config.teacher))
+    files.write_decisions(out, decisions, made, old, trained.origin(config.teacher, config.seed))
     print(f"{out}: {int(old.sum()):,} samples of {made.size:,} decisions in {config.episodes:,} episodes")
 
 
@@ -183,11 +191,16 @@ def train_corrector(argv: Sequence[str], prog: str) -> None:
         )
 
     learned, errors = jax.jit(learn)(params, order_key)
-    seen, teacher = histories(decisions, test, steps), decisions.teacher[test.row]
-    before, after = (float(distillation_loss(network, each, seen, teacher, 0.0)[1]) for each in (params, learned))
     size = files.write_corrector(out, learned, config.architecture, config.width, steps, origin)
     print(f"squared error to new plans: {errors[0]:.4g} in the first epoch, {errors[-1]:.4g} in the last")
-    print(f"on {len(test.row):,} samples of episodes held out: {after:.4g}, and {before:.4g} of the plans themselves")
+    if len(test.row):
+        seen, teacher = histories(decisions, test, steps), decisions.teacher[test.row]
+        before, after = (float(distillation_loss(network, each, seen, teacher, 0.0)[1]) for each in (params, learned))
+        print(
+            f"on {len(test.row):,} samples of episodes held out: {after:.4g}, and {before:.4g} of the plans themselves"
+        )
+    else:
+        print("on episodes held out: unknown, for no plan was followed in them")
     print(f"{out}: a corrector of {size:,} parameters")
 
 
@@ -235,8 +248,10 @@ def evaluate_corrector(argv: Sequence[str], prog: str) -> None:
     path = None if config.corrector is None else files.require_npz("corrector", config.corrector, exists=True)
     trained = Trained(config)
     corrector, origin = (None, None) if path is None else files.read_corrector(path, trained.planner)
-    if origin is not None and origin != (here := trained.origin(origin.teacher)):
+    if origin is not None and origin != (here := trained.origin(origin.teacher, origin.seed)):
         print(f"{prog}: note: the corrector learned from {words(origin)}; this is {words(here)}.", file=sys.stderr)
+    elif origin is not None and origin.seed == config.seed:
+        print(f"{prog}: note: the corrector learned from these episodes (--seed {config.seed}).", file=sys.stderr)
     ways: list[tuple[str, Speculation, Corrector | None]] = [
         ("new ones only", trained.rules._replace(exec_horizon=1), None),
         ("followed", following := trained.rules._replace(replans=config.replans), None),

@@ -29,12 +29,13 @@ class Origin(NamedTuple):
     exec_horizon: int
     mismatch: float
     teacher: str
+    seed: int = -1  # what drew the starts; files of before do not say it
 
 
 def origin_in(arrays: Mapping[str, Any]) -> Origin | None:
     """What a file says of it; None for one of before."""
     found = {name: arrays[ORIGIN + name].item() for name in Origin._fields if ORIGIN + name in arrays}
-    return Origin(**found) if len(found) == len(Origin._fields) else None
+    return Origin(**found) if found.keys() >= set(Origin._fields) - Origin._field_defaults.keys() else None
 
 
 def named(origin: Origin | None) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The rows of the results: which there are, and what has been kept of them.
 
-A row is a command line of training. What it left (metrics.csv and config.json of every seed, a few kilobytes) is kept
-in a folder of the repository, and counts only as long as its flags are those of the row: change a flag, or a default
-that the row relies on, and it is a row that has not run.
+A row is a command line of training. What it left (metrics.csv, config.json and, of mazes, goals.csv of every seed, a
+few kilobytes) is kept in a folder of the repository, and counts only as long as its flags are those of the row: change
+a flag, or a default that the row relies on, and it is a row that has not run.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from goalax.flags import COMPARED, FlagError, names_in
-from goalax.host import runs
+from goalax.host import goal_cells, runs
 from goalax.host.config import Flags, completed, read_flags
 from goalax.host.resolve import resolve
 from goalax.study import experiments
@@ -197,7 +197,9 @@ def keep(row: Row, directories: Sequence[Path], folder: Path) -> None:
     for seed, directory in zip(row.seeds, directories, strict=True):
         target = folder / f"{row.name}_s{seed}"
         target.mkdir(parents=True, exist_ok=True)
-        for name in ("metrics.csv", "config.json"):
+        for name in (goal_cells.NAME, "metrics.csv", "config.json"):
+            if name == goal_cells.NAME and not (directory / name).exists():
+                continue  # only mazes have it
             part = target / f"{name}.part"
             shutil.copyfile(directory / name, part)
             part.replace(target / name)

@@ -25,7 +25,7 @@ COLUMNS = (
 )
 RETURNS = ("return, mean of the last three", "return at the last evaluation")  # where there are no goals
 SUCCESSES = ("success over the tasks, mean of the last three", "success at the last evaluation")  # of OGBench
-POOR = 0.1  # an environment is not learned while no row has so large a share of episodes at their goals
+POOR, SOLVED = 0.1, 0.95  # shares of episodes at their goals: what is less than learned, and what is solved
 CURVES = "curves"  # folder of the pictures, beside the document
 
 
@@ -165,14 +165,17 @@ class Best(NamedTuple):
 
     @property
     def env(self) -> str:
-        poor = self.group.reached[:, -1].mean() < POOR
-        return f"`{self.group.env}`{': nothing learns it yet' if poor else ''}"
+        reached = self.group.reached[:, -1].mean()
+        note = ": not learned in these steps" if reached < POOR else ": not solved" if reached < SOLVED else ""
+        return f"`{self.group.env}`{note}"
 
 
 def best_rows(rows: Sequence[Row], folder: Path) -> list[Best]:
-    """Of every environment with goals, by the time at the goal at the end, or OGBench's success."""
+    """Of every environment with goals, by the time at the goal at the end, or OGBench's success; datasets apart."""
     found: dict[str, Best] = {}
     for row in rows:
+        if row.flags.dataset is not None:
+            continue  # what it learns is of the data as much as of the environment
         if finished(row, trained := kept(row, folder)) and (group := group_of(trained)).has_goals:
             score = float(interquartile_mean([shares(group)[:, -1]]).value)
             if group.env not in found or score > found[group.env].score:
@@ -193,15 +196,13 @@ def best_text(rows: Sequence[Row], folder: Path) -> str:
 
 
 def learned_text(rows: Sequence[Row], folder: Path) -> str:
-    """Which agent and budget learned an environment, beside its preset budget; and which have no finished row."""
+    """Which flags and budget learned an environment, beside its preset budget; and which have no finished row."""
     found = best_rows(rows, folder)
-    columns = ("environment", "agent", "steps", "preset budget", *COLUMNS[4:6])
-    lines = [
-        [best.env, f"`{best.row.flags.agent}`", best.line[2], preset_of(best.row), *best.line[4:6]] for best in found
-    ]
+    columns = ("environment", "flags", "steps", "preset budget", *COLUMNS[3:6])
+    lines = [[best.env, best.line[0], best.line[2], preset_of(best.row), *best.line[3:6]] for best in found]
     trained = {best.row.flags.env_name for best in found}
     others = [f"`{name}`" for name in ENVS if name not in trained and not name.endswith("_eval") and name not in TASKS]
-    return f"{markdown.table(columns, lines)}\nWithout a finished row: {', '.join(others)}.\n"
+    return f"{markdown.table(columns, lines)}\nNo row has finished in: {', '.join(others)}.\n"
 
 
 def preset_of(row: Row) -> str:
