@@ -116,7 +116,7 @@ def changed(key, place, value):
         ({"action": np.full((5, 2), None)}, "b.npz cannot be read: it is damaged"),
         (changed("observation", (2, 1), np.nan), "observations that are not finite in 1 rows, the first in b.npz"),
         (changed("reward", 3, 1e39), "rewards that are not finite in 1 rows, the first in b.npz"),
-        (changed("discount", slice(None), 0.5), "has masks other than 0 and 1"),
+        (changed("discount", slice(None), 0.5), "b.npz has discounts other than 0 and 1"),
         (changed("action", slice(3, 5), 1.5), r"outside \[-1, 1\] in 2 of 10 rows, the first in b.npz"),
     ],
 )
@@ -125,6 +125,29 @@ def test_what_is_wrong_in_a_folder_is_one_sentence(folder, spoiled, words):
     with pytest.raises(FlagError, match=words) as error:
         sources.read(str(path), SPEC)
     assert str(error.value).startswith("--dataset: ") and "\n" not in str(error.value)
+
+
+def test_names_of_tasks_stand_for_the_file_of_all_tasks():
+    maze, cube = "ogbench:pointmaze-medium-navigate", "ogbench:cube-single-play"
+    for name, file in (
+        (f"{maze}-singletask-task3-v0", f"{maze}-v0"),
+        (f"{maze}-oraclerep-v0", f"{maze}-v0"),
+        (f"{cube}-singletask-v0", f"{cube}-v0"),
+    ):
+        assert sources.path_of(name) == sources.path_of(file)
+        assert sources.path_of(file).name == f"{file.removeprefix('ogbench:')}.npz"
+
+
+@pytest.mark.parametrize("name", ["n" * 300, f"ogbench:{'n' * 300}"])
+def test_a_name_that_no_disk_has_is_one_sentence(name):
+    for look in (lambda: sources.read(name, SPEC), lambda: sources.validation(name)):
+        with pytest.raises(FlagError, match="cannot be read: File name too long"):
+            look()
+
+
+def test_no_name_is_not_the_current_folder():
+    with pytest.raises(FlagError, match="--dataset is empty; it must be a file, a folder"):
+        sources.read("", SPEC)
 
 
 def test_folders_that_hold_no_episodes(tmp_path, folder):

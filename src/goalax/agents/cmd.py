@@ -1,7 +1,7 @@
 """CMD: contrastive metric distillation (arXiv 2406.17098) in one step (`cmd`) or two (`cmd2`).
 Offline as published: --contrastive_loss_fn binary --distance mrn --no_potential --temperature 22.6 --critics 2
---repr_dim 512 --logsumexp_penalty 0 --relabel clipped --actor_relabel uniform --bc_weight 0.1; what still differs:
-docs/offline.md."""
+--repr_dim 512 --logsumexp_penalty 0 --relabel clipped --actor_relabel uniform --bc_weight 0.1 --h_dim 512 --n_hidden 3;
+what still differs: docs/offline.md."""
 
 import dataclasses
 from collections.abc import Callable, Iterator

@@ -1,6 +1,7 @@
 """CRL: contrastive RL (arXiv 2206.07568; online in JAX: arXiv 2408.11052).
 Offline as in OGBench: --contrastive_loss_fn binary --energy_fn scaled_dot --critics 2 --critic_goal state
---logsumexp_penalty 0 --relabel clipped --actor_relabel uniform --bc_weight 0.1; what still differs: docs/offline.md."""
+--repr_dim 512 --logsumexp_penalty 0 --relabel clipped --actor_relabel uniform --bc_weight 0.1 --h_dim 512 --n_hidden 3;
+what still differs: docs/offline.md."""
 
 import dataclasses
 from typing import NamedTuple

@@ -4,7 +4,8 @@ first visits: the distribution of the time until a goal is first reached, as in 
 the same with first visits and an actor that shortens that time, by the flags of the rows of ants (docs/tmd_online.md).
 Offline as published: --contrastive_loss_fn infonce_backward --distance mrn --no_potential --temperature 22.6
 --critics 2 --critic_goal state --repr_dim 512 --logsumexp_penalty 0 --step_weight 0 --invariance_weight 1
---relabel clipped --actor_relabel uniform --bc_weight 0.1; what still differs: docs/offline.md."""
+--relabel clipped --actor_relabel uniform --bc_weight 0.1 --h_dim 512 --n_hidden 3; what still differs:
+docs/offline.md."""
 
 import dataclasses
 import math

@@ -59,6 +59,8 @@ def _rows(path: Path, stored: dict[str, np.ndarray], spec: Spec) -> dict[str, np
         if array.dtype.kind not in "fiub":
             raise FlagError(f"{the(path)} has {key} of type {array.dtype}; it must be numbers.")
     reward, discount = (stored[key].reshape(num) for key in KEYS[2:])
+    if not np.isin(discount[1:], (0, 1)).all():
+        raise FlagError(f"{the(path)} has discounts other than 0 and 1; the discount of a run is --discounting.")
     with np.errstate(over="ignore"):  # what is too large for float32 is refused as not finite
         return {
             "observations": stored["observation"].astype(np.float32),

@@ -3,6 +3,7 @@ Minari; read by their names, and files and Minari's written."""
 
 import contextlib
 import io
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -10,16 +11,19 @@ import numpy as np
 
 from goalax.core.types import Spec
 from goalax.data import exorl, files, minari
-from goalax.data.files import Dataset, Labels
+from goalax.data.files import Dataset, Labels, readable
 from goalax.data.names import OGBENCH, is_ogbench
 from goalax.flags import FlagError
 
 FOLDER = Path("~/.ogbench/data")  # where the package ogbench keeps its datasets
+OF_TASKS = re.compile(r"-singletask(-task\d+)?|-oraclerep")  # names in OGBench that have no files of their own
 
 
 def path_of(name: str) -> Path:
     """The file or folder that a name stands for, there or not; Minari's have none."""
-    return FOLDER.expanduser() / f"{name.removeprefix(OGBENCH)}.npz" if is_ogbench(name) else Path(name)
+    if is_ogbench(name):
+        return FOLDER.expanduser() / f"{OF_TASKS.sub('', name.removeprefix(OGBENCH))}.npz"
+    return Path(name)
 
 
 def is_minari(name: str) -> bool:
@@ -29,8 +33,9 @@ def is_minari(name: str) -> bool:
 def fetch(name: str) -> None:
     """Has the package fetch the files of `ogbench:NAME`, unless they are there; FlagError where it cannot."""
     path = path_of(name)
-    if path.exists():
-        return
+    with readable(name):
+        if path.exists():
+            return
     about = f"--dataset: {name} is not in {path.parent}"
     try:
         import ogbench  # here: it is optional
@@ -47,16 +52,24 @@ def fetch(name: str) -> None:
 def read(name: str, spec: Spec, min_rows: int = 2, reward_free: bool = False, labels: Labels | None = None) -> Dataset:
     """Reads what --dataset names: `minari:NAME`, `ogbench:NAME`, a folder, or a file; arguments and errors: as
     `files.read`."""
+    if not name:
+        raise FlagError("--dataset is empty; it must be a file, a folder, or a dataset of OGBench or Minari.")
     path = path_of(name)
     if is_ogbench(name):
         fetch(name)
     if is_minari(name):
         found = minari.load(name, spec)
-    elif path.is_dir():
+    elif is_folder(name):
         found = exorl.load(path, spec)
     else:
         found = files.load(path, labels)
     return files.checked(found, spec, min_rows, reward_free, labels)
+
+
+def is_folder(name: str) -> bool:
+    """FlagError where nothing can be told of it, such as a name that is too long."""
+    with readable(name):
+        return path_of(name).is_dir()
 
 
 def validation_name(name: str) -> str:
@@ -66,7 +79,7 @@ def validation_name(name: str) -> str:
         head, version = name.rsplit("-v", 1) if "-v" in name else (name, "0")
         return f"{head}-val-v{version}"
     path = path_of(name)
-    if path.is_dir():
+    if is_folder(name):
         path = path.resolve() if path.name in ("", "..") else path.absolute()  # a link keeps its name
         return str(path.parent / f"{path.name}-val")
     return str(path.with_name(f"{path.stem}-val.npz"))
@@ -75,7 +88,8 @@ def validation_name(name: str) -> str:
 def validation(name: str) -> str | None:
     """The validation set of a dataset, where there is one."""
     beside = validation_name(name)
-    there = minari.exists(beside) if is_minari(name) else Path(beside).exists()
+    with readable(beside):
+        there = minari.exists(beside) if is_minari(name) else Path(beside).exists()
     return beside if there else None
 
 

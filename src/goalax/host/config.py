@@ -70,7 +70,8 @@ class Flags:
     # A resumed run may find its dataset elsewhere, and if it never collects, learn from it for longer.
     dataset: str | None = flag(
         None,
-        "npz file in OGBench's format, folder of ExORL's episodes, or minari:NAME, to learn from before collecting",
+        "npz file in OGBench's format, folder of ExORL's episodes, ogbench:NAME or minari:NAME, to learn from before"
+        " collecting",
         scope="budget",
     )
     offline_steps: int = flag(0, "updates on --dataset", low=0, scope="budget")
@@ -110,7 +111,7 @@ class Flags:
         most=1_000_000,
     )
     normalize_observations: bool | None = flag(
-        None, "normalise states and goals with prefill statistics (default: per environment)"
+        None, "normalise states and goals with statistics of the prefill, or of --dataset (default: per environment)"
     )
     visualization_interval: int = flag(
         5,

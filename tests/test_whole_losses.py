@@ -1,0 +1,201 @@
+"""Losses of whole agents, put together: each by NumPy from the formulas, with the networks' outputs as they are."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from goalax.agents import AGENTS
+from goalax.agents.extraction import linear_actor
+from goalax.agents.pretraining import joined, uniform_latents
+from goalax.core.types import Batch, Spec
+from goalax.learning.networks import deterministic_actor
+
+SPEC = Spec(state_size=5, goal_size=2, action_size=3, goal_indices=(1, 3), discounting=0.9, goal_reach_thresh=1)
+SIZE = 12
+SMALL = {"h_dim": 8, "n_hidden": 2, "repr_dim": 16}
+NEAR_DATA = {"bc_weight": 0.1, "actor_relabel": "uniform"}
+
+
+def normal(i, *shape):
+    return jax.random.normal(jax.random.PRNGKey(i), shape)
+
+
+BATCH = Batch(
+    state=normal(0, SIZE, 5),
+    action=jnp.tanh(normal(5, SIZE, 3)),
+    next_state=normal(1, SIZE, 5),
+    goal=normal(6, SIZE, 2),
+    future_state=normal(2, SIZE, 5),
+    future_action=jnp.tanh(normal(7, SIZE, 3)),
+    reward=normal(11, SIZE),
+    future_reward=jnp.zeros(SIZE),
+    discount=jnp.full(SIZE, 0.9),
+    actor_state=normal(3, SIZE, 5),
+    same=jnp.zeros(SIZE),
+    next_action=jnp.tanh(normal(8, SIZE, 3)),
+)
+
+
+def double(x):
+    return np.asarray(x, np.float64)
+
+
+def both(*parts):
+    return jnp.concatenate([jnp.asarray(part, jnp.float32) for part in parts], axis=-1)
+
+
+def log_density(mean):
+    return (-0.5 * (double(BATCH.action) - double(mean)) ** 2 - 0.5 * np.log(2 * np.pi)).sum(axis=-1)
+
+
+def near_data(value, mean, weight):
+    """Loss of an actor that maximises a value near stored actions."""
+    return -value.mean() / (np.abs(value).mean() + 1e-6) - weight * log_density(mean).mean()
+
+
+def updated(name, **flags):
+    """The config of an agent, a new one, and the metrics of its first update."""
+    config = AGENTS[name].config(**{**SMALL, **flags})
+    agent = AGENTS[name].make(config, SPEC)
+    state = agent.init(jax.random.PRNGKey(0))
+    return config, state, jax.jit(agent.update)(state, BATCH, jax.random.PRNGKey(2))[1]
+
+
+def close(metrics, **expected):
+    for name, value in expected.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=2e-5, atol=1e-5, err_msg=name)
+
+
+def mrn(x, y, components=4):
+    x, y = (z.reshape(*z.shape[:-1], components, -1) for z in (x, y))
+    half = x.shape[-1] // 2
+    gain = np.maximum(x[..., :half] - y[..., :half], 0).max(axis=-1)
+    return (gain + np.sqrt(((x[..., half:] - y[..., half:]) ** 2).sum(axis=-1) + 1e-6)).mean(axis=-1)
+
+
+def test_tmd_as_published():
+    """Backward InfoNCE, invariance and back-up of two critics, the lower one of which counts for the actor."""
+    flags = {"contrastive_loss_fn": "infonce_backward", "distance": "mrn", "potential": False, "temperature": 4.0}
+    flags |= {"critics": 2, "critic_goal": "state", "logsumexp_penalty": 0.0, "components": 4}
+    config, state, metrics = updated("tmd", step_weight=0.0, invariance_weight=1.0, **flags, **NEAR_DATA)
+    encoder = config.mlp(config.repr_dim)
+    mean = deterministic_actor(config.mlp, 3).apply(state.params["actor"], BATCH.state, BATCH.actor_state[:, [1, 3]])
+    total, values = 0.0, []
+    for params in state.params["critic"]:
+
+        def psi(states, params=params):
+            return double(encoder.apply(params["psi_s"], states))
+
+        def phi(action, params=params):
+            return double(encoder.apply(params["phi"], both(BATCH.state, action)))
+
+        x, y = phi(BATCH.action), psi(BATCH.future_state)
+        d, later = mrn(x[:, None], y[None]), mrn(psi(BATCH.next_state)[:, None], y[None])
+        logits, delta = -d / 4, d - later
+        contrastive = -np.mean(np.diag(logits) - np.log(np.exp(logits).sum(axis=0)))
+        backup = np.where(delta > 3, delta, 0.9 * np.exp(delta) - d)
+        tied = 0.05 * (0.5 * np.diag(backup).mean() + 0.5 * backup.mean())
+        total += contrastive + mrn(psi(BATCH.state), x).mean() + tied
+        values.append(-mrn(phi(jnp.clip(mean, -1, 1)), psi(BATCH.actor_state)))
+    close(metrics, critic_loss=total, actor_loss=near_data(np.min(values, axis=0), mean, 0.1))
+
+
+def iqe(x, y, alpha=0.5, components=4):
+    """By walking along the intervals of every row."""
+    lengths = np.zeros((len(x), x.shape[-1] // components))
+    for i, row in np.ndindex(*lengths.shape):
+        part = slice(row * components, (row + 1) * components)
+        end = -np.inf
+        for start, stop in sorted(zip(x[i, part], y[i, part], strict=True)):
+            lengths[i, row] += max(0, stop - max(start, end))
+            end = max(end, stop)
+    return alpha * lengths.mean(axis=-1) + (1 - alpha) * lengths.max(axis=-1)
+
+
+def test_qrl_as_published():
+    flags = {"distance": "iqe", "multiplier": "exp", "multiplier_speed": 1.0, "dynamics_error": "distance"}
+    config, state, metrics = updated("qrl", components=4, any_goals=1.0, **flags, **NEAR_DATA)
+    params, network = state.params["critic"], config.mlp(config.repr_dim)
+
+    def encode(states):
+        return double(network.apply(params["encoder"], states))
+
+    def predicted(action):
+        return z + double(network.apply(params["dynamics"], both(z, action)))
+
+    z, z_next, goal = encode(BATCH.state), encode(BATCH.next_state), encode(BATCH.future_state)
+    push = np.mean(100 * np.log1p(np.exp(5 - iqe(z, np.roll(goal, 1, axis=0)) / 100)))
+    excess = np.mean(np.maximum(iqe(z, z_next) - 1, 0) ** 2)
+    guess = predicted(BATCH.action)
+    dynamics = np.mean(iqe(z_next, guess) + iqe(guess, z_next)) / 2
+    close(metrics, critic_loss=push + excess - (excess - 0.05) + dynamics)  # of a multiplier of 1, which climbs
+    mean = deterministic_actor(config.mlp, 3).apply(state.params["actor"], BATCH.state, BATCH.actor_state[:, [1, 3]])
+    value = -iqe(predicted(jnp.clip(mean, -1, 1)), encode(BATCH.actor_state))
+    close(metrics, actor_loss=near_data(value, mean, 0.1))
+
+
+def test_pre_training_of_fb():
+    config, state, metrics = updated("fb", n_hidden=1, repr_dim=4)
+    params, network = state.params["critic"], config.mlp(4)
+    uniform_key, order_key, share_key = jax.random.split(jax.random.PRNGKey(2), 3)  # as in the update
+
+    def backward(states):
+        x = double(network.apply(params["backward"], states))
+        return 2 * x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+    stored = double(jax.random.uniform(share_key, (SIZE, 1))) < 0.5
+    of_states = backward(jax.random.permutation(order_key, BATCH.state))
+    z = np.where(stored, of_states, double(uniform_latents(uniform_key, SIZE, 4)))
+    goal, actor = joined(BATCH.goal, jnp.asarray(z, jnp.float32)), linear_actor(config.mlp, 3)
+
+    def forward(states, action):
+        return np.stack([double(network.apply(one, both(states, goal, action))) for one in params["forward"]])
+
+    after = backward(BATCH.next_state)
+    next_action = jnp.clip(actor.apply(state.params["actor"], BATCH.next_state, goal), -1, 1)
+    target = (forward(BATCH.next_state, next_action) @ after.T).mean(axis=0)
+    measure = forward(BATCH.state, BATCH.action) @ after.T
+    others = ~np.eye(SIZE, dtype=bool)
+
+    def off_diagonal(matrix):
+        return (matrix * others).sum(axis=-1) / (SIZE - 1)
+
+    errors = (measure - 0.9 * target) ** 2
+    loss = np.mean([0.5 * off_diagonal(error) - np.diag(one) for one, error in zip(measure, errors, strict=True)])
+    products = after @ after.T
+    orthonormal = np.mean(off_diagonal(products**2) - 2 * np.diag(products))
+    mean = actor.apply(state.params["actor"], BATCH.state, goal)
+    value = (forward(BATCH.state, jnp.clip(mean, -1, 1)) * z).sum(axis=-1).min(axis=0)
+    close(metrics, critic_loss=loss + orthonormal, actor_loss=-value.mean() - 10 * log_density(mean).mean())
+
+
+def test_fine_tuning_of_crl_infonce():
+    config = AGENTS["crl_infonce"].config(h_dim=8, n_hidden=1, repr_dim=4)
+    agent = AGENTS["crl_infonce"].make(config, SPEC)
+    assert agent.switch is not None
+    state = agent.init(jax.random.PRNGKey(0))
+    tuned = agent.switch(state, BATCH, jax.random.PRNGKey(1))
+    _, metrics = jax.jit(agent.update)(tuned, BATCH, jax.random.PRNGKey(2))
+    params, network = state.params["critic"], config.mlp(4)
+
+    def phi(action):
+        return [double(network.apply(one, both(BATCH.state, action))) for one in params["phi"]]
+
+    def psi(states):
+        return [double(network.apply(one, states)) for one in params["psi"]]
+
+    def rewards(states):
+        return double(config.mlp(1).apply(params["reward"], both(states, BATCH.goal)))[:, 0]
+
+    contrastive = []
+    for x, y in zip(phi(BATCH.action), psi(BATCH.future_state), strict=True):
+        logits = x @ y.T / 2
+        total = np.log(np.exp(logits).sum(axis=1))
+        contrastive.append((total - np.diag(logits)).mean() + 0.01 * (total**2).mean())
+    error = np.mean((rewards(BATCH.next_state) - double(BATCH.reward)) ** 2)
+    close(metrics, critic_loss=np.mean(contrastive) + error)
+    mean = linear_actor(config.mlp, 3).apply(state.params["actor"], BATCH.state, BATCH.goal)
+    pairs = zip(phi(jnp.clip(mean, -1, 1)), psi(BATCH.actor_state), strict=True)
+    logits = np.min([np.maximum(x @ y.T / 2, np.log(1e-6)) for x, y in pairs], axis=0)
+    ratio = np.exp(np.diag(logits) - np.log(np.exp(logits).sum(axis=1)) + np.log(SIZE))
+    close(metrics, actor_loss=near_data(ratio * rewards(BATCH.actor_state), mean, 0.1))
