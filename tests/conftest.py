@@ -54,10 +54,23 @@ def pytest_runtest_teardown() -> None:
 LONG = ("agents", "pretraining", "kills", "offline_agents", "tdmpc2", "reward_agents", "hosts", "offline", "envs")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the files of LONG first, for runs side by side (scripts/test.sh)."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--half", choices=("0", "1"), help="of the files, every second one's slow tests only")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Puts the files of LONG first, for runs side by side (scripts/test.sh), and with --half leaves out slow tests."""
     place = {f"test_{name}.py": i for i, name in enumerate(LONG)}
     items.sort(key=lambda item: place.get(item.path.name, len(LONG)))
+    if (half := config.getoption("--half")) is None:
+        return
+    # By files, so that what a file makes for its tests is made once, and by all there are, whichever are collected.
+    files = sorted((path.name for path in Path(__file__).parent.glob("test_*.py")), key=lambda n: (place.get(n, 99), n))
+    left_out = [
+        item for item in items if item.get_closest_marker("slow") and files.index(item.path.name) % 2 != int(half)
+    ]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
 
 
 class EnvFunctions(NamedTuple):
