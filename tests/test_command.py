@@ -7,6 +7,7 @@ import pytest
 
 from goalax.core import buffer, rollout
 from goalax.core.command import COMMAND, Scene
+from goalax.core.command.omega import share_of_wanted
 from goalax.core.command.rare import log_density
 from goalax.flags import FlagError
 from goalax.host.config import read_flags
@@ -63,6 +64,26 @@ def test_rare_goals_are_those_that_few_states_achieve():
 def test_episodes_that_begin_together_have_different_rare_goals():
     goals = jax.random.normal(jax.random.PRNGKey(1), (100_000, 2))
     assert len(np.unique(chosen("rare", goals, 64), axis=0)) > 30
+
+
+def test_the_share_of_omega_equals_a_sum_of_kernels():
+    wanted, seen = np.random.default_rng(0).normal(size=60), np.random.default_rng(1).normal(2, 1, 80)
+    kernels = lambda x, y: np.exp(-0.5 * ((x[:, None] - y[None]) / (0.1 * seen.std())) ** 2)  # noqa: E731
+    others = kernels(wanted, wanted)[~np.eye(60, dtype=bool)].reshape(60, 59)  # each of them by the others
+    own, achieved = others.mean(axis=1), kernels(wanted, seen).mean(axis=1)
+    expected = 1 / (np.mean(np.log(own) - np.log(achieved)) - 3)
+    assert 0.05 < expected < 0.95
+    share = share_of_wanted(jnp.asarray(wanted[:, None]), jnp.asarray(seen[:, None]))
+    np.testing.assert_allclose(share, expected, rtol=1e-3)
+
+
+def test_omega_asks_for_the_goals_of_the_environment_once_states_lie_among_them():
+    far = jax.random.normal(jax.random.PRNGKey(1), (500, 2))
+    among = jnp.concatenate([far, 7 + jax.random.uniform(jax.random.PRNGKey(2), (500, 2))])  # as `scene_of` evaluates
+    early, late = chosen("omega", far, 400), chosen("omega", among, 400)
+    assert (early > 6.5).all(axis=1).mean() < 0.05
+    known = {*map(tuple, np.asarray(among))}
+    assert (late > 6.9).all() and not {*map(tuple, late)} & known
 
 
 def test_goals_of_the_first_episodes_have_a_key_of_their_own():

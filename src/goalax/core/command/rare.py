@@ -12,10 +12,14 @@ SEEN = 1000  # achieved goals that the density is estimated from
 BANDWIDTH = 0.1  # of the kernel, in standard deviations of achieved goals: that of the paper's experiments
 
 
+def log_kernels(goals: Array, seen: Array, bandwidth: float) -> Array:
+    """Logarithms of Gaussian kernels, up to a constant: goals [M, G] and seen [K, G] -> [M, K]."""
+    return -0.5 * jnp.sum(((goals[:, None] - seen[None]) / bandwidth) ** 2, axis=-1)
+
+
 def log_density(goals: Array, seen: Array, bandwidth: float) -> Array:
     """Logarithm of a Gaussian kernel density estimate, up to a constant: goals [M, G] and seen [K, G] -> [M]."""
-    squares = jnp.sum(((goals[:, None] - seen[None]) / bandwidth) ** 2, axis=-1)
-    return jax.nn.logsumexp(-0.5 * squares, axis=1)
+    return jax.nn.logsumexp(log_kernels(goals, seen, bandwidth), axis=1)
 
 
 @law("rare", stored=True)
