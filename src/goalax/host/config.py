@@ -70,8 +70,7 @@ class Flags:
     # A resumed run may find its dataset elsewhere, and if it never collects, learn from it for longer.
     dataset: str | None = flag(
         None,
-        "npz file in OGBench's format, folder of ExORL's episodes, ogbench:NAME or minari:NAME, to learn from before"
-        " collecting",
+        "npz file in OGBench's format, folder of ExORL's episodes, ogbench:NAME or minari:NAME to learn from first",
         scope="budget",
     )
     offline_steps: int = flag(0, "updates on --dataset", low=0, scope="budget")
