@@ -196,9 +196,8 @@ def train_corrector(argv: Sequence[str], prog: str) -> None:
     if len(test.row):
         seen, teacher = histories(decisions, test, steps), decisions.teacher[test.row]
         before, after = (float(distillation_loss(network, each, seen, teacher, 0.0)[1]) for each in (params, learned))
-        print(
-            f"on {len(test.row):,} samples of episodes held out: {after:.4g}, and {before:.4g} of the plans themselves"
-        )
+        of_plans = f"{before:.4g} of the plans themselves"
+        print(f"on {len(test.row):,} samples of episodes held out: {after:.4g}, and {of_plans}")
     else:
         print("on episodes held out: unknown, for no plan was followed in them")
     print(f"{out}: a corrector of {size:,} parameters")
