@@ -10,7 +10,7 @@ import pytest
 from goalax.agents import AGENTS, consistency, tmd
 from goalax.core.relabel.waypoint import DISCOUNTING as LAMBDA
 from goalax.core.relabel.waypoint import NEXT, mixed_steps
-from goalax.core.types import Spec, Waypoint
+from goalax.core.types import Spec, Visit, Waypoint
 from goalax.flags import FlagError
 from goalax.host.config import read_flags
 from tests.helpers.chain import DISCOUNTING, LENGTH, chain_agent, chain_batch, chain_distances
@@ -160,6 +160,7 @@ VARIANTS = {
         **{"contrastive_weight": 0.0, "time_weight": 1.0, "separation_weight": 1.0},
     },
     "hazards_of_the_distance": {**VISITS, "actor_value": "hazard", "hazards": "distance"},
+    "hazards_of_both": {**VISITS, "actor_value": "hazard", "hazards": "both"},
     "geometric_bins": {**VISITS, "actor_value": "hazard", "time_bins": 6},
 }
 RARE = {
@@ -191,6 +192,29 @@ def test_the_order_on_a_chain_is_right_with_every_variant(name):
     assert np.all(np.diff(means) > (-1e-3 if name == "geometric_bins" else 0)) and means[-1] > 2 * means[0]
     if name != "euclidean":  # which is as far back as forth
         assert d[steps < 0].mean() > means.mean()  # what lies behind is out of reach
+
+
+def test_of_a_head_and_the_distance_the_sooner_counts_and_both_learn():
+    """The value is the larger of those of agents with one of the two and the same parameters, the loss the sum."""
+    spec = Spec(3, 2, 2, (0, 1), 0.9, 0.5, max_decisions=20)
+    configs = {
+        each: tmd.TMDConfig(**VISITS, actor_value="hazard", hazards=each) for each in ("head", "distance", "both")
+    }
+    critics = {
+        name: tmd.TMDCritic(config, spec, config.decision(spec), tmd.VisitHead.of(config, spec))
+        for name, config in configs.items()
+    }
+    params = critics["both"].init(iter(jax.random.split(jax.random.PRNGKey(0), 16)))
+    state, action, y = (jax.random.normal(jax.random.PRNGKey(i), (40, n)) for i, n in enumerate((3, 2, 64)))
+    y = critics["both"].phi(params, state, action) + jnp.linspace(0, 2, 40)[:, None] * y  # from near to far
+    head, distance, both = (critics[name].value(params, state, action, y) for name in ("head", "distance", "both"))
+    np.testing.assert_array_equal(both, np.maximum(head, distance))
+    assert 0 < np.sum(head > distance) < 40
+    steps, reached = jnp.arange(40) % 20, jnp.arange(40.0) % 2
+    visit = Visit(y[:, :2], steps, reached, jnp.full(40, 9), jnp.zeros(40), jnp.zeros((40, 1)), jnp.zeros((40, 1)))
+    x, d = critics["both"].phi(params, state, action), jnp.zeros((40, 40))
+    losses = {name: critic.visit_terms(params, d[0], d, x, y, visit)[0] for name, critic in critics.items()}
+    np.testing.assert_allclose(losses["both"], losses["head"] + losses["distance"], rtol=1e-6)
 
 
 def test_the_agent_with_first_visits_is_the_one_that_was_measured():

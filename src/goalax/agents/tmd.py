@@ -8,6 +8,7 @@ Offline as published: --contrastive_loss_fn infonce_backward --distance mrn --no
 docs/offline.md."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -47,7 +48,11 @@ class TMDConfig(ConsistencyConfig, QuasimetricConfig, VisitConfig, AdvantageConf
     critics: int = flag(1, "critics, the most pessimistic of which counts for the actor", low=1, high=2)
     contrastive_weight: float = flag(1.0, "weight of the contrastive loss", low=0)
     hazard_weight: float = flag(0.0, "weight of the likelihood of first visits", low=0)
-    hazards: str = flag("head", "what tells first visits: a head, or the distance", valid=("head", "distance"))
+    hazards: str = flag(
+        "head",
+        "what tells first visits: a head, the distance, or both, of which the actor goes by the sooner",
+        valid=("head", "distance", "both"),
+    )
     time_weight: float = flag(0.0, "weight of the distance being the time that the way took", low=0)
     separation_weight: float = flag(0.0, "weight of goals being as far as the window, unless reached", low=0)
     actor_value: str = flag("distance", "what the actor improves", valid=("distance", "hazard", "both"))
@@ -139,9 +144,9 @@ class TMDCritic(NamedTuple):
             params["potential"] = self.potential.init(next(keys), goal)
         if config.learn_temperature:
             params["log_temperature"] = jnp.log(jnp.float32(config.temperature))
-        if config.hazard_weight and config.hazards == "head":
+        if config.hazard_weight and config.hazards != "distance":
             params["head"] = self.head.init(next(keys))
-        elif config.hazard_weight:
+        if config.hazard_weight and config.hazards != "head":
             params["log_shape"] = jnp.log(jnp.float32(FIRST_SHAPE))
         return params
 
@@ -202,27 +207,35 @@ class TMDCritic(NamedTuple):
         loss = weighted_sum((config.time_weight, time), (config.separation_weight, separation))
         metrics = {"time_loss": time, "separation_loss": separation, "reached": jnp.mean(visit.reached)}
         if config.hazard_weight:
-            hazard = head.loss(self.times(params, x, y), visit)
+            hazard = sum((head.loss(times, visit) for times in self.times(params, x, y)), start=jnp.zeros(()))
             loss, metrics = loss + config.hazard_weight * hazard, {**metrics, "hazard_loss": hazard}
         return loss, metrics
 
-    def times(self, params: dict, x: Array, y: Array) -> Times:
-        """When goals [B, D] are first reached from samples [B, D]: what a head says, or times around the distance."""
-        if self.config.hazards == "head":
-            return self.head.apply(params["head"], x, y)
-        median = self.config.metric(params["metric"]).between(x, y) / self.step + NEAREST
-        now, hazards = survival.of_median(median, jnp.exp(params["log_shape"]), self.head.edges)
-        return Times(now, hazards, hazards[:, :0])
+    def times(self, params: dict, x: Array, y: Array) -> list[Times]:
+        """When goals [B, D] are first reached from samples [B, D]: what a head says, times around the distance."""
+        found = []
+        if self.config.hazards != "distance":
+            found.append(self.head.apply(params["head"], x, y))
+        if self.config.hazards != "head":
+            median = self.config.metric(params["metric"]).between(x, y) / self.step + NEAREST
+            now, hazards = survival.of_median(median, jnp.exp(params["log_shape"]), self.head.edges)
+            found.append(Times(now, hazards, hazards[:, :0]))
+        return found
+
+    def visit_value(self, params: dict, x: Array, y: Array) -> Array:
+        """Minus the expected discounted time, [B]; of two that tell it, the sooner: a first visit that nobody has seen
+        from here may still follow from two that somebody has, by the triangle inequality."""
+        return functools.reduce(jnp.maximum, map(self.head.value, self.times(params, x, y)))
 
     def value(self, params: dict, state: Array, action: Array, y: Array) -> Array:
         """What the actor improves, [B]; y: representations of goals."""
         config, x = self.config, self.phi(params, state, action)
         if config.actor_value == "hazard":
-            return self.head.value(self.times(params, x, y))
+            return self.visit_value(params, x, y)
         nearness = -config.metric(params["metric"]).between(x, y)
         if config.actor_value == "distance":
             return nearness
-        return self.head.value(self.times(params, x, y)) + nearness / self.step  # both in rows
+        return self.visit_value(params, x, y) + nearness / self.step  # both in rows
 
     def advantage(self, params: dict, batch: Batch, y: Array) -> Array:
         """How much farther the goal is from states than it is after their actions, [B]; the best action has 0."""
