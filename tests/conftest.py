@@ -66,11 +66,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     # By files, so that what a file makes for its tests is made once, and by all there are, whichever are collected.
     files = sorted((path.name for path in Path(__file__).parent.glob("test_*.py")), key=lambda n: (place.get(n, 99), n))
-    left_out = [
-        item for item in items if item.get_closest_marker("slow") and files.index(item.path.name) % 2 != int(half)
-    ]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in set(left_out)]
+    others = set(files[1 - int(half) :: 2])
+    left_out = [item.path.name in others and item.get_closest_marker("slow") is not None for item in items]
+    config.hook.pytest_deselected(items=[item for item, out in zip(items, left_out, strict=True) if out])
+    items[:] = [item for item, out in zip(items, left_out, strict=True) if not out]
 
 
 class EnvFunctions(NamedTuple):

@@ -197,9 +197,8 @@ def keep(row: Row, directories: Sequence[Path], folder: Path) -> None:
     for seed, directory in zip(row.seeds, directories, strict=True):
         target = folder / f"{row.name}_s{seed}"
         target.mkdir(parents=True, exist_ok=True)
-        for name in (goal_cells.NAME, "metrics.csv", "config.json"):
-            if name == goal_cells.NAME and not (directory / name).exists():
-                continue  # only mazes have it
+        of_maze = [goal_cells.NAME] if (directory / goal_cells.NAME).exists() else []
+        for name in ("metrics.csv", "config.json", *of_maze):
             part = target / f"{name}.part"
             shutil.copyfile(directory / name, part)
             part.replace(target / name)

@@ -8,7 +8,7 @@ from goalax.core.command.base import Scene, law
 from goalax.core.command.rare import BANDWIDTH, SEEN, log_density, log_kernels, rare
 
 WANTED = 200  # goals of the environment that their density is estimated from
-EARLY = -3.0  # of the paper's experiments: from a divergence of 4 on some goals are achieved ones
+EARLY = -3.0  # from a divergence of 4 on some goals are achieved ones
 
 
 def share_of_wanted(wanted: Array, seen: Array) -> Array:
@@ -28,8 +28,8 @@ def share_of_wanted(wanted: Array, seen: Array) -> Array:
 
 @law("omega", stored=True)
 def omega(scene: Scene, key: Array, num: int) -> Array:
-    """Goals of the environment that is evaluated with a share that grows as achieved ones come to lie among them, else
-    those of `rare`, [num, G]: OMEGA (arXiv 2007.02832)."""
+    """Goals of the environment that is evaluated (with --eval_env of that one) with a share that grows as achieved ones
+    come to lie among them, else those of `rare`, [num, G]: OMEGA (arXiv 2007.02832)."""
     wanted_key, seen_key, rare_key, which_key = jax.random.split(key, 4)
     wanted = jax.vmap(scene.evaluated)(jax.random.split(wanted_key, max(num, WANTED)))
     share = share_of_wanted(wanted[:WANTED], scene.achieved(seen_key, SEEN))
