@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from goalax.core.types import Array, Spec, Visit
+from goalax.core.types import Array, Needs, Spec, Visit
 from goalax.flags import flag
 from goalax.learning import survival
 from goalax.learning.networks import Network, time_head
@@ -25,11 +25,19 @@ class VisitConfig:
     # The published code calls every unreached goal censored after the whole window, wherever its episode ends.
     censor: str = flag("window", "when a goal counts as not reached so far", valid=("window", "episode"))
 
+    # The "original" goals of HER, arXiv 1707.01495, beside those that were achieved: who collected was asked for them.
+    original_goals: float = flag(
+        0.0, "share of goals that are the commanded ones of their samples, reached or not", low=0, below=1
+    )
     head_dim: int = flag(0, "width of the head that reads representations; 0: h_dim", low=0, most=1_000_000)
 
     def rows(self, spec: Spec) -> int:
         """Those of the window."""
         return min(self.window, spec.max_decisions)
+
+    def with_visits(self, needs: Needs, spec: Spec) -> Needs:
+        """What such an agent asks of the buffer beside what it asks for anyway."""
+        return needs._replace(within=self.rows(spec), original=self.original_goals)
 
 
 def goals_apart(spec: Spec, goal: Array) -> Array:

@@ -150,7 +150,7 @@ def make(config: SRLConfig, spec: Spec) -> Agent:
             f"--actor_relabel is {config.actor_relabel!r}; with --occupancy_weight the actor must have the goals of the"
             " critic: leave one of them out."
         )
-    needs = needs._replace(within=critic.head.window, bins=critic.head.occupancy_edges)
+    needs = config.with_visits(needs, spec)._replace(bins=critic.head.occupancy_edges)
     return actor_critic(config, spec, Critic(critic.init, critic.loss, critic.goals, critic.value), needs)
 
 

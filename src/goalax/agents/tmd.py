@@ -27,6 +27,7 @@ from goalax.agents.base import (
 from goalax.agents.consistency import ConsistencyConfig, backup_of, consistency, out_of_reach, weighted_sum
 from goalax.agents.extraction import AWR, AdvantageConfig
 from goalax.agents.first_visits import Times, VisitConfig, VisitHead, goals_apart
+from goalax.core.goals import originals
 from goalax.core.relabel.waypoint import mixed_steps
 from goalax.core.types import Agent, Array, Batch, Law, Metrics, Needs, Spec, Visit
 from goalax.flags import FlagError, flag
@@ -68,13 +69,19 @@ class TMDConfig(ConsistencyConfig, QuasimetricConfig, VisitConfig, AdvantageConf
         if self.actor_value != "distance" and self.hazard_weight == 0:
             raise FlagError(f"--actor_value is {self.actor_value!r}; it must come with --hazard_weight above 0.")
         if not self.learns_visits:
-            self.require_unset(["window", "censor"], "with --hazard_weight, --time_weight and --separation_weight 0")
+            why = "with --hazard_weight, --time_weight and --separation_weight 0"
+            self.require_unset(["window", "censor", "original_goals"], why)
         if self.hazard_weight == 0:
             self.require_unset(["time_bins", "head_dim", "hazards"], "with --hazard_weight 0")
         if self.contrastive_weight == 0:
             names = ["contrastive_loss_fn", "logsumexp_penalty", "l2_penalty", "resubs", "temperature"]
             self.require_unset([*names, "learn_temperature"], "with --contrastive_weight 0")
         self.require_meaning()
+        if self.critic_goal == "state" and self.original_goals:
+            raise FlagError(
+                f"--original_goals is {self.original_goals:g}; with --critic_goal state, whose goals are full states,"
+                " it must be 0."
+            )
         if self.hazards == "distance":
             self.require_unset(["head_dim"], "with --hazards distance, which has no head")
         if self.actor_value == "distance":
@@ -83,7 +90,7 @@ class TMDConfig(ConsistencyConfig, QuasimetricConfig, VisitConfig, AdvantageConf
             self.refuse("actor_value", f"with --extraction {AWR}, whose advantages are of distances")
         needs = super().needs(spec)
         if self.learns_visits:
-            needs = needs._replace(within=self.rows(spec))
+            needs = self.with_visits(needs, spec)
         return needs._replace(waypoint=self.law_of_way_points) if self.backup == "waypoint" else needs
 
     @property
@@ -96,13 +103,16 @@ class TMDConfig(ConsistencyConfig, QuasimetricConfig, VisitConfig, AdvantageConf
 
 @dataclasses.dataclass(frozen=True)
 class TMDVisitsConfig(TMDConfig):
-    """Shares of goals, chunks and the discount of the value are those of ChronoSRL, arXiv 2609.36238."""
+    """Shares of achieved goals, chunks and the discount of the value are those of ChronoSRL, arXiv 2609.36238."""
 
     hazard_weight: float = flag(1.0, "weight of the likelihood of first visits", low=0)
     actor_value: str = flag("hazard", "what the actor improves", valid=("distance", "hazard", "both"))
     value_discounting: float = flag(0.999, "gamma of the time that the actor minimises", above=0, below=1)
     current_goals: float = flag(0.05, "share of relabelled goals that are the state itself", low=0, high=1)
     any_goals: float = flag(0.10, "share of relabelled goals that are any stored state", low=0, high=1)
+    original_goals: float = flag(
+        0.25, "share of goals that are the commanded ones of their samples, reached or not", low=0, below=1
+    )
     action_chunk: int = flag(
         2, "actions chosen at once, and taken one after the other (arXiv 2608.30640)", low=1, high=64
     )
@@ -179,11 +189,13 @@ class TMDCritic(NamedTuple):
         d_later = out_of_reach(metric.pairwise(s_later, y), later.terminal, later.reached, far)
         logits, temperature = self.logits(params, d, batch.future_state)
         loss_fn = CONTRASTIVE_LOSSES[config.contrastive_loss_fn]
-        contrastive, metrics = contrastive_loss(loss_fn, logits, x, y, **config.penalties)
+        asked = 0 if batch.visit is None else originals(config.original_goals, len(x))
+        came = slice(asked, None)  # a goal that nobody came to is no positive
+        contrastive, metrics = contrastive_loss(loss_fn, logits[came, came], x[came], y[came], **config.penalties)
         tied, tied_metrics = consistency(config, self.decision, metric, d, d_later, later.discounting, x, s, s_next)
         metrics |= {"contrastive_loss": contrastive, "temperature": temperature, **tied_metrics}
         itself = s[:SELF_SAMPLES], self.psi(params, batch.state[:SELF_SAMPLES])
-        metrics |= distance_metrics(metric.between, x, y, s, itself)
+        metrics |= distance_metrics(metric.between, x[came], y[came], s[came], itself)
         loss = weighted_sum((config.contrastive_weight, contrastive), (1, tied))
         if batch.visit is not None:
             more, others = self.visit_terms(params, metric.between(x, y), d, x, y, batch.visit)

@@ -236,6 +236,9 @@ def gather(buffer: BufferState, choice: Choice, spec: Spec, needs: Needs = Needs
             return take(rows.state, slot, column), take(rows.action, slot, column)
 
         future_state, future_action = look_up(elsewhere, buffer.rows, choice.future_column, choice.future_slot)
+    if needs.original:
+        first = jnp.arange(len(row.goal)) < goals.originals(needs.original, len(row.goal))
+        future_state = jnp.where(first[:, None], spec.achieving(row.state, row.goal), future_state)
     batch = Batch(
         state=row.state,
         action=row.action,

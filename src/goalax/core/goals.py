@@ -12,6 +12,16 @@ def goal_of(state: Array, goal_indices: tuple[int, ...]) -> Array:
     return state[..., jnp.array(goal_indices, jnp.int32)]
 
 
+def achieving(state: Array, goal: Array, goal_indices: tuple[int, ...]) -> Array:
+    """The states [..., S], with the coordinates of goals [..., G] in place of those that they achieve."""
+    return state.at[..., jnp.array(goal_indices, jnp.int32)].set(goal)
+
+
+def originals(share: float, batch_size: int) -> int:
+    """How many samples, the first ones of a batch, have their commanded goals for goals."""
+    return round(share * batch_size)
+
+
 def distance(achieved: Array, goal: Array, parts: int = 1) -> Array:
     """How far a goal [..., G] is from an achieved one [..., G], in the units of the environment, [...]; of goals that
     are several points, the farthest of these."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from goalax.core import buffer, updates
+from goalax.core import buffer, goals, updates
 from goalax.core.sizes import Sizes
 from goalax.core.types import Array, Batch, BufferState, Needs, Spec
 
@@ -49,6 +49,17 @@ def choices(rings: Rings, key: Array, sizes: Sizes, needs: Needs, spec: Spec, ma
 
 
 def gather(rings: Rings, draw: Draw, spec: Spec, needs: Needs) -> Batch:
-    """The transitions at a draw, in its order; as `buffer.gather` of each ring."""
-    own, data = buffer.gather(rings.own, draw.own, spec, needs), buffer.gather(rings.data, draw.data, spec, needs)
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts)[draw.order], own, data)
+    """The transitions at a draw, in its order, but for those with original goals, which come first; as `buffer.gather`
+    of each ring."""
+    sizes = len(draw.own.slot), len(draw.data.slot)
+    of_data = goals.originals(needs.original, sizes[1])
+    originals = goals.originals(needs.original, sum(sizes)) - of_data, of_data
+    parts = [
+        buffer.gather(ring, choice, spec, needs._replace(original=number / size))
+        for ring, choice, number, size in zip(rings, (draw.own, draw.data), originals, sizes, strict=True)
+    ]
+    order = draw.order
+    if needs.original:
+        first = jnp.concatenate([jnp.arange(size) < number for size, number in zip(sizes, originals, strict=True)])
+        order = order[jnp.argsort(~first[order], stable=True)]
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts)[order], *parts)

@@ -80,6 +80,10 @@ class Spec(NamedTuple):
         """The goal [..., G] that a state [..., S] achieves."""
         return goals.goal_of(state, self.goal_indices)
 
+    def achieving(self, state: Array, goal: Array) -> Array:
+        """The states [..., S], changed in such a way that they achieve goals [..., G]."""
+        return goals.achieving(state, goal, self.goal_indices)
+
     def distance(self, achieved: Array, goal: Array) -> Array:
         """How far a goal [..., G] is from an achieved one [..., G], [...]; both as the environment gives them."""
         return goals.distance(achieved, goal, self.goal_parts)
@@ -189,6 +193,9 @@ class Needs(NamedTuple):
     subgoal: int = 0  # rows to Batch.subgoals, which come with actor_goals; 0: none
     next_action: bool = False  # whether to tell the action of the next row
     to_go: bool = False  # whether to tell returns to go
+    # Share of the samples, the first ones of a batch, whose future_state achieves their commanded goal (the "original"
+    # one of HER, arXiv 1707.01495), reached or not: their own state but for that. Those of actor_state stay.
+    original: float = 0.0
 
 
 class Memory(NamedTuple):
