@@ -154,6 +154,7 @@ NEEDS = {
     ("tmd", "window"): VISITS,
     ("tmd", "time_bins"): VISITS,
     ("tmd", "censor"): VISITS,
+    ("tmd", "original_goals"): VISITS,
     ("tmd", "head_dim"): VISITS,
     ("tmd", "hazards"): VISITS,
     ("tmd", "actor_value"): VISITS,

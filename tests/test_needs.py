@@ -157,6 +157,25 @@ def test_first_visits_equal_a_loop(goals):
     np.testing.assert_array_equal(batch.visit.goal, batch.future_state)
 
 
+def test_original_goals_are_the_commanded_ones_of_the_first_samples():
+    """They replace what a state achieves and nothing else, and other samples are as they were; so are visits."""
+    spec = SPEC._replace(goal_size=1, goal_indices=(1,))
+    stored, _ = ring()
+    stored = stored._replace(rows=stored.rows._replace(goal=2 + stored.rows.action))
+    needs = Needs((0.5, 0.2, 0.3), within=8, horizon=2)
+    choice = buffer.choose(stored, jax.random.key(0), 40, needs, spec.discounting, 20)
+    asked = buffer.gather(stored, choice, spec, needs._replace(original=0.3))
+    plain = buffer.gather(stored, choice, spec, needs)
+    np.testing.assert_array_equal(asked.future_state[:12, 1], asked.goal[:12, 0])
+    np.testing.assert_array_equal(asked.goal[:12, 0], 2 + asked.action[:12, 0])
+    np.testing.assert_array_equal(asked.future_state[:12, 0], asked.state[:12, 0])
+    np.testing.assert_array_equal(asked.visit.goal, asked.future_state[:, 1:])
+    for a, b in zip(jax.tree.leaves(asked), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_array_equal(a[12:], b[12:])
+    for name in ("state", "action", "next_state", "goal", "reward", "discount"):
+        np.testing.assert_array_equal(getattr(asked, name), getattr(plain, name))
+
+
 @pytest.mark.parametrize("horizon", [1, 2, 3])
 def test_golden_chunks(horizon):
     """Of a ring of one environment that holds the golden rows, where the last one of an episode takes no action."""

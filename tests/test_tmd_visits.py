@@ -152,6 +152,30 @@ def test_flags_that_mean_nothing_are_refused(flags, words):
         chain_agent("tmd", **flags)
 
 
+def test_full_states_as_goals_have_no_original_ones():
+    with pytest.raises(
+        FlagError, match="^--original_goals is 0.25; with --critic_goal state, whose goals are full states"
+    ):
+        chain_agent("tmd_visits", critic_goal="state")
+
+
+def test_goals_that_nobody_came_to_are_no_positives():
+    """Contrasts are those of the other samples alone; hazards, back-up and the actor learn from all of them."""
+    found = {}
+    for share in (0.0, 0.25):
+        agent = chain_agent("tmd", **VISITS, actor_value="hazard", original_goals=share)
+        assert agent.needs.original == share
+        batch, state = chain_batch(jax.random.PRNGKey(1), 16, agent.needs), agent.init(jax.random.PRNGKey(0))
+        rest = jax.tree.map(lambda leaf: leaf[4:], batch)
+        found[share] = [agent.update(state, part, jax.random.PRNGKey(2))[1] for part in (batch, rest)]
+    (plain, of_rest), (asked, _) = found[0.0], found[0.25]
+    for name in ("contrastive_loss", "categorical_accuracy", "logits_pos", "distance_pos"):
+        np.testing.assert_allclose(asked[name], of_rest[name], rtol=1e-5)
+    assert abs(float(asked["contrastive_loss"] - plain["contrastive_loss"])) > 0.1
+    for name in ("hazard_loss", "backup_loss", "invariance_loss", "actor_loss"):
+        np.testing.assert_allclose(asked[name], plain[name], rtol=1e-5)
+
+
 PINNED = {"critic_goal": "state", "step_weight": 1.0, "invariance_weight": 1.0}
 VARIANTS = {
     "waypoint": {"backup": "waypoint", **PINNED},
@@ -162,6 +186,7 @@ VARIANTS = {
     "hazards_of_the_distance": {**VISITS, "actor_value": "hazard", "hazards": "distance"},
     "hazards_of_both": {**VISITS, "actor_value": "hazard", "hazards": "both"},
     "geometric_bins": {**VISITS, "actor_value": "hazard", "time_bins": 6},
+    "original_goals": {**VISITS, "actor_value": "hazard", "original_goals": 0.25},
 }
 RARE = {
     "hazard": {**VISITS, "actor_value": "hazard"},
