@@ -155,6 +155,8 @@ NEEDS = {
     ("tmd", "time_bins"): VISITS,
     ("tmd", "censor"): VISITS,
     ("tmd", "original_goals"): VISITS,
+    ("tmd_visits", "critic_goal"): {"original_goals": 0.0},
+    ("tmd_visits", "backup"): {"original_goals": 0.0},
     ("tmd", "head_dim"): VISITS,
     ("tmd", "hazards"): VISITS,
     ("tmd", "actor_value"): VISITS,

@@ -1,6 +1,7 @@
 """Which runs are compared: what is found, grouped, named, left out and said; and the curves of scripts/plot.py."""
 
 import io
+import json
 import shutil
 
 import numpy as np
@@ -11,6 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from goalax.commands import evaluate, plot, report
+from goalax.flags import FlagError
+from goalax.host.config import completed, read_flags, read_resumed_flags, read_run
 from goalax.study import curves, experiments, profiles
 from tests.helpers.experiments import STEPS, make_run
 from tests.helpers.films import count
@@ -63,6 +66,20 @@ def test_labels_are_short_unless_that_hides_what_differs():
 
     assert of(0.1 / 3, 1e-4, 1200) == ["a, x 0.03333", "a, x 0.0001", "a, x 1,200"]
     assert of(0.12341, 0.12342) == ["a, x 0.12341", "a, x 0.12342"]
+
+
+def test_a_version_without_a_flag_did_what_was_done_then(tmp_path):
+    """Not always today's default: `tmd_visits` had no original goals. In reports, and where a run is made again."""
+    flags, agent_flags = read_flags(["--agent", "tmd_visits"])
+    stored = {"flags": vars(flags), "agent_flags": {**vars(agent_flags)}}
+    del stored["agent_flags"]["original_goals"], stored["agent_flags"]["head_dim"]
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    for _, known in (completed(**stored), map(vars, read_run(tmp_path))):
+        assert known == {**vars(agent_flags), "original_goals": 0.0}
+    given = ["--agent", "tmd_visits", "--original_goals"]
+    assert read_resumed_flags([*given, "0"], flags, tmp_path)[1].original_goals == 0
+    with pytest.raises(FlagError, match="cannot change --original_goals"):
+        read_resumed_flags([*given, "0.25"], flags, tmp_path)
 
 
 def test_a_repeated_seed_counts_once_and_a_short_run_cuts_its_group(tmp_path):

@@ -32,7 +32,8 @@ def ring(capacity=30, unroll=5, rows=40):
             begin += length
     state = np.cumsum(rng.normal(0, 0.4, (rows, 3, 2)), axis=0).astype(np.float32)
     action = np.arange(3 * rows, dtype=np.float32).reshape(rows, 3, 1)
-    everything = Transition(state, 0 * state, action, rng.normal(size=(rows, 3)).astype(np.float32), terminal, starts)
+    goal = np.roll(state, -3, axis=0)  # mostly reached three rows later
+    everything = Transition(state, goal, action, rng.normal(size=(rows, 3)).astype(np.float32), terminal, starts)
     state_of = buffer.init(jax.tree.map(lambda leaf: leaf[0], everything), capacity, unroll)
     for i in range(0, rows, unroll):
         state_of = buffer.add(state_of, jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf[i : i + unroll]), everything))
@@ -137,10 +138,11 @@ def test_laws_are_what_they_are_called(name, weights):
     assert (RELABEL["final"](0.9)(jnp.zeros(3), jnp.array([1, 5, 9])) == jnp.array([1, 5, 9])).all()
 
 
-@pytest.mark.parametrize("goals", [(1.0, 0.0, 0.0), (0.3, 0.2, 0.5)])
-def test_first_visits_equal_a_loop(goals):
+@pytest.mark.parametrize(("goals", "original"), [((1.0, 0.0, 0.0), 0), ((0.3, 0.2, 0.5), 0), ((0.3, 0.2, 0.5), 0.5)])
+def test_first_visits_equal_a_loop(goals, original):
     within, bins = 8, (0, 1, 2, 4, 8)
-    _, batch, row, column, everything = drawn(Needs(goals=goals, within=within, bins=bins), 400)
+    _, batch, row, column, everything = drawn(Needs(goals=goals, within=within, bins=bins, original=original), 400)
+    assert (batch.future_state == batch.goal)[400 - int(400 * original) :].all()
     for i, (r, c) in enumerate(zip(row, column, strict=True)):
         last = last_row(everything, r, c)
         dist = np.linalg.norm(everything.state[r : last + 1, c] - batch.future_state[i], axis=1)
@@ -157,23 +159,27 @@ def test_first_visits_equal_a_loop(goals):
     np.testing.assert_array_equal(batch.visit.goal, batch.future_state)
 
 
-def test_original_goals_are_the_commanded_ones_of_the_first_samples():
-    """They replace what a state achieves and nothing else, and other samples are as they were; so are visits."""
+def test_original_goals_are_the_commanded_ones_of_the_last_samples():
+    """They replace what a state achieves and nothing else, for future rewards too; other samples are as they were."""
     spec = SPEC._replace(goal_size=1, goal_indices=(1,))
     stored, _ = ring()
-    stored = stored._replace(rows=stored.rows._replace(goal=2 + stored.rows.action))
+    stored = stored._replace(rows=stored.rows._replace(goal=stored.rows.goal[..., 1:]))
     needs = Needs((0.5, 0.2, 0.3), within=8, horizon=2)
     choice = buffer.choose(stored, jax.random.key(0), 40, needs, spec.discounting, 20)
     asked = buffer.gather(stored, choice, spec, needs._replace(original=0.3))
     plain = buffer.gather(stored, choice, spec, needs)
-    np.testing.assert_array_equal(asked.future_state[:12, 1], asked.goal[:12, 0])
-    np.testing.assert_array_equal(asked.goal[:12, 0], 2 + asked.action[:12, 0])
-    np.testing.assert_array_equal(asked.future_state[:12, 0], asked.state[:12, 0])
-    np.testing.assert_array_equal(asked.visit.goal, asked.future_state[:, 1:])
     for a, b in zip(jax.tree.leaves(asked), jax.tree.leaves(plain), strict=True):
-        np.testing.assert_array_equal(a[12:], b[12:])
+        np.testing.assert_array_equal(a[:28], b[:28])
     for name in ("state", "action", "next_state", "goal", "reward", "discount"):
         np.testing.assert_array_equal(getattr(asked, name), getattr(plain, name))
+    np.testing.assert_array_equal(
+        asked.future_state[28:], jnp.stack([asked.state[:, 0], asked.goal[:, 0]], axis=1)[28:]
+    )
+    np.testing.assert_array_equal(asked.visit.goal, asked.future_state[:, 1:])
+    there = lambda state: jnp.abs(state[28:, 1] - asked.goal[28:, 0]) < spec.goal_reach_thresh  # noqa: E731
+    assert 0 < there(asked.next_state).sum() < 12
+    np.testing.assert_array_equal(asked.future_reward[28:], there(asked.next_state))
+    np.testing.assert_array_equal(asked.path.future_reward[28:, 1], there(asked.path.state[:, 2]))
 
 
 @pytest.mark.parametrize("horizon", [1, 2, 3])

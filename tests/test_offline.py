@@ -201,6 +201,10 @@ def test_a_run_teaches_another(here):
         (["--num_timesteps", "1"], "--num_timesteps is 1; it must be greater than 40"),
         (["--num_devices", "2"], "--num_devices is 2; with --dataset it must divide --num_seeds 1"),
         (["--resume"], "--resume found no run"),
+        (
+            ["--agent", "srl", "--original_goals", "0.5"],
+            "--dataset: data.npz has no goals that episodes were asked for: --original_goals must be 0.",
+        ),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(here, flags, words, capsys):

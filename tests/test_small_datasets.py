@@ -21,6 +21,7 @@ FLAGS = {
     ],
     "dt": ["--context_length", "3", "--n_blocks", "1", "--h_dim", "8"],
     "chronosrl": ["--repr_dim", "8"],
+    "tmd_visits": ["--original_goals", "0"],  # the file has none
 }
 NO_LAYERS = ("tdmpc2", "dt")  # whose layers are counted by other flags
 

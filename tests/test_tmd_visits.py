@@ -13,7 +13,11 @@ from goalax.core.relabel.waypoint import NEXT, mixed_steps
 from goalax.core.types import Spec, Visit, Waypoint
 from goalax.flags import FlagError
 from goalax.host.config import read_flags
+from goalax.host.make import make_run
+from tests.helpers import toy
 from tests.helpers.chain import DISCOUNTING, LENGTH, chain_agent, chain_batch, chain_distances
+
+toy.register()
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "frontier.npz")
 VISITS = {"window": 16, "hazard_weight": 1.0, "value_discounting": 0.95, "time_bins": 0}
@@ -142,6 +146,10 @@ def test_an_actor_that_nothing_teaches_is_refused(value):
             "--censor is episode; it means nothing with --hazard_weight, --time_weight and --separation_weight 0",
         ),
         (
+            {"original_goals": 0.5},
+            "--original_goals is 0.5; it means nothing with --hazard_weight, --time_weight and --separation_weight 0",
+        ),
+        (
             {"hazard_weight": 1.0, "value_discounting": 0.9},
             "--value_discounting is 0.9; it means nothing with --actor_value distance",
         ),
@@ -152,11 +160,25 @@ def test_flags_that_mean_nothing_are_refused(flags, words):
         chain_agent("tmd", **flags)
 
 
-def test_full_states_as_goals_have_no_original_ones():
-    with pytest.raises(
-        FlagError, match="^--original_goals is 0.25; with --critic_goal state, whose goals are full states"
-    ):
-        chain_agent("tmd_visits", critic_goal="state")
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"critic_goal": "state"}, "--critic_goal state, whose goals are full states"),
+        ({"backup": "waypoint"}, "--backup waypoint, whose way-points lie on ways to goals that were reached"),
+    ],
+)
+def test_what_cannot_have_original_goals_says_so(flags, words):
+    with pytest.raises(FlagError, match=f"^--original_goals is 0.25; with {words}, it must be 0.$"):
+        chain_agent("tmd_visits", **flags)
+    assert chain_agent("tmd_visits", original_goals=0.0, **flags).needs.original == 0
+    chain_agent("tmd_visits", hazard_weight=0.0, actor_value="distance", value_discounting=0.999, **flags)
+
+
+@pytest.mark.parametrize(("share", "number"), [("0.05", 0), ("0.97", 8)])
+def test_a_share_of_original_goals_that_is_none_or_all_is_refused(share, number):
+    flags = read_flags([*toy.TINY, "--agent", "srl", "--original_goals", share])  # batches of 8
+    with pytest.raises(FlagError, match=f"^--original_goals is {share}, which is {number} of --batch_size 8 samples"):
+        make_run(*flags)
 
 
 def test_goals_that_nobody_came_to_are_no_positives():
@@ -165,8 +187,9 @@ def test_goals_that_nobody_came_to_are_no_positives():
     for share in (0.0, 0.25):
         agent = chain_agent("tmd", **VISITS, actor_value="hazard", original_goals=share)
         assert agent.needs.original == share
-        batch, state = chain_batch(jax.random.PRNGKey(1), 16, agent.needs), agent.init(jax.random.PRNGKey(0))
-        rest = jax.tree.map(lambda leaf: leaf[4:], batch)
+        needs, state = agent.needs._replace(original=0.25), agent.init(jax.random.PRNGKey(0))
+        batch = chain_batch(jax.random.PRNGKey(1), 16, needs)
+        rest = jax.tree.map(lambda leaf: leaf[:12], batch)
         found[share] = [agent.update(state, part, jax.random.PRNGKey(2))[1] for part in (batch, rest)]
     (plain, of_rest), (asked, _) = found[0.0], found[0.25]
     for name in ("contrastive_loss", "categorical_accuracy", "logits_pos", "distance_pos"):
@@ -243,7 +266,7 @@ def test_of_a_head_and_the_distance_the_sooner_counts_and_both_learn():
 
 
 def test_the_agent_with_first_visits_is_the_one_that_was_measured():
-    """Its flags are those of the finished rows of ants, and a share of commanded goals."""
+    """Its flags are those of the first finished rows of ants, and a share of original goals."""
     argv = ["--agent", "tmd", "--hazard_weight", "1", "--actor_value", "hazard", "--any_goals", "0.1"]
     argv += ["--current_goals", "0.05", "--action_chunk", "2", "--value_discounting", "0.999"]
     argv += ["--original_goals", "0.25"]

@@ -52,6 +52,7 @@ def flag(
     positional: bool = False,
     scope: Scope = "training",
     divided: bool = False,
+    before: Any = None,
 ) -> V:
     """A field of a config: its default, meaning, range (low and high included, above and below not) and choices.
 
@@ -61,16 +62,23 @@ def flag(
       positional: of type `tuple[str, ...]`, it takes all arguments that belong to no flag.
       scope: what it is about, see `Scope`.
       divided: a size that the devices which share a seed must divide.
+      before: what a run did whose version had no such flag; None: the default.
     """
     metadata: dict[str, Any] = {"help": help, "low": low, "high": high, "above": above, "below": below}
     metadata |= {"valid": valid, "aliases": tuple(aliases), "positional": positional}
-    metadata |= {"scope": scope, "divided": divided, "most": most}
+    metadata |= {"scope": scope, "divided": divided, "most": most, "before": before}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def filled(config: type[Flagged], name: str) -> Any:
     """The field `name` of a config class, for a subclass in which it is never None: all of it but the default."""
     return dataclasses.field(metadata=config.__dataclass_fields__[name].metadata)
+
+
+def before_flags(config: Flagged | type[Flagged]) -> dict[str, Any]:
+    """What runs did whose versions lacked flags of a config or config class, where that is not the default."""
+    fields = {field.name: field.metadata["before"] for field in dataclasses.fields(config)}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def names_in(config: Flagged | type[Flagged], scopes: Collection[Scope]) -> tuple[str, ...]:

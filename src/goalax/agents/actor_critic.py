@@ -66,7 +66,7 @@ class ActorCriticState(NamedTuple):
 def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs | None = None) -> Agent:
     """A tanh-Gaussian actor and a critic that learn side by side from the same batch, one gradient per update.
 
-    The actor is trained on goals achieved later in the same episode (`random_goals` of them from another sample). With
+    The actor is trained on the goals of the critic's samples (`random_goals` of them from another sample). With
     --bc_weight it is a Gaussian without tanh, whose clipped mean maximises the critic near stored actions, and with
     --extraction awr one that imitates those that are better than others of their states. With
     --policy_delay only every so many updates are of both, the others of the critic alone. With --action_chunk it

@@ -1,7 +1,8 @@
 """TMD: temporal metric distillation (arXiv 2509.20478), brought online: a contrastive critic whose logits are a learned
 quasimetric d, made consistent with the dynamics by action invariance and a temporal backup; and, if flags ask, with
 first visits: the distribution of the time until a goal is first reached, as in SRL (arXiv 2605.31273). `tmd_visits` is
-the same with first visits and an actor that shortens that time, by the flags of the rows of ants (docs/tmd_online.md).
+the same with first visits, also of the goals that episodes were asked for, and an actor that shortens that time
+(docs/tmd_online.md).
 Offline as published: --contrastive_loss_fn infonce_backward --distance mrn --no_potential --temperature 22.6
 --critics 2 --critic_goal state --repr_dim 512 --logsumexp_penalty 0 --step_weight 0 --invariance_weight 1
 --relabel clipped --actor_relabel uniform --bc_weight 0.1 --h_dim 512 --n_hidden 3; what still differs:
@@ -11,7 +12,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax.numpy as jnp
 
@@ -71,17 +72,16 @@ class TMDConfig(ConsistencyConfig, QuasimetricConfig, VisitConfig, AdvantageConf
         if not self.learns_visits:
             why = "with --hazard_weight, --time_weight and --separation_weight 0"
             self.require_unset(["window", "censor", "original_goals"], why)
+        elif self.original_goals and self.critic_goal == "state":
+            self.refuse_originals("--critic_goal state, whose goals are full states")
+        elif self.original_goals and self.backup == "waypoint":
+            self.refuse_originals("--backup waypoint, whose way-points lie on ways to goals that were reached")
         if self.hazard_weight == 0:
             self.require_unset(["time_bins", "head_dim", "hazards"], "with --hazard_weight 0")
         if self.contrastive_weight == 0:
             names = ["contrastive_loss_fn", "logsumexp_penalty", "l2_penalty", "resubs", "temperature"]
             self.require_unset([*names, "learn_temperature"], "with --contrastive_weight 0")
         self.require_meaning()
-        if self.critic_goal == "state" and self.original_goals:
-            raise FlagError(
-                f"--original_goals is {self.original_goals:g}; with --critic_goal state, whose goals are full states,"
-                " it must be 0."
-            )
         if self.hazards == "distance":
             self.require_unset(["head_dim"], "with --hazards distance, which has no head")
         if self.actor_value == "distance":
@@ -92,6 +92,9 @@ class TMDConfig(ConsistencyConfig, QuasimetricConfig, VisitConfig, AdvantageConf
         if self.learns_visits:
             needs = self.with_visits(needs, spec)
         return needs._replace(waypoint=self.law_of_way_points) if self.backup == "waypoint" else needs
+
+    def refuse_originals(self, other: str) -> NoReturn:
+        raise FlagError(f"--original_goals is {self.original_goals:g}; with {other}, it must be 0.")
 
     @property
     def law_of_way_points(self) -> Law:
@@ -111,7 +114,7 @@ class TMDVisitsConfig(TMDConfig):
     current_goals: float = flag(0.05, "share of relabelled goals that are the state itself", low=0, high=1)
     any_goals: float = flag(0.10, "share of relabelled goals that are any stored state", low=0, high=1)
     original_goals: float = flag(
-        0.25, "share of goals that are the commanded ones of their samples, reached or not", low=0, below=1
+        0.25, "share of goals that are the commanded ones of their samples, reached or not", low=0, high=1, before=0.0
     )
     action_chunk: int = flag(
         2, "actions chosen at once, and taken one after the other (arXiv 2608.30640)", low=1, high=64
@@ -190,7 +193,7 @@ class TMDCritic(NamedTuple):
         logits, temperature = self.logits(params, d, batch.future_state)
         loss_fn = CONTRASTIVE_LOSSES[config.contrastive_loss_fn]
         asked = 0 if batch.visit is None else originals(config.original_goals, len(x))
-        came = slice(asked, None)  # a goal that nobody came to is no positive
+        came = slice(len(x) - asked)  # goals that are reached by the law of steps ahead: the others are no positives
         contrastive, metrics = contrastive_loss(loss_fn, logits[came, came], x[came], y[came], **config.penalties)
         tied, tied_metrics = consistency(config, self.decision, metric, d, d_later, later.discounting, x, s, s_next)
         metrics |= {"contrastive_loss": contrastive, "temperature": temperature, **tied_metrics}

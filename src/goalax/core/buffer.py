@@ -216,7 +216,7 @@ def choose(
 
 
 def gather(buffer: BufferState, choice: Choice, spec: Spec, needs: Needs = Needs()) -> Batch:  # noqa: B008 (immutable)
-    """The transitions at a choice; discount is that of spec, or 0 at a true termination."""
+    """The transitions at a choice, some with original goals; discount is that of spec, or 0 at a true termination."""
 
     def take(ring: Array, slot: Array, column: Array) -> Array:
         return ring.at[slot, column].get(mode="promise_in_bounds")
@@ -237,8 +237,8 @@ def gather(buffer: BufferState, choice: Choice, spec: Spec, needs: Needs = Needs
 
         future_state, future_action = look_up(elsewhere, buffer.rows, choice.future_column, choice.future_slot)
     if needs.original:
-        first = jnp.arange(len(row.goal)) < goals.originals(needs.original, len(row.goal))
-        future_state = jnp.where(first[:, None], spec.achieving(row.state, row.goal), future_state)
+        last = jnp.arange(num := len(row.goal)) >= num - goals.originals(needs.original, num)
+        future_state = jnp.where(last[:, None], spec.achieving(row.state, row.goal), future_state)
     batch = Batch(
         state=row.state,
         action=row.action,

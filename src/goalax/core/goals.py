@@ -18,7 +18,7 @@ def achieving(state: Array, goal: Array, goal_indices: tuple[int, ...]) -> Array
 
 
 def originals(share: float, batch_size: int) -> int:
-    """How many samples, the first ones of a batch, have their commanded goals for goals."""
+    """How many samples, the last ones of a batch, have their commanded goals for goals."""
     return round(share * batch_size)
 
 

@@ -31,7 +31,8 @@ def choices(rings: Rings, key: Array, sizes: Sizes, needs: Needs, spec: Spec, ma
     This is the symmetric sampling of RLPD (arXiv 2302.02948) where that is half of the batch. Both parts are drawn by
     the laws that the agent asks for, and each goal lies in the ring of its sample, any stored state too. Their order is
     random: an agent may take the goal of a sample's neighbour, or treat the first part of a batch in its own way, and
-    meets both sources there by their shares. So what is negative for a sample, or a random goal, is from either.
+    meets both sources there by their shares. So what is negative for a sample, or a random goal, is from either. Of
+    samples with original goals, which are the last ones, the same is true among themselves.
 
     Args:
       max_episode_steps: of the run's own episodes; one of the dataset may be as long as all of it.
@@ -49,7 +50,7 @@ def choices(rings: Rings, key: Array, sizes: Sizes, needs: Needs, spec: Spec, ma
 
 
 def gather(rings: Rings, draw: Draw, spec: Spec, needs: Needs) -> Batch:
-    """The transitions at a draw, in its order, but for those with original goals, which come first; as `buffer.gather`
+    """The transitions at a draw, in its order, but for those with original goals, which come last; as `buffer.gather`
     of each ring."""
     sizes = len(draw.own.slot), len(draw.data.slot)
     of_data = goals.originals(needs.original, sizes[1])
@@ -60,6 +61,6 @@ def gather(rings: Rings, draw: Draw, spec: Spec, needs: Needs) -> Batch:
     ]
     order = draw.order
     if needs.original:
-        first = jnp.concatenate([jnp.arange(size) < number for size, number in zip(sizes, originals, strict=True)])
-        order = order[jnp.argsort(~first[order], stable=True)]
+        last = [jnp.arange(size) >= size - number for size, number in zip(sizes, originals, strict=True)]
+        order = order[jnp.argsort(jnp.concatenate(last)[order], stable=True)]
     return jax.tree.map(lambda *parts: jnp.concatenate(parts)[order], *parts)

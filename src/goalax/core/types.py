@@ -161,7 +161,7 @@ class Batch(NamedTuple):
     action: Array  # [B, A]
     next_state: Array  # [B, S]
     goal: Array  # [B, G] commanded goal
-    future_state: Array  # [B, S] the state whose goal is asked for: of the mix `Needs.goals`
+    future_state: Array  # [B, S] the state whose goal is asked for: of the mix `Needs.goals`, or of `Needs.original`
     future_action: Array  # [B, A] action of the policy in future_state
     reward: Array  # [B] for the commanded goal
     future_reward: Array  # [B] for the goal that future_state achieves: 1 where next_state is at it, else 0
@@ -179,7 +179,8 @@ class Batch(NamedTuple):
 class Needs(NamedTuple):
     """What an agent asks of the buffer; one that asks for nothing gets the goals of contrastive RL."""
 
-    # Shares of future_state: later in the episode by `law`, the state itself, any stored state. They sum to 1.
+    # Shares of future_state, `original` ones aside: later in the episode by `law`, the state itself, any stored state.
+    # They sum to 1.
     goals: tuple[float, float, float] = (1.0, 0.0, 0.0)
     law: Law | None = None  # None: geometric with Spec.discounting
     actor_goals: tuple[float, float, float] | None = None  # None: the actor has the rows of the critic
@@ -193,8 +194,9 @@ class Needs(NamedTuple):
     subgoal: int = 0  # rows to Batch.subgoals, which come with actor_goals; 0: none
     next_action: bool = False  # whether to tell the action of the next row
     to_go: bool = False  # whether to tell returns to go
-    # Share of the samples, the first ones of a batch, whose future_state achieves their commanded goal (the "original"
-    # one of HER, arXiv 1707.01495), reached or not: their own state but for that. Those of actor_state stay.
+    # Share of the samples, the last ones of a batch, whose future_state is in place of that their own state, but for
+    # achieving their commanded goal, reached or not: the "original" goals of HER, arXiv 1707.01495. For visits and
+    # future rewards it is their goal like any other; future_action, same and actor_state are of the goal replaced.
     original: float = 0.0
 
 

@@ -32,6 +32,7 @@ class Offline(NamedTuple):
     # (state, another dataset): what updates on its samples would tell, means by name; changes and keeps nothing
     validate: Callable[[RunState, BufferState], Metrics]
     min_rows: int  # of episodes that the agent can draw from
+    originals: bool  # whether it asks for the goals that episodes were asked for
     # (state, labelled dataset): from pre-training to fine-tuning; None for an agent that simply goes on
     switch: Callable[[RunState, BufferState], RunState] | None = None
 
@@ -126,4 +127,5 @@ def offline(
     def learn_by(state: RunState, data: BufferState, number: int, updates: int) -> RunState:
         return learn_all(state, data, np.int32(number), np.int32(updates))
 
-    return Offline(fit_all, learn_by, validate_all, needs.horizon + 1, switch_all if agent.switch else None)
+    asked = needs.horizon + 1, needs.original > 0
+    return Offline(fit_all, learn_by, validate_all, *asked, switch_all if agent.switch else None)

@@ -36,6 +36,7 @@ class Dataset(NamedTuple):
     left_out: int  # rows of the file in episodes too short to draw from
     path: str
     sha256: str  # of the file
+    commanded: bool  # whether it tells the goals that episodes were asked for
 
     @property
     def transitions(self) -> int:
@@ -219,7 +220,7 @@ def _dataset(
     }
     count: Any = np.int32(num)
     ring = BufferState(Transition(**{name: leaf[:, None] for name, leaf in leaves.items()}), count)
-    return Dataset(ring, len(last), left_out, name, sha256)
+    return Dataset(ring, len(last), left_out, name, sha256, "goals" in found)
 
 
 def _rewards(achieved: np.ndarray, goal: np.ndarray, last: np.ndarray, spec: Spec) -> np.ndarray:

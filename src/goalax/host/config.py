@@ -9,7 +9,7 @@ from typing import Any, TypeVar, overload
 
 from goalax.agents import AGENTS, Algorithm
 from goalax.core.command import COMMAND
-from goalax.flags import FREE, FlagError, Flagged, check, filled, flag, names_in, names_of, parse, set_in
+from goalax.flags import FREE, FlagError, Flagged, before_flags, check, filled, flag, names_in, names_of, parse, set_in
 from goalax.host import runs
 from goalax.host.names import EnvNames
 from goalax.registry import choices
@@ -244,16 +244,14 @@ def flags_from(values: Mapping[str, Any]) -> tuple[Flags, Any]:
 
 
 def completed(flags: Mapping[str, Any], agent_flags: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """All flags of a config.json: under today's names, and with those that its version did not have at their defaults.
-
-    Such a default is what a version without the flag did. Of an agent that is not known here they are as they are.
-    """
+    """All flags of a config.json: under today's names, and of those that its version did not have what it did, mostly
+    their default. Of an agent that is not known here they are as they are."""
     agent = flags["agent"]
     known: list[Any] = [Flags(), *([AGENTS[agent].config()] if agent in AGENTS else [])]
     both = []
     for config, stored in itertools.zip_longest(known, (flags, agent_flags)):
         names = {} if config is None else names_of(config)
-        defaults = {} if config is None else vars(config)
+        defaults = {} if config is None else {**vars(config), **before_flags(config)}
         both.append({**defaults, **{names[name].name if name in names else name: stored[name] for name in stored}})
     return both[0], both[1]
 
@@ -263,7 +261,8 @@ def read_run(directory: Path) -> tuple[Flags, Any]:
     stored, stored_agent = runs.read_config(directory)
     try:
         flags = check(Flags(**stored))
-        return flags, check(algorithm_of(flags).config(**stored_agent))
+        config = algorithm_of(flags).config
+        return flags, check(config(**{**before_flags(config), **stored_agent}))
     except FlagError as error:
         raise FlagError(f"The run {directory} cannot be made again: {error}") from None
     except (TypeError, ValueError):

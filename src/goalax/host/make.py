@@ -11,9 +11,11 @@ from jax.sharding import Mesh
 
 from goalax.core import sharding
 from goalax.core.command import COMMAND
+from goalax.core.goals import originals
 from goalax.core.sizes import Sizes, sizes_of
 from goalax.core.train import Train, compile_train, forget_metrics, make_train
 from goalax.core.types import BufferState, RunState, Spec
+from goalax.core.updates import Offline
 from goalax.data import files, sources
 from goalax.envs import GoalEnv
 from goalax.flags import COMPARED, FlagError, Flagged, check, names_in
@@ -57,15 +59,19 @@ class Run:
         """What lies in --dataset, read at its first use; None without one. FlagError for a file that does not fit."""
         if self.config.dataset is None or self.train.offline is None:
             return None
-        return self._read("dataset", self.config.dataset, self.train.offline.min_rows)
+        return self._read("dataset", self.config.dataset, self.train.offline)
 
-    def _read(self, flag: str, name: str, min_rows: int) -> files.Dataset:
+    def _read(self, flag: str, name: str, offline: Offline) -> files.Dataset:
         """What lies in a file that a flag names, whose errors name that flag."""
         reward_free = flag == "dataset" and self.reward_free
+        labels = ogbench_rewards.labels(self.env)
         try:
-            return sources.read(name, self.spec, min_rows, reward_free, ogbench_rewards.labels(self.env))
+            dataset = sources.read(name, self.spec, offline.min_rows, reward_free, labels)
         except FlagError as error:
             raise FlagError(str(error).replace("--dataset:", f"--{flag}:", 1)) from None
+        if offline.originals and not dataset.commanded:
+            raise FlagError(f"--{flag}: {name} has no goals that episodes were asked for: --original_goals must be 0.")
+        return dataset
 
     @property
     def reward_free(self) -> bool:
@@ -77,7 +83,7 @@ class Run:
         """What lies in --finetune_dataset; as `dataset`."""
         if self.config.finetune_dataset is None or self.train.offline is None:
             return None
-        return self._read("finetune_dataset", self.config.finetune_dataset, self.train.offline.min_rows)
+        return self._read("finetune_dataset", self.config.finetune_dataset, self.train.offline)
 
     @property
     def datasets(self) -> dict[str, files.Dataset | None]:
@@ -126,7 +132,7 @@ class Run:
     def _held_out(self, flag: str, of: str | None) -> BufferState | None:
         if of is None or self.train.offline is None or (name := sources.validation(of)) is None:
             return None
-        ring = self._read(flag, name, self.train.offline.min_rows).ring
+        ring = self._read(flag, name, self.train.offline).ring
         return sharding.put(ring, sharding.everywhere(self.mesh))
 
     def validate(self, state: RunState) -> dict[str, Any]:
@@ -243,6 +249,16 @@ class Run:
             raise FlagError(f"--num_seeds is {self.config.num_seeds}; `{what}` takes the state of a run with one seed.")
 
 
+def check_originals(share: float, batch_size: int) -> None:
+    """FlagError if a share of a batch is none of it, or all."""
+    number = originals(share, batch_size)
+    if share and not 0 < number < batch_size:
+        raise FlagError(
+            f"--original_goals is {share:g}, which is {number} of --batch_size {batch_size} samples; it must be 0,"
+            " or at least one of them and not all."
+        )
+
+
 def make_run(flags: Flags, agent_config: Flagged) -> Run:
     """Environments, agent and training functions of flags; compiles nothing. FlagError as in `resolve`."""
     devices.check()
@@ -255,6 +271,7 @@ def make_run(flags: Flags, agent_config: Flagged) -> Run:
     mesh, normalize, num_seeds = None, config.normalize_observations, config.num_seeds
     if algorithm.make is not None:
         agent = algorithm.make(agent_config, spec)
+        check_originals(agent.needs.original, config.batch_size)
         mesh = sharding.make_mesh(num_seeds, devices.chosen(config.num_devices))
         command = COMMAND[config.commanded_goals]
         if isinstance(eval_env, ogbench.OGBenchEnv):
