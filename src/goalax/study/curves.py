@@ -125,7 +125,7 @@ def compare(groups: Sequence[Group], x: str) -> Drawing:
         members = [group for group in groups if group.env == env]
         offline = all(measures.is_offline(group) for group in members)
         for axes, words in zip(row, scores_of(members[0]), strict=False):
-            axes.set(ylabel=words, title=env)
+            axes.set(ylabel=words, title=env.replace(", ", ",\n"))  # two names are wider than a picture
             if members[0].has_goals:
                 axes.set_ylim(-0.02, 1.02)
             finish(axes, x, offline)
