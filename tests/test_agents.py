@@ -156,6 +156,8 @@ NEEDS = {
     ("tmd", "censor"): VISITS,
     ("tmd", "original_goals"): VISITS,
     ("tmd_visits", "critic_goal"): {"original_goals": 0.0},
+    ("tmd_visits", "extraction"): {"actor_value": "distance"},
+    ("tmd_visits", "awr_alpha"): {"actor_value": "distance", "extraction": "awr"},
     ("tmd_visits", "backup"): {"original_goals": 0.0},
     ("tmd", "head_dim"): VISITS,
     ("tmd", "hazards"): VISITS,
