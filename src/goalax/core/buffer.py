@@ -237,7 +237,8 @@ def gather(buffer: BufferState, choice: Choice, spec: Spec, needs: Needs = Needs
 
         future_state, future_action = look_up(elsewhere, buffer.rows, choice.future_column, choice.future_slot)
     if needs.original:
-        last = jnp.arange(num := len(row.goal)) >= num - goals.originals(needs.original, num)
+        num = len(row.goal)
+        last = jnp.arange(num) >= num - goals.originals(needs.original, num)
         future_state = jnp.where(last[:, None], spec.achieving(row.state, row.goal), future_state)
     batch = Batch(
         state=row.state,
