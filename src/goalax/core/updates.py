@@ -127,5 +127,11 @@ def offline(
     def learn_by(state: RunState, data: BufferState, number: int, updates: int) -> RunState:
         return learn_all(state, data, np.int32(number), np.int32(updates))
 
-    asked = needs.horizon + 1, needs.original > 0
-    return Offline(fit_all, learn_by, validate_all, *asked, switch_all if agent.switch else None)
+    return Offline(
+        fit_all,
+        learn_by,
+        validate_all,
+        min_rows=needs.horizon + 1,
+        originals=needs.original > 0,
+        switch=switch_all if agent.switch else None,
+    )
