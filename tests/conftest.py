@@ -6,6 +6,7 @@ Programs that a test starts inherit them.
 
 import gc
 import itertools
+import logging
 import os
 import shutil
 import subprocess
@@ -31,6 +32,10 @@ memory = Path("/dev/shm")
 if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 4 * 2**30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))  # where pytest makes `tmp_path`
 gc.set_threshold(200_000, 20, 20)  # tracing makes objects that live: looking for dead ones took a twentieth of the time
+
+# A failed write of Orbax leaves dead tasks, which write their tracebacks when they are collected; for that Python 3.11
+# parses source, and in the midst of another `ast.parse`, in whichever test comes next, that is a SystemError.
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
