@@ -39,7 +39,9 @@ def small_batch(needs, size=6):
     if needs.horizon > 1:
         steps = size, needs.horizon
         actions = jnp.tanh(normal(6, *steps, 3))
-        path = Path(normal(7, size, needs.horizon + 1, 5), actions, jnp.zeros(steps), jnp.full(steps, 0.9))
+        path = Path(
+            normal(7, size, needs.horizon + 1, 5), actions, jnp.zeros(steps), jnp.full(steps, 0.9), jnp.ones(steps)
+        )
         batch = batch._replace(path=path)
     if needs.waypoint is not None:
         steps, half = jnp.arange(1, size + 1), jnp.arange(size) % 2.0

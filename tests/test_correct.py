@@ -442,11 +442,15 @@ def test_from_a_run_to_a_table(tmp_path, monkeypatch, capsys):
     assert all(worst <= median and worst <= mean for mean, median, worst, *_ in cells.values())
     plans = {name: values[4:6] for name, values in cells.items()}
     np.testing.assert_allclose(list(itertools.chain(*plans.values())), [1, 0, 0.4, 0, 0.4, 0.6], atol=0.02)
+    same = ["--seed", "0"]  # the episodes of `collect`
     monkeypatch.setattr(correct, "played", lambda *_: dict.fromkeys(correct.COLUMNS, 0.0))
     assert correct.main(["evaluate", run, "--corrector", "temporal.npz", *table, "--exec_horizon", "2"]) == 0
     there, here = (f"tiny_s0 at {steps:,} steps with --exec_horizon {number} --mismatch 9" for number in (3, 2))
-    assert f"note: the corrector learned from {there}; this is {here}." in capsys.readouterr().err
-    assert correct.main(["evaluate", run, "--corrector", "temporal.npz", *table, "--seed", "0"]) == 0
+    assert f"note: the corrector learned from {there}; this is {here}." in (error := capsys.readouterr().err)
+    assert "these episodes" not in error
+    assert correct.main(["evaluate", run, "--corrector", "temporal.npz", *table, "--exec_horizon", "2", *same]) == 0
+    assert capsys.readouterr().err.count("note: the corrector learned from") == 2
+    assert correct.main(["evaluate", run, "--corrector", "temporal.npz", *table, *same]) == 0
     assert "note: the corrector learned from these episodes (--seed 0)." in capsys.readouterr().err
 
 

@@ -75,7 +75,7 @@ def test_a_version_without_a_flag_did_what_was_done_then(tmp_path):
     del stored["agent_flags"]["original_goals"], stored["agent_flags"]["head_dim"]
     (tmp_path / "config.json").write_text(json.dumps(stored))
     for _, known in (completed(**stored), map(vars, read_run(tmp_path))):
-        assert known == {**vars(agent_flags), "original_goals": 0.0}
+        assert known == {**vars(agent_flags), "original_goals": 0.0, "head_dim": 0}
     given = ["--agent", "tmd_visits", "--original_goals"]
     assert read_resumed_flags([*given, "0"], flags, tmp_path)[1].original_goals == 0
     with pytest.raises(FlagError, match="cannot change --original_goals"):

@@ -493,10 +493,12 @@ def test_nothing_is_remembered_in_a_single_task(alone, capsys):
 
 
 def test_pre_training_looks_at_no_rewards(alone):
-    files.write("bare.npz", alone)
+    """And not at where the task that the file was made for was solved."""
+    files.write("bare.npz", alone | {"rewards": np.ones(330), "masks": np.zeros(330)})
     flags = ["--finetune_dataset", "data.npz", "--finetune_steps", "8"]
     run = make_run(*read_flags([*ALONE, "--agent", "hilp", "--dataset", "bare.npz", *flags]))
     assert not run.dataset.ring.rows.reward.any() and run.finetune_dataset.ring.rows.reward.min() == -1
+    assert not run.dataset.ring.rows.terminal.any()
 
 
 @pytest.mark.slow

@@ -87,6 +87,7 @@ def test_chunks_of_an_episode_that_is_too_short_stay_in_its_last_state():
         there = row + np.minimum(h, left - 1), column
         np.testing.assert_array_equal(batch.path.action[:, h], everything.action[there])
         np.testing.assert_array_equal(batch.path.discount[:, h], 0.9 * (1 - everything.terminal[there]))
+        np.testing.assert_array_equal(batch.path.stored[:, h], h < left)
 
 
 def test_shares_of_goals():

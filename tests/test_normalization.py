@@ -115,7 +115,7 @@ def test_update_sees_normalised_values_and_keeps_the_maps(fitted):
     batch = batch._replace(subgoals=Subgoals(*rng.standard_normal((2, 4, 5)).astype(np.float32)))
     way = rng.standard_normal((4, 3, 5)).astype(np.float32)
     batch = batch._replace(
-        path=Path(way, *rng.standard_normal((3, 4, 2))), waypoint=Waypoint(way[:, 0], *np.eye(4)[:3])
+        path=Path(way, *rng.standard_normal((4, 4, 2))), waypoint=Waypoint(way[:, 0], *np.eye(4)[:3])
     )
     after, told = agent.update(state, batch, "key")
     seen, key = told["batch"], told["key"]

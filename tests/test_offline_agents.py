@@ -347,6 +347,9 @@ def test_target_networks_follow(name):
 def test_flags_that_do_not_fit_are_one_sentence(name):
     with pytest.raises(FlagError, match="--current_goals is 0.8 and --any_goals 0.3; together they must be at most 1."):
         AGENTS[name].make(AGENTS[name].config(current_goals=0.8), SPEC)
+    all_of_them = "--relabel is final; it means nothing with --current_goals 0.7 and --any_goals 0.3, which are all"
+    with pytest.raises(FlagError, match=all_of_them):
+        AGENTS[name].make(AGENTS[name].config(current_goals=0.7, any_goals=0.3, relabel="final"), SPEC)
 
 
 def test_shares_of_goals_may_be_all():

@@ -28,6 +28,7 @@ def small_batch(needs):
         action=jnp.stack([batch.action, batch.future_action], 1),
         reward=jnp.zeros((6, 2)),
         discount=jnp.full((6, 2), 0.9),
+        stored=jnp.ones((6, 2)),
     )
     return batch._replace(path=path)
 

@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from goalax.agents import AGENTS, crl_infonce, fb, hilp
-from goalax.agents.goal_values import value_loss
+from goalax.agents.extraction import linear_actor
+from goalax.agents.goal_values import goal_reward, value_loss
 from goalax.agents.pretraining import ImplicitQ, joined, on_sphere, uniform_latents
 from goalax.commands import train as training
 from goalax.core.train import forget_metrics
@@ -114,9 +116,10 @@ def test_losses_of_hilp_in_both_phases(spec):
     config, some = config_of("hilp", repr_dim=4), batch(spec)
     agent, implicit = AGENTS["hilp"].make(config, spec), ImplicitQ.of(config, spec)
     state = agent.init(jax.random.PRNGKey(0))
+    state = state._replace(target=jax.tree.map(lambda leaf: leaf + 0.1, state.target))
     key = jax.random.PRNGKey(1)
     _, metrics = agent.update(state, some, key)
-    params, phi = state.params["critic"], config.mlp(4)
+    params, slow, phi = state.params["critic"], state.target, config.mlp(4)
 
     def value(observed, latent):
         inputs = jnp.concatenate([observed, joined(some.goal, latent)], -1)
@@ -130,7 +133,27 @@ def test_losses_of_hilp_in_both_phases(spec):
     latent = uniform_latents(key, 64, 4)
     here, there = (np.asarray(phi.apply(params["phi"][0], each)) for each in (some.state, some.next_state))
     close(metrics["q_loss"], q_loss(latent, np.sum((there - here) * np.asarray(latent), -1)), 1e-4)
-    assert metrics["critic_loss"] > metrics["q_loss"] + metrics["value_loss"] + 1e-3  # that of the distances
+    joint = joined(some.goal, latent)
+    of_target, now = (
+        np.min([np.asarray(q) for q in implicit.critic.values(of, some.state, joint, some.action)], 0)
+        for of in (slow["q"], params["q"])
+    )
+    above = of_target - value(some.state, latent)
+    close(metrics["value_loss"], np.mean(np.where(above < 0, 0.1, 0.9) * above**2), 1e-4)
+    advantage = now - value(some.state, latent)  # by the critics themselves
+    mean = np.asarray(linear_actor(config.mlp, 3).apply(state.params["actor"], some.state, joint))
+    likelihood = stats.norm(mean, 1.0).logpdf(some.action).sum(-1)
+    close(metrics["actor_loss"], -np.mean(np.minimum(np.exp(10 * advantage), 100) * likelihood), 1e-4)
+
+    def far(of, states):
+        ways = [np.asarray(phi.apply(one, states) - phi.apply(one, some.future_state)) for one in of["phi"]]
+        return -np.linalg.norm(ways, axis=-1)
+
+    (reward, discount), of_next = map(np.asarray, goal_reward(some, spec.discounting)), far(slow, some.next_state)
+    better = reward + discount * of_next.min(0) - far(slow, some.state).mean(0)
+    errors = reward + discount * of_next - far(params, some.state)
+    distances = np.sum(np.mean(np.where(better < 0, 0.1, 0.9) * errors**2, axis=1))
+    close(metrics["critic_loss"], metrics["q_loss"] + metrics["value_loss"] + distances, 1e-4)
 
     shifted = AGENTS["hilp"].make(config_of("hilp", repr_dim=4, reward_shift=1.0), spec)
     elsewhere = shifted.switch(state, some._replace(reward=some.reward - 1), key)
@@ -325,6 +348,9 @@ def test_files_and_steps_come_together(here):
     run = make_run(*read_flags(PRETRAIN))
     with pytest.raises(FlagError, match="of a run with --finetune_dataset"):
         run.finetune(forget_metrics(run.start()), 3)
+    run = run_of()
+    with pytest.raises(FlagError, match="Fine-tuning begins after --offline_steps 15 updates; this state has 4."):
+        run.finetune(run.learn(run.start(), 4), 3)
     with pytest.raises(FlagError, match=r"free.npz has no rewards"):  # which it would learn from
         _ = make_run(*read_flags([*sizes("iql"), *FREE])).dataset
 
@@ -338,4 +364,4 @@ def test_a_switch_must_keep_the_form_of_the_state(here, monkeypatch):
     monkeypatch.setitem(AGENTS._entries, "hilp", dataclasses.replace(entry, make=broken))
     run = run_of()
     with pytest.raises(FlagError, match="The agent's `switch` takes a state"):
-        run.finetune(run.start(), 1)
+        run.finetune(run.learn(run.start(), 15), 1)

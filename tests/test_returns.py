@@ -151,9 +151,8 @@ def test_normalising_inputs_leaves_rewards_as_they_are():
 
 def windows(size=6, horizon=4):
     nothing = jnp.zeros((size, horizon))
-    path = Path(
-        normal(0, size, horizon + 1, 5), jnp.tanh(normal(1, size, horizon, 3)), normal(4, size, horizon), nothing
-    )
+    states, actions = normal(0, size, horizon + 1, 5), jnp.tanh(normal(1, size, horizon, 3))
+    path = Path(states, actions, normal(4, size, horizon), nothing, nothing + 1)
     first = path.state[:, 0], path.action[:, 0], path.state[:, 1], jnp.zeros((size, 0)), path.state[:, 1]
     batch = Batch(*first, path.action[:, 0], path.reward[:, 0], *[nothing[:, 0]] * 2, to_go=3 * normal(3, size))
     return batch._replace(path=path) if horizon > 1 else batch
@@ -184,7 +183,7 @@ def test_the_loss_is_that_of_acting_through_the_windows_with_their_rewards(horiz
     _, metrics = jax.jit(agent.update)(state, batch, jax.random.PRNGKey(2))
     mode, path = jax.jit(agent.memory.mode), batch.path
     if path is None:
-        path = Path(batch.state[:, None], batch.action[:, None], batch.reward[:, None], None)
+        path = Path(batch.state[:, None], batch.action[:, None], batch.reward[:, None], None, None)
     held, errors = agent.memory.start(state, 6)._replace(left=batch.to_go[:, None]), []
     for t in range(horizon):
         action, held = mode(state, held, path.state[:, t], batch.goal)

@@ -8,6 +8,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import linen as nn
 from scipy import stats
@@ -16,7 +17,7 @@ from goalax import flags
 from goalax.agents import AGENTS
 from goalax.agents.mppi import Plan, Search, World, elite_statistics, plan, returns
 from goalax.agents.plans import Planner, replanning
-from goalax.agents.tdmpc2 import TDMPC2Config, over_time, percentile_scale, policy_loss
+from goalax.agents.tdmpc2 import TDMPC2Config, model_loss, over_time, percentile_scale, policy_loss
 from goalax.agents.world_model import MODEL_SIZES, WorldModel
 from goalax.core import buffer
 from goalax.core.types import Batch, Needs, Path, Spec
@@ -29,7 +30,7 @@ from goalax.learning.two_hot import BINS, cross_entropy, decode, symexp, symlog,
 from tests.helpers import ROOT, toy, toy_rewards
 from tests.helpers.offline import equal
 from tests.helpers.programs import programs
-from tests.helpers.rings import filled_ring
+from tests.helpers.rings import filled_ring, stored_steps
 
 toy.register()
 toy_rewards.register()
@@ -56,6 +57,7 @@ def small_batch(horizon=3, size=6, goal_size=2):
         action=jnp.tanh(normal(1, size, horizon, 3)),
         reward=normal(2, size, horizon) ** 2,
         discount=0.9 * (jnp.arange(size * horizon).reshape(size, horizon) % 4 > 0),
+        stored=stored_steps(size, horizon),
         future_reward=(normal(3, size, horizon) > 0).astype(jnp.float32),
     )
     first = path.state[:, 0], path.action[:, 0], path.state[:, 1], normal(4, size, goal_size)
@@ -324,7 +326,7 @@ def test_two_different_q_are_drawn_of_all():
 
 
 def test_an_update_is_one_step_of_adam():
-    """From nothing, by hand: its direction is that of the clipped gradient; the encoder is slower, targets follow."""
+    """From nothing, by hand: its length is the rate; the encoder is slower, targets follow."""
     config = TDMPC2Config(**{**SMALL, "num_q": 2, "dropout": 0.0})
     rate, slower, tau = config.model_lr, config.encoder_lr_scale, config.tau
     state, key = agent_of(num_q=2, dropout=0.0).init(jax.random.PRNGKey(1)), jax.random.PRNGKey(2)
@@ -363,7 +365,7 @@ def test_losses_equal_loops():
             z = model.step(params, z, path.action[b, before])
         q_next = [float(decode(logits)) for logits in model.q(state.target, after[t, b], action[t, b])]
         target = float(path.reward[b, t]) + float(path.discount[b, t]) * min(q_next)
-        weight, u = 0.7**t / 3 / 6, path.action[b, t]
+        weight, u = float(path.stored[b, t]) * 0.7**t / 3 / 6, path.action[b, t]
         consistency += weight * float(np.mean((model.step(params, z, u) - after[t, b]) ** 2))
         reward += weight * float(cross_entropy(model.reward(params, z, u), path.reward[b, t]))
         both = model.q(params["critic"], z, u)
@@ -376,6 +378,54 @@ def test_losses_equal_loops():
         "q_target": mean_target,
     }.items():
         np.testing.assert_allclose(metrics[name], expected, rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("size", [0.1, 100.0])
+def test_gradients_have_their_weights_and_are_clipped(size):
+    """Adam's first mean is a tenth of what it saw, of gradients below and above the length from which they are cut."""
+    config = TDMPC2Config(**{**SMALL, "num_q": 2, "dropout": 0.0})
+    agent, batch, key = agent_of(num_q=2, dropout=0.0), small_batch(), jax.random.PRNGKey(2)
+    state = agent.init(jax.random.PRNGKey(1))
+    busy = jax.tree.map(lambda leaf: leaf + size * normal(leaf.size, *leaf.shape), state.params)
+    state = state._replace(params=busy, target=busy["critic"])
+    model, slices = WorldModel(config.size, SPEC, 0.0), config.slices(batch, SPEC)
+    draw_key, _ = jax.random.split(jax.random.split(key)[0])
+    after = model.encode(busy, slices.state[1:], slices.goal[1:])
+    q = [decode(logits) for logits in model.q(busy["critic"], after, model.draw(busy, after, draw_key))]
+    target = slices.reward + slices.discount * jnp.minimum(*q)
+
+    def published(params):
+        parts = model_loss(model, config.rho, params, slices, after, target, key)[1][1]
+        return 20 * parts["consistency_loss"] + 0.1 * parts["reward_loss"] + 0.1 * parts["critic_loss"]
+
+    gradient = jax.jit(jax.grad(published))(busy)
+    del gradient["actor"]
+    length = float(optax.tree.norm(gradient))
+    assert (length > 20) == (size > 1), length
+    after, _ = jax.jit(agent.update)(state, batch, key)
+    seen = optax.tree.get(after.optimizer.inner_states["model"], "mu")
+    for name, part in gradient.items():
+        for leaf, expected in zip(*map(jax.tree.leaves, (seen[name], part)), strict=True):
+            np.testing.assert_allclose(leaf, 0.1 * min(1, 20 / length) * expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_prior_is_between_its_two_spreads():
+    """From exp(-10) to exp(2), as published."""
+    model = WorldModel(TDMPC2Config(**SMALL).size, SPEC, 0.0)
+    params, z = model.init(jax.random.PRNGKey(0)), sim_norm(normal(0, 4, 16))
+    last = "Dense_2"
+    for bias, expected in ((-9.0, -10), (0.0, -4), (9.0, 2)):
+        leaves = params["actor"]["params"]
+        moved = {**leaves[last], "bias": jnp.full(6, bias), "kernel": jnp.zeros_like(leaves[last]["kernel"])}
+        mean, log_std = model.policy({**params, "actor": {"params": {**leaves, last: moved}}}, z)
+        np.testing.assert_allclose(mean, bias)
+        np.testing.assert_allclose(log_std, expected, atol=1e-5)
+
+
+def test_a_search_may_have_no_sequences_of_the_prior():
+    agent = agent_of(num_prior=0)
+    state = agent.init(jax.random.PRNGKey(0))
+    assert jnp.all(jnp.isfinite(jax.jit(agent.mode)(state, normal(0, 4, 5), normal(1, 4, 2))))
 
 
 def test_loss_of_the_policy_prior_equals_a_loop():

@@ -269,6 +269,6 @@ def test_the_agent_with_first_visits_is_the_one_that_was_measured():
     """Its flags are those of the first finished rows of ants, and a share of original goals."""
     argv = ["--agent", "tmd", "--hazard_weight", "1", "--actor_value", "hazard", "--any_goals", "0.1"]
     argv += ["--current_goals", "0.05", "--action_chunk", "2", "--value_discounting", "0.999"]
-    argv += ["--original_goals", "0.25"]
+    argv += ["--original_goals", "0.25", "--time_bins", "0", "--head_dim", "128"]
     assert vars(read_flags(["--agent", "tmd_visits"])[1]) == vars(read_flags(argv)[1])
     assert AGENTS["tmd_visits"].make is AGENTS["tmd"].make

@@ -7,8 +7,9 @@ import numpy as np
 from goalax.agents import AGENTS
 from goalax.agents.extraction import linear_actor
 from goalax.agents.pretraining import joined, uniform_latents
+from goalax.agents.q_learning import TwinCritic
 from goalax.core.types import Batch, Spec
-from goalax.learning.networks import deterministic_actor
+from goalax.learning.networks import deterministic_actor, gaussian_actor, sample_action
 
 SPEC = Spec(state_size=5, goal_size=2, action_size=3, goal_indices=(1, 3), discounting=0.9, goal_reach_thresh=1)
 SIZE = 12
@@ -54,10 +55,15 @@ def near_data(value, mean, weight):
 
 
 def updated(name, **flags):
-    """The config of an agent, a new one, and the metrics of its first update."""
-    config = AGENTS[name].config(**{**SMALL, **flags})
+    """The config of an agent, a new one whose target networks lie elsewhere, and the metrics of its first update."""
+    known = AGENTS[name].config.__dataclass_fields__
+    small = {flag: value for flag, value in SMALL.items() if flag in known}
+    config = AGENTS[name].config(**{**small, **flags})
     agent = AGENTS[name].make(config, SPEC)
     state = agent.init(jax.random.PRNGKey(0))
+    if hasattr(state, "target"):
+        elsewhere = jax.tree.map(lambda leaf: leaf + 0.2 * normal(leaf.size, *leaf.shape), state.target)
+        state = state._replace(target=elsewhere)
     return config, state, jax.jit(agent.update)(state, BATCH, jax.random.PRNGKey(2))[1]
 
 
@@ -100,6 +106,21 @@ def test_tmd_as_published():
     close(metrics, critic_loss=total, actor_loss=near_data(np.min(values, axis=0), mean, 0.1))
 
 
+def test_cmd_as_published():
+    """Binary NCE of distances alone over a temperature, two critics; a goal is read with another
+    sample's action."""
+    flags = {"contrastive_loss_fn": "binary", "distance": "mrn", "potential": False, "temperature": 4.0}
+    config, state, metrics = updated("cmd", critics=2, logsumexp_penalty=0.0, components=4, **flags, **NEAR_DATA)
+    encoder = config.mlp(config.repr_dim)
+    total, others = 0.0, jnp.roll(BATCH.future_action, 1, axis=0)
+    for params in state.params["critic"]:
+        x = double(encoder.apply(params["encoder"], both(BATCH.state, BATCH.action)))
+        y = double(encoder.apply(params["encoder"], both(BATCH.future_state, others)))
+        logits, signs = -mrn(x[:, None], y[None]) / 4, 2 * np.eye(SIZE) - 1
+        total += np.log1p(np.exp(-signs * logits)).mean()
+    close(metrics, critic_loss=total)
+
+
 def iqe(x, y, alpha=0.5, components=4):
     """By walking along the intervals of every row."""
     lengths = np.zeros((len(x), x.shape[-1] // components))
@@ -136,10 +157,10 @@ def test_qrl_as_published():
 
 def test_pre_training_of_fb():
     config, state, metrics = updated("fb", n_hidden=1, repr_dim=4)
-    params, network = state.params["critic"], config.mlp(4)
+    params, slow, network = state.params["critic"], state.target, config.mlp(4)
     uniform_key, order_key, share_key = jax.random.split(jax.random.PRNGKey(2), 3)  # as in the update
 
-    def backward(states):
+    def backward(states, params=params):
         x = double(network.apply(params["backward"], states))
         return 2 * x / np.linalg.norm(x, axis=-1, keepdims=True)
 
@@ -148,12 +169,12 @@ def test_pre_training_of_fb():
     z = np.where(stored, of_states, double(uniform_latents(uniform_key, SIZE, 4)))
     goal, actor = joined(BATCH.goal, jnp.asarray(z, jnp.float32)), linear_actor(config.mlp, 3)
 
-    def forward(states, action):
+    def forward(states, action, params=params):
         return np.stack([double(network.apply(one, both(states, goal, action))) for one in params["forward"]])
 
     after = backward(BATCH.next_state)
     next_action = jnp.clip(actor.apply(state.params["actor"], BATCH.next_state, goal), -1, 1)
-    target = (forward(BATCH.next_state, next_action) @ after.T).mean(axis=0)
+    target = (forward(BATCH.next_state, next_action, slow) @ backward(BATCH.next_state, slow).T).mean(axis=0)
     measure = forward(BATCH.state, BATCH.action) @ after.T
     others = ~np.eye(SIZE, dtype=bool)
 
@@ -199,3 +220,50 @@ def test_fine_tuning_of_crl_infonce():
     logits = np.min([np.maximum(x @ y.T / 2, np.log(1e-6)) for x, y in pairs], axis=0)
     ratio = np.exp(np.diag(logits) - np.log(np.exp(logits).sum(axis=1)) + np.log(SIZE))
     close(metrics, actor_loss=near_data(ratio * rewards(BATCH.actor_state), mean, 0.1))
+
+
+def test_rebrac():
+    config, state, metrics = updated("rebrac", policy_delay=1, critic_lr=1e-12, actor_bc=0.3, critic_bc=0.7)
+    network, critic, slow = deterministic_actor(config.actor_mlp, 3), TwinCritic(config, SPEC), state.target
+    wanted = np.tanh(double(network.apply(slow["actor"], BATCH.next_state, BATCH.goal)))
+    noise = np.clip(config.target_noise * double(normal(2, SIZE, 3)), -config.noise_clip, config.noise_clip)  # its key
+    action = np.clip(wanted + noise, -1, 1)
+    inputs = BATCH.next_state, BATCH.goal, jnp.asarray(action, jnp.float32)
+    worth = np.min([double(q) for q in critic.values(slow["critic"], *inputs)], axis=0)
+    far = ((action - double(BATCH.next_action)) ** 2).sum(axis=-1)
+    target = double(BATCH.reward) + 0.9 * (worth - 0.7 * far)
+    q = critic.values(state.params["critic"], BATCH.state, BATCH.goal, BATCH.action)
+    close(metrics, critic_loss=sum(np.mean((double(each) - target) ** 2) for each in q))
+    chosen = jnp.tanh(network.apply(state.params["actor"], BATCH.state, BATCH.goal))
+    value = np.min([double(q) for q in critic.values(state.params["critic"], BATCH.state, BATCH.goal, chosen)], axis=0)
+    far = ((double(chosen) - double(BATCH.action)) ** 2).sum(axis=-1)
+    close(metrics, actor_loss=0.3 * far.mean() - value.mean() / np.abs(value).mean())
+
+
+def test_cql():
+    config, state, metrics = updated("cql", cql_alpha=3.0, cql_samples=2)
+    network, critic, params = gaussian_actor(config.actor_mlp, 3), TwinCritic(config, SPEC), state.params
+    target_key, key = jax.random.split(jax.random.PRNGKey(2))  # as in the update, and below
+    random_key, now_key, next_key = jax.random.split(jax.random.split(key)[0], 3)
+
+    def drawn(states, number, key):
+        parts = (jnp.stack([part] * number) for part in network.apply(params["actor"], states, BATCH.goal))
+        return sample_action(*parts, key)
+
+    def values(of, states, action):
+        many = (jnp.stack([part] * len(action)) for part in (states, BATCH.goal))
+        return np.stack([double(q) for q in critic.values(of, *many, action)])
+
+    (following,), _ = drawn(BATCH.next_state, 1, target_key)
+    target = double(BATCH.reward) + 0.9 * values(state.target, BATCH.next_state, following[None]).min(axis=0)[0]
+    stored = values(params["critic"], BATCH.state, BATCH.action[None])[:, 0]
+    close(metrics, bellman_loss=((stored - target) ** 2).mean(axis=1).sum())
+    random = jax.random.uniform(random_key, (2, SIZE, 3), minval=-1, maxval=1)
+    now, density = drawn(BATCH.state, 2, now_key)
+    later, next_density = drawn(BATCH.next_state, 2, next_key)
+    parts = (random, 3 * np.log(0.5)), (now, double(density)[None]), (later, double(next_density)[None])
+    ratios = [np.exp(values(params["critic"], BATCH.state, action) - log) for action, log in parts]  # all seen in s
+    penalty = (np.log(np.concatenate(ratios, axis=1).sum(axis=1)) - stored).mean(axis=1)
+    close(
+        metrics, cql_penalty=penalty.mean(), critic_loss=((stored - target) ** 2).mean(axis=1).sum() + 3 * penalty.sum()
+    )

@@ -21,3 +21,8 @@ def filled_ring(number_of_first_row: int) -> BufferState:
         values = {name: normal(i, *shape) for i, (name, shape) in enumerate(row.items())}
         ring = buffer.add(ring, Transition(**values, episode_start=jnp.asarray(starts, jnp.int32)))
     return ring
+
+
+def stored_steps(size, horizon):
+    """`Path.stored` of windows, [size, horizon]: of some all steps, of the others fewer and fewer."""
+    return jnp.asarray(np.arange(horizon) < horizon - np.arange(size)[:, None] % horizon, jnp.float32)

@@ -134,14 +134,16 @@ class EntropyConfig(PolicyConfig):
             self.require_unset(names, "with --disable_entropy_actor")
 
 
-def shares_of_goals(current_goals: float, any_goals: float) -> tuple[float, float, float]:
-    """`Needs.goals` of these two flags. FlagError if they are more than all, but for rounding: 1 - 0.8 - 0.2 < 0."""
-    later = 1 - current_goals - any_goals
+def shares_of_goals(config: Any) -> tuple[float, float, float]:
+    """`Needs.goals` of the flags current_goals and any_goals. FlagError if they are more than all, but for rounding
+    (1 - 0.8 - 0.2 < 0), and if --relabel is set where they are all."""
+    now, anywhere = config.current_goals, config.any_goals
+    later = 1 - now - anywhere
     if later < -1e-6:
-        raise FlagError(
-            f"--current_goals is {current_goals:g} and --any_goals {any_goals:g}; together they must be at most 1."
-        )
-    return max(later, 0.0), current_goals, any_goals
+        raise FlagError(f"--current_goals is {now:g} and --any_goals {anywhere:g}; together they must be at most 1.")
+    if later < 1e-6:
+        config.require_unset(["relabel"], f"with --current_goals {now:g} and --any_goals {anywhere:g}, which are all")
+    return max(later, 0.0), now, anywhere
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +179,7 @@ class ActorConfig(EntropyConfig):
     def needs(self, spec: Spec) -> Needs:
         """What these flags ask of the buffer. FlagError if the shares of goals are more than all."""
         law = None if self.relabel == "geometric" else RELABEL[self.relabel](spec.discounting)
-        needs = Needs(shares_of_goals(self.current_goals, self.any_goals), law, horizon=self.action_chunk)
+        needs = Needs(shares_of_goals(self), law, horizon=self.action_chunk)
         if self.actor_relabel == "critic":
             self.require_unset(["actor_any_goals"], "with --actor_relabel critic")
             return needs

@@ -22,10 +22,10 @@ LARGEST_MULTIPLIER = 1e6
 @dataclasses.dataclass(frozen=True)
 class CQLConfig(RewardConfig, EntropyConfig):
     """CQL(H) as its authors run it on MuJoCo tasks, with LayerNorm in the critics. Others: AntMaze --cql_alpha 5
-    --cql_lagrange --cql_gap 0.8 --cql_floor 200 --max_backup --n_hidden 5 --policy_lr 1e-4 --reward_scaling 10
-    --reward_shift -0.5; DeepMind Control (ExORL, arXiv 2201.13425) --cql_alpha 0.01 --policy_lr 1e-4 --critic_lr 1e-4
-    --tau 0.01 --cql_samples 3 --no_importance_weights. The penalty is linear in values and the Bellman error quadratic:
-    with rewards c times as large, a weight of c times alpha does the same."""
+    --cql_lagrange --cql_gap 0.8 --cql_floor 200 --max_backup --n_hidden 5 --policy_lr 1e-4 --alpha_lr 1e-4
+    --reward_scaling 10 --reward_shift -0.5; DeepMind Control (ExORL, arXiv 2201.13425) --cql_alpha 0.01
+    --policy_lr 1e-4 --critic_lr 1e-4 --tau 0.01 --cql_samples 3 --no_importance_weights. The penalty is linear in
+    values and the Bellman error quadratic: with rewards c times as large, a weight of c times alpha does the same."""
 
     policy_lr: float = flag(3e-5, "learning rate of the actor", above=0)
     alpha_lr: float = flag(3e-5, "learning rate of the entropy temperature", above=0)
@@ -105,7 +105,7 @@ def make(config: CQLConfig, spec: Spec) -> Agent:
             "log_alpha": jnp.log(jnp.float32(config.alpha_init)),
         }
         if config.cql_lagrange:
-            params["log_multiplier"] = jnp.zeros(())
+            params["log_multiplier"] = jnp.ones(())  # as its authors' code begins
         return CQLState(params, params["critic"], optimizer.init(params))
 
     def drawn(params, state, goal, key, number):

@@ -173,13 +173,13 @@ def make(config: DTConfig, spec: Spec) -> Agent:
         return windows_to_go(batch.to_go, reward)[..., None] / config.return_scale
 
     def loss(params: dict, batch: Batch, key: Array) -> Array:
-        """Squared error, summed over the action, mean over all steps of the batch."""
+        """Squared error, summed over the action, mean over all steps of the batch that are stored."""
         if batch.path is None:
-            states, actions = batch.state[:, None], batch.action[:, None]
+            states, actions, stored = batch.state[:, None], batch.action[:, None], jnp.ones((len(batch.state), 1))
         else:
-            states, actions = batch.path.state[:, :-1], batch.path.action
+            states, actions, stored = batch.path.state[:, :-1], batch.path.action, batch.path.stored
         chosen = jnp.tanh(actor.apply(params["actor"], asked_of(batch), states, actions, key))
-        return jnp.mean(squared_error(chosen, actions))
+        return jnp.sum(stored * squared_error(chosen, actions)) / jnp.sum(stored)
 
     def update(agent, batch, key):
         actor_loss, gradients = jax.value_and_grad(loss)(agent.params, batch, key)

@@ -40,7 +40,7 @@ class GoalValueConfig(CriticGoalConfig, GeluConfig, NoisyConfig):
     def needs(self, spec: Spec) -> Needs:
         """What these flags ask of the buffer. FlagError if the shares of goals are more than all."""
         return Needs(
-            goals=shares_of_goals(self.current_goals, self.any_goals),
+            goals=shares_of_goals(self),
             law=RELABEL[self.relabel](spec.discounting),
             actor_goals=(1 - self.actor_any_goals, 0.0, self.actor_any_goals),
             actor_law=RELABEL[self.actor_relabel](spec.discounting),

@@ -1,6 +1,7 @@
 """QRL: quasimetric reinforcement learning (arXiv 2304.01203): distances as large as one step per transition allows.
 Offline as in OGBench: --any_goals 1 --distance iqe --multiplier exp --multiplier_speed 1 --dynamics_error distance
---repr_dim 512 --actor_relabel uniform --bc_weight 0.1 --h_dim 512 --n_hidden 3; what still differs: docs/offline.md."""
+--repr_dim 512 --actor_relabel uniform --bc_weight 0.003 --h_dim 512 --n_hidden 3; what still differs is in
+docs/offline.md."""
 
 import dataclasses
 import math

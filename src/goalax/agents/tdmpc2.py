@@ -73,7 +73,7 @@ class TDMPC2Config(SpeculationConfig, SearchConfig, RelabelConfig):
             reward = jnp.concatenate([path.future_reward[:count], reward[count:]])
         state = jnp.moveaxis(path.state, 1, 0)
         goals = jnp.broadcast_to(goal[None], (*state.shape[:2], spec.goal_size))
-        return Slices(state, goals, *(jnp.moveaxis(x, 1, 0) for x in (path.action, reward, path.discount)))
+        return Slices(state, goals, *(jnp.moveaxis(x, 1, 0) for x in (path.action, reward, path.discount, path.stored)))
 
 
 class Slices(NamedTuple):
@@ -84,6 +84,7 @@ class Slices(NamedTuple):
     action: Array  # [H, B, A]
     reward: Array  # [H, B]
     discount: Array  # [H, B]
+    stored: Array  # [H, B] 1 for a step of its own, 0 behind the end of what is stored
 
 
 class TDMPC2State(NamedTuple):
@@ -130,10 +131,11 @@ def model_loss(
     first = model.encode(params, slices.state[0], slices.goal[0])
     rest = jax.lax.scan(step, first, slices.action)[1]
     z = jnp.concatenate([first[None], rest])
-    consistency = over_time((rest - after) ** 2, rho)
-    reward = over_time(cross_entropy(model.reward(params, z[:-1], slices.action), slices.reward), rho)
+    seen = slices.stored
+    consistency = over_time(seen[..., None] * (rest - after) ** 2, rho)
+    reward = over_time(seen * cross_entropy(model.reward(params, z[:-1], slices.action), slices.reward), rho)
     logits = model.q(params["critic"], z[:-1], slices.action, key)
-    value = jnp.mean(jnp.stack([over_time(cross_entropy(one, target), rho) for one in logits]))
+    value = jnp.mean(jnp.stack([over_time(seen * cross_entropy(one, target), rho) for one in logits]))
     loss = CONSISTENCY_WEIGHT * consistency + REWARD_WEIGHT * reward + VALUE_WEIGHT * value
     return loss, (z, {"consistency_loss": consistency, "reward_loss": reward, "critic_loss": value})
 

@@ -106,11 +106,13 @@ class TMDConfig(ConsistencyConfig, QuasimetricConfig, VisitConfig, AdvantageConf
 
 @dataclasses.dataclass(frozen=True)
 class TMDVisitsConfig(TMDConfig):
-    """Shares of achieved goals, chunks and the discount of the value are those of ChronoSRL, arXiv 2609.36238."""
+    """Shares of achieved goals, bins, chunks and the discount of the value are those of ChronoSRL, arXiv 2609.36238."""
 
     hazard_weight: float = flag(1.0, "weight of the likelihood of first visits", low=0)
     actor_value: str = flag("hazard", "what the actor improves", valid=("distance", "hazard", "both"))
     value_discounting: float = flag(0.999, "gamma of the time that the actor minimises", above=0, below=1)
+    time_bins: int = flag(0, "bins of the time to the first visit, growing geometrically; 0: one a row", low=0)
+    head_dim: int = flag(128, "width of the head that reads representations; 0: h_dim", low=0, most=1_000_000, before=0)
     current_goals: float = flag(0.05, "share of relabelled goals that are the state itself", low=0, high=1)
     any_goals: float = flag(0.10, "share of relabelled goals that are any stored state", low=0, high=1)
     original_goals: float = flag(

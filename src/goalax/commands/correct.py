@@ -249,7 +249,7 @@ def evaluate_corrector(argv: Sequence[str], prog: str) -> None:
     corrector, origin = (None, None) if path is None else files.read_corrector(path, trained.planner)
     if origin is not None and origin != (here := trained.origin(origin.teacher, origin.seed)):
         print(f"{prog}: note: the corrector learned from {words(origin)}; this is {words(here)}.", file=sys.stderr)
-    elif origin is not None and origin.seed == config.seed:
+    if origin is not None and (origin.run, origin.seed) == (trained.name, config.seed):
         print(f"{prog}: note: the corrector learned from these episodes (--seed {config.seed}).", file=sys.stderr)
     ways: list[tuple[str, Speculation, Corrector | None]] = [
         ("new ones only", trained.rules._replace(exec_horizon=1), None),

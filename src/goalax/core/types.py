@@ -117,6 +117,7 @@ class Path(NamedTuple):
     action: Array  # [B, H, A]
     reward: Array  # [B, H] for the commanded goal
     discount: Array  # [B, H] gamma, 0 after a true termination
+    stored: Array  # [B, H] 1 for a row of its own, 0 where the last one is repeated
     future_reward: Array | None = None  # [B, H] for the goal that future_state achieves, as `Batch.future_reward`
 
 

@@ -40,6 +40,8 @@ def path(rows: Transition, column: Array, slot: Array, left: Array, spec: Spec, 
         actions, reward, terminal = (
             take(ring, left - 1, horizon) for ring in (rows.action, rows.reward, rows.terminal)
         )
-        return Path(take(rows.state, left, horizon + 1), actions, reward, spec.discounting * (1 - terminal))
+        stored = (jnp.arange(horizon)[None] < left[:, None]).astype(reward.dtype)
+        states = take(rows.state, left, horizon + 1)
+        return Path(states, actions, reward, spec.discounting * (1 - terminal), stored)
 
     return look_up(at, rows, column, slot, left)

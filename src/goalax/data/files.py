@@ -93,8 +93,11 @@ def checked(found: Found, spec: Spec, min_rows: int, reward_free: bool, labels: 
         raise FlagError(f"{the(name)} has no {key}; a dataset has the keys {', '.join(NEEDED)}.")
     sizes = {"T": len(np.atleast_1d(arrays["terminals"])), "S": spec.state_size, "A": spec.action_size}
     sizes["G"] = spec.goal_size
+    if labels is not None:
+        own = {"rewards", "masks"}  # of whatever task the file was made for
+        arrays = {key: value for key, value in arrays.items() if key not in own}
     if labels is not None and not reward_free:
-        arrays = arrays | _labelled(found, sizes["T"], labels)
+        arrays |= _labelled(found, sizes["T"], labels)
     columns = {
         key: _column(found, key, arrays[key], shape, sizes)
         for key, shape in (NEEDED | OPTIONAL).items()

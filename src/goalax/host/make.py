@@ -172,11 +172,13 @@ class Run:
     def finetune(self, state: RunState, updates: int, switch: bool = True) -> RunState:
         """The state after so many updates on --finetune_dataset; takes `state` away. FlagError without such a file.
 
-        switch: first from pre-training to fine-tuning, which must happen once.
+        switch: first from pre-training to fine-tuning, which must happen once, after --offline_steps updates.
         """
         labelled = self.phases.labelled
         if labelled is None or updates < 0:
             raise FlagError(f"`updates` is {updates}; it must be at least 0, of a run with --finetune_dataset.")
+        if switch and (done := self.progress(state)) != (first := self.config.offline_steps):
+            raise FlagError(f"Fine-tuning begins after --offline_steps {first} updates; this state has {done}.")
         state = self.phases.switched(state) if switch else state
         return self.phases.learn(forget_metrics(state), labelled, updates)
 

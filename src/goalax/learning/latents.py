@@ -23,7 +23,7 @@ def sim_norm(x: Array, group: int = GROUP) -> Array:
     """
     if x.shape[-1] % group:
         raise ValueError(f"{x.shape[-1]} entries are no whole number of groups of {group}.")
-    return jax.nn.softmax(x.reshape(*x.shape[:-1], -1, group)).reshape(x.shape)
+    return jax.nn.softmax(x.reshape(*x.shape[:-1], x.shape[-1] // group, group)).reshape(x.shape)
 
 
 def mish(x: Array) -> Array:
