@@ -7,8 +7,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))  # a checkout n
 
 from goalax.envs import ENVS, GoalEnv, create_env
 from goalax.host.cache import enable_compilation_cache
-from goalax.host.config import Config, Flags, read_flags, read_resumed_flags, read_run
+from goalax.host.config import Config, Flags, read_flags
 from goalax.host.make import Run, make, make_run
+from goalax.host.stored import read_resumed_flags, read_run
 
 __all__ = [
     "ENVS",

@@ -13,7 +13,8 @@ from PIL import Image
 
 from goalax.commands import evaluate, plot, report
 from goalax.flags import FlagError
-from goalax.host.config import completed, read_flags, read_resumed_flags, read_run
+from goalax.host.config import read_flags
+from goalax.host.stored import completed, read_resumed_flags, read_run
 from goalax.study import curves, experiments, profiles
 from tests.helpers.experiments import STEPS, make_run
 from tests.helpers.films import count
@@ -77,9 +78,9 @@ def test_a_version_without_a_flag_did_what_was_done_then(tmp_path):
     for _, known in (completed(**stored), map(vars, read_run(tmp_path))):
         assert known == {**vars(agent_flags), "original_goals": 0.0, "head_dim": 0}
     given = ["--agent", "tmd_visits", "--original_goals"]
-    assert read_resumed_flags([*given, "0"], flags, tmp_path)[1].original_goals == 0
+    assert read_resumed_flags([*given, "0"], flags, [tmp_path])[1].original_goals == 0
     with pytest.raises(FlagError, match="cannot change --original_goals"):
-        read_resumed_flags([*given, "0.25"], flags, tmp_path)
+        read_resumed_flags([*given, "0.25"], flags, [tmp_path])
 
 
 def test_a_repeated_seed_counts_once_and_a_short_run_cuts_its_group(tmp_path):

@@ -66,6 +66,11 @@ def test_a_state_is_saved_and_restored(run, tmp_path):
         goalax.make("toy", agent="crl", **{**SIZES, "h_dim": 16}).save(state, folder)
     for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(a, b)
+    other = again._replace(agent=jax.tree.map(lambda leaf: leaf + 1, again.agent))
+    run.save(other, folder)  # of as many steps
+    for a, b in zip(jax.tree.leaves(run.restore(folder)), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert len(list(folder.glob("checkpoints/*.earlier"))) == 1
     one, other = run.advance(state, 1), run.advance(again, 1)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -141,6 +141,11 @@ def test_other_data_make_another_row(folder, monkeypatch):
             assert command.missing(row) == [other]  # somebody's own
             command.note_of("data/x.npz").write_text("--steps 10 --out data/x.npz")
     path.write_text(f"{text}  data: ['--steps 20 --out data/x.npz']\n")
+    (row,) = rows(folder)
+    queue = command.Queue(command.ResultsConfig(keep=str(folder / "keep")), "results.py")
+    monkeypatch.setattr(queue, "call", lambda *_: 143)  # stopped, with half of it there
+    assert queue.collected(row.data[0], sys.stdout) == 143 and (folder / "data/x.npz").exists()
+    assert command.missing(row) == [row.data[0]]
     assert names == {rows(folder)[0].name, *names} and len(names) == 2  # the other file is not the row's
 
 

@@ -16,7 +16,7 @@ from goalax.commands import train as training
 from goalax.flags import FlagError
 from goalax.host import checkpoint, display, runs
 from goalax.host.config import read_flags
-from goalax.host.session import Interrupt
+from goalax.host.interrupt import Interrupt
 from tests.helpers import toy
 from tests.helpers.runs import LONGER, RUN, envsteps
 

@@ -30,6 +30,14 @@ def test_one_seed_gives_no_interval():
         assert np.isfinite(estimate.value) and np.isnan(estimate.low) and np.isnan(estimate.high)
 
 
+def test_large_samples_are_resampled_in_parts(monkeypatch):
+    """With the same interval: of one sample, in which order resamples are drawn does not depend on the parts."""
+    values = np.random.default_rng(0).normal(size=200)
+    whole = statistics.mean(values)
+    monkeypatch.setattr(statistics, "ENTRIES", 600)
+    assert statistics.mean(values) == whole
+
+
 def test_probability_of_improvement_by_hand():
     ours, theirs = [np.array([1.0, 2, 3])], [np.array([0.0, 2])]
     estimate = statistics.probability_of_improvement(ours, theirs)

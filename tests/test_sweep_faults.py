@@ -1,6 +1,7 @@
-"""Tests of sweeps that meet trouble: files that mean nothing, strange names, kill -9, a second sweep at once."""
+"""Tests of sweeps that meet trouble: files that mean nothing, strange names, full disks, kill -9, a second sweep."""
 
 import datetime
+import errno
 import json
 import os
 import signal
@@ -113,6 +114,11 @@ BROKEN = [
     ({"command": ["python", "train.py", "--h_dim=8"]}, "has '--h_dim=8', but no ${program} before it"),
     ({"command": ["${program}", "--help"]}, "Unknown flag --help"),
     ({"command": ["${program}", "--agent"]}, "--agent"),
+    ({"command": ["${program}", "--seed=3"]}, "has '--seed=3'; a sweep sets this flag from the parameter `seed`"),
+    ({"command": ["${program}", "--num-seeds", 3]}, "a sweep sets this flag from the parameter `seed`"),
+    ({"command": ["${program}", "${args}", "--exp_name=a"]}, "sets this flag from the parameter `exp_name`"),
+    ({"parameters": {"num_seeds": {"value": 3}}}, "`num_seeds` is no parameter of a sweep; list the seeds as `values`"),
+    ({"parameters": {"num-seeds": {"values": [1, 2]}}}, "`num_seeds` is no parameter of a sweep; list the seeds"),
     ({"name": 2024}, "`name` is 2024; it must be text"),
     ({"description": [1]}, "`description` is [1]; it must be text"),
     ({DAY: 1}, "it has the name datetime.date(2020, 1, 2)"),
@@ -240,7 +246,31 @@ def test_only_a_run_of_its_own_is_resumed(folder, monkeypatch, older):
     assert ("--resume" in Path("sweeps/s/000.log").read_text()) == (not older)
 
 
-@pytest.mark.parametrize("change", [{"state": "odd"}, {"number": 7}, {"seeds": 3}, {"seeds": []}, {"values": ["a"]}, 1])
+@pytest.mark.parametrize("name", ["sweep.json", "sweep.csv"])
+def test_a_full_disk_is_one_sentence_that_names_the_file(folder, capsys, name):
+    write("grid", {})
+    part = Path("sweeps/s", f"{name}.part")
+    part.parent.mkdir(parents=True)
+    part.symlink_to("/dev/full")
+    assert script.main(["s.yml"]) == 2
+    assert capsys.readouterr().err == f"sweep.py: {part} cannot be written: No space left on device.\n"
+
+
+def test_an_error_without_a_file_names_that_of_out(folder, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(script, "run", full)
+    write("grid", {})
+    assert script.main(["s.yml", "--out", "out/s"]) == 2
+    assert capsys.readouterr().err == "sweep.py: out/s cannot be written: No space left on device.\n"
+
+
+DAMAGES = [{"state": "odd"}, {"number": 7}, {"seeds": 3}, {"seeds": []}, {"values": ["a"]}, 1]
+DAMAGES += [{"parameters": {name: [8] for name in TINY}}]
+
+
+@pytest.mark.parametrize("change", DAMAGES)
 def test_a_damaged_sweep_json_is_one_sentence(folder, capsys, change):
     write("grid", {})
     sweep = sweeps.read(Path("s.yml"))

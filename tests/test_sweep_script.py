@@ -13,8 +13,8 @@ import yaml
 from rich.console import Console
 
 from goalax.commands import sweep as script
-from goalax.host.config import read_run
 from goalax.host.runs import read_metrics
+from goalax.host.stored import read_run
 from goalax.study import sweeps
 from tests.helpers import ROOT, toy
 from tests.helpers.experiments import make_run
@@ -95,6 +95,81 @@ def test_an_interrupted_sweep_goes_on_from_the_checkpoint(folder):
     assert [path.name for path in Path("runs").iterdir()] == ["s_000_s0"]
     after = read_metrics(csv_file)
     assert len(after) == 40 and after[: len(before)] == before
+
+
+QUICK = """
+import pathlib, sys
+flags = dict(word[2:].split("=", 1) for word in sys.argv[1:])
+name, first, seeds = flags["exp_name"], int(flags["seed"]), int(flags["num_seeds"])
+with open("started", "a") as file:
+    print(name, first, seeds, file=file)
+for seed in range(first, first + seeds):
+    run = pathlib.Path("runs", f"{name}_s{seed}")
+    run.mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    (run / "metrics.csv").write_text(f"envsteps,eval/episode_success,eval/time_at_goal\\n1,0.{seed},0\\n")
+"""  # a program that writes down what it was asked for, and trains nothing
+
+
+def test_a_smaller_count_forgets_no_run(folder):
+    Path("train.py").write_text(QUICK)
+    write("grid", {"discounting": {"values": [0.8, 0.9, 0.95]}})
+    assert script.main(["s.yml", "--workers", "3"]) == 0
+    table, text = rows(), Path("sweeps/s/sweep.json").read_text()
+    assert [(row["run"], row["state"]) for row in table] == [(str(run), "finished") for run in range(3)]
+    for argv in (["--count", "1"], ["--count", "2"], []):
+        assert script.main(["s.yml", *argv]) == 0
+        assert rows() == table and Path("sweeps/s/sweep.json").read_text() == text
+    assert len(Path("started").read_text().splitlines()) == 3, "nothing is run twice"
+
+
+def test_a_larger_count_trains_only_the_new_seeds(folder):
+    Path("train.py").write_text(QUICK)
+    write("grid", {"seed": {"values": [1, 2, 3, 4, 5]}})
+    for count in ("3", "5", "5", "4"):
+        assert script.main(["s.yml", "--count", count]) == 0
+    assert Path("started").read_text() == "s_000 1 3\ns_001 4 2\n"
+    found = [(row["run"], row["seed"], row["eval/episode_success"], row["run_dir"]) for row in rows()]
+    wanted = [(int(seed > 3), seed, 0.1 * seed) for seed in range(1, 6)]
+    assert found == [(str(n), str(s), f"{value:.1g}", f"runs/s_{n:03}_s{s}") for n, s, value in wanted]
+
+
+def saved(folder, jobs):
+    """Sweeps of s.yml by --count, each of which goes on with these jobs of an earlier call."""
+    sweeps.save(folder / "sweep.json", sweeps.read(Path("s.yml")), jobs)
+
+    def loaded(count):
+        sweep = script.Sweep(Path("s.yml"), folder, count)
+        sweep.load()
+        return sweep
+
+    return loaded
+
+
+def test_a_count_limits_what_is_started_of_an_earlier_call(folder):
+    write("grid", {"discounting": {"values": [0.8, 0.9]}, "seed": {"values": [1, 2]}})
+    jobs = sweeps.grid(sweeps.read(Path("s.yml")), None)
+    loaded = saved(folder, jobs)
+    assert [job.seeds for job in loaded(3).jobs] == [[1, 2], [1]], "never started, they are planned anew"
+    for job in jobs:
+        job.state = "stopped"
+    loaded = saved(folder, jobs)
+    for count, startable in ((1, 1), (2, 1), (3, 2), (4, 2)):  # the seeds of a program go on together
+        sweep = loaded(count)
+        for number in range(startable):
+            job = sweep.next()
+            assert job.number == number
+            job.state = "finished"
+        assert sweep.next() is None and len(sweep.jobs) == 2
+
+
+def test_a_grid_counts_runs_whatever_the_order_of_its_parameters():
+    a, b = {"values": [1, 2]}, {"values": ["x", "y"]}
+    first = sweeps.grid({"parameters": {"a": a, "b": b}}, 2)  # 1 x, 1 y
+    turned = {"parameters": {"b": b, "a": a}}  # 1 x, 2 x, 1 y, 2 y
+    assert sweeps.grid(turned, 2, first) == []
+    more = [(job.number, job.parameters) for job in sweeps.grid(turned, None, first)]
+    assert more == [(2, {"b": "x", "a": 2}), (3, {"b": "y", "a": 2})]
 
 
 def quadratic(parameters):

@@ -18,9 +18,9 @@ from goalax.flags import FlagError, flag, parse
 from goalax.host import given, loading, ogbench
 from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError
-from goalax.host.config import read_run
 from goalax.host.display import track
 from goalax.host.make import Run
+from goalax.host.stored import read_run
 from goalax.study import statistics
 
 BATCH = 128  # episodes at once

@@ -117,6 +117,7 @@ class Queue:
 
     def collected(self, data: Sequence[str], output: TextIO) -> int:
         """Makes a file of data, and notes beside it how; returns the exit code."""
+        note_of(results.out_of(data)).write_text("")  # of data that are cut short
         if (code := self.call([*self.collect, *data], output)) == 0:
             note_of(results.out_of(data)).write_text(shlex.join(data))
         return code

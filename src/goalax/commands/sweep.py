@@ -93,7 +93,7 @@ def main(argv: Sequence[str], prog: str = "sweep.py") -> int:
         sweep = Sweep(path, Path(config.out or f"sweeps/{path.stem}"), config.count, config.storage)
         for name in sweeps.ignored(sweep.sweep):
             print(f"{prog}: `{name}` of {path} is for wandb's server only.", file=sys.stderr)
-        with lock.only_one(sweep.out, "A sweep runs in"):
+        with lock.only_one(sweep.out, "A sweep runs in"), sweeps.naming(sweep.out):
             sweep.load()
             complete = run(sweep, config.workers, console)
     except (FlagError, SweepError) as error:

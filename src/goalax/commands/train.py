@@ -16,20 +16,21 @@ from rich.console import Console
 from goalax.core.rollout import Recording
 from goalax.data import sources
 from goalax.flags import FlagError
-from goalax.host import checkpoint, devices, goal_cells, memory, output, runs
+from goalax.host import checkpoint, devices, films, goal_cells, memory, output, runs
 from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError, SaveError
-from goalax.host.config import Config, read_flags, read_resumed_flags
+from goalax.host.config import Config, read_flags
 from goalax.host.display import Display, duration
+from goalax.host.interrupt import Interrupt
 from goalax.host.lock import only_writer
 from goalax.host.loggers import Loggers
 from goalax.host.make import Run, make_run
-from goalax.host.session import Evaluation, Interrupt, NonFiniteError, Session
+from goalax.host.session import Evaluation, NonFiniteError, Session
+from goalax.host.stored import read_resumed_flags
 
 if TYPE_CHECKING:
     from goalax.study.watch import Watch
 
-FINAL_FILMS = ("policy.html", "policy.gif")
 REWARD = ("eval/episode_reward", "{:,.1f}".format)
 NOTHING_YET = "Stopped before the first step: nothing has been trained, and nothing is lost."
 
@@ -62,7 +63,7 @@ def start_or_resume(argv: list[str], prog: str) -> int:
             directories = runs.find_all(flags)
             if devices.leads():
                 locks.enter_context(only_writer(directories))
-            flags, agent_config = read_resumed_flags(argv, flags, directories[0])
+            flags, agent_config = read_resumed_flags(argv, flags, directories)
         interrupt = locks.enter_context(Interrupt())
         run = make_run(flags, agent_config)
         if run.datasets["dataset"] is not None and flags.resume:  # both are read here, before there is a directory
@@ -113,6 +114,9 @@ def train(
         if config.num_evals > phases:
             display.note(f"--num_evals is {config.num_evals}, but only {phases} learning phases fit into the budget.")
         state = session.restored() if config.resume else None
+        if state is not None and session.position(state) < session.boundaries[-1]:
+            for directory in written:
+                films.put_aside(directory, session.progress(state))
         for directory, seed in zip(written, seeds, strict=False):  # none in a process that does not write
             runs.write_config(directory, config, run.agent_config, seed, **run.datasets)
         shown = config if written else dataclasses.replace(config, log_wandb=False, log_tensorboard=False)
@@ -139,21 +143,23 @@ def train(
 
         def show(recording: Recording, steps: int, last: bool) -> None:
             for index, directory in enumerate(written):
-                files = film(run, session.of_seed(recording, index), steps, directory, display, last)
+                files = films.film(run, session.of_seed(recording, index), steps, directory, display, last)
                 loggers.artifact(index, "policy", files, steps, last)
                 if page is not None and index == 0 and files:
                     page.filmed(files[0])
 
+        ended = False
         for evaluation in stack.enter_context(contextlib.closing(session.run(state, interrupt, display.step))):
             loggers.log(evaluation.rows)
             keep_goals(run, session, evaluation)
             display.evaluated(evaluation.env_steps, evaluation.means)
             if page is not None:
                 page.evaluated(numbers(written[0]))
+            ended = evaluation.last
             due = config.visualization_interval and evaluation.number % config.visualization_interval == 0
             if evaluation.last or (due and not interrupt.signal):
                 show(evaluation.recording, evaluation.env_steps, evaluation.last)
-        unseen = [directory for directory in written if not (directory / FINAL_FILMS[0]).exists()]
+        unseen = not ended and any(map(films.missing, written))
         if session.stopped_by is None and unseen and config.vis_length:  # it was killed as it made its films
             show(session.recording(), session.total_steps, last=True)
         finish(session, loggers)
@@ -174,30 +180,6 @@ def keep_goals(run: Run, session: Session, evaluation: Evaluation) -> None:
     for index, directory in enumerate(session.written):
         outcomes = session.of_seed(evaluation.outcomes, index)
         goal_cells.save(directory, goal_cells.GoalCells.of(cells, outcomes, evaluation.env_steps))
-
-
-def film(run: Run, recording: Recording, steps: int, directory: Path, display: Display, last: bool) -> list[Path]:
-    """Shows what an evaluation saw: policy_STEPS.html, or policy.html and policy.gif after the last evaluation.
-
-    What cannot be drawn here is told and left out; returns what was written.
-    """
-    if run.config.vis_length == 0:
-        return []
-    from goalax.films import page, render, scene  # here, because they would make every start slower
-
-    display.say("rendering the policy")
-    caption = f"{run.config.eval_env}   {run.config.agent}   {steps:,} steps"
-    shown = scene.film(run.eval_env, recording, run.config.vis_length, caption)
-    names = FINAL_FILMS if last else (f"policy_{steps}.html",)
-    saved = []
-    for name in names:
-        save = page.save if name.endswith(".html") else render.save_gif
-        try:
-            save(run.eval_env, shown, directory / name)
-            saved.append(directory / name)
-        except scene.RenderError as error:
-            display.note(f"No {name}: {error}.")
-    return saved
 
 
 def finish(session: Session, loggers: Loggers) -> None:
@@ -256,7 +238,7 @@ def files_of(directory: Path) -> list[Path]:
         "curves.png",
         "goals.csv",
         "goals.png",
-        *reversed(FINAL_FILMS),
+        *reversed(films.FINAL),
         "checkpoints",
     )
     return [directory / name for name in names if (directory / name).exists()]

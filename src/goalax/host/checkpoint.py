@@ -172,9 +172,11 @@ def complete(tree: Any, template: Any) -> Any:
     return jax.tree.map(lambda leaf, like: leaf if like.size else np.zeros(like.shape, like.dtype), tree, template)
 
 
-def save(saver: Saver, state: RunState, step: int) -> None:
+def save(saver: Saver, state: RunState, step: int, seconds: float = 0.0) -> None:
     """Starts to write the state, arrays of the host that nobody changes, under its number of environment steps; before
     them come the updates on a dataset.
+
+    seconds: of training since the last row of metrics.csv, for `seconds_of`.
 
     Raises:
       SaveError: it cannot be written, or the one before it was not; the end of the saver's `with` tells of the last.
@@ -182,8 +184,17 @@ def save(saver: Saver, state: RunState, step: int) -> None:
     import orbax.checkpoint as ocp
 
     tree = storable(state._asdict())
-    items = {"state": ocp.args.StandardSave(tree), "checksum": ocp.args.JsonSave({"crc32": checksum(tree)})}
+    about = {"crc32": checksum(tree), "seconds": seconds}
+    items = {"state": ocp.args.StandardSave(tree), "checksum": ocp.args.JsonSave(about)}
     saver.save(step, items)
+
+
+def seconds_of(directory: Path, step: int) -> float:
+    """What `save` was told; 0 for a checkpoint of a version that did not tell."""
+    try:
+        return float(json.loads((directory / str(step) / "checksum" / "metadata").read_text())["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
 
 
 def steps(directory: Path) -> list[int]:

@@ -4,13 +4,11 @@ import dataclasses
 import itertools
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from goalax.agents import AGENTS, Algorithm
 from goalax.core.command import COMMAND
-from goalax.flags import FREE, FlagError, Flagged, before_flags, check, filled, flag, names_in, names_of, parse, set_in
-from goalax.host import runs
+from goalax.flags import FlagError, Flagged, filled, flag, names_in, names_of, parse, set_in
 from goalax.host.names import EnvNames
 from goalax.registry import choices
 
@@ -241,59 +239,3 @@ def flags_from(values: Mapping[str, Any]) -> tuple[Flags, Any]:
     agent = check_agent(values.get("agent", Flags().agent))
     check_unused(agent, values)
     return set_in((Flags(), AGENTS[agent].config()), {**values, "agent": agent}, other_configs())
-
-
-def completed(flags: Mapping[str, Any], agent_flags: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """All flags of a config.json: under today's names, and of those that its version did not have what it did, mostly
-    their default. Of an agent that is not known here they are as they are."""
-    agent = flags["agent"]
-    known: list[Any] = [Flags(), *([AGENTS[agent].config()] if agent in AGENTS else [])]
-    both = []
-    for config, stored in itertools.zip_longest(known, (flags, agent_flags)):
-        names = {} if config is None else names_of(config)
-        defaults = {} if config is None else {**vars(config), **before_flags(config)}
-        both.append({**defaults, **{names[name].name if name in names else name: stored[name] for name in stored}})
-    return both[0], both[1]
-
-
-def read_run(directory: Path) -> tuple[Flags, Any]:
-    """(flags of a run, flags of its agent) in a run directory; FlagError if they cannot be read."""
-    stored, stored_agent = runs.read_config(directory)
-    try:
-        flags = check(Flags(**stored))
-        config = algorithm_of(flags).config
-        return flags, check(config(**{**before_flags(config), **stored_agent}))
-    except FlagError as error:
-        raise FlagError(f"The run {directory} cannot be made again: {error}") from None
-    except (TypeError, ValueError):
-        version = runs.version_of(directory)
-        raise FlagError(f"The run {directory} was written by {version}, which has other flags.") from None
-
-
-def read_resumed_flags(argv: Sequence[str], flags: Flags, directory: Path) -> tuple[Flags, Any]:
-    """The flags of the run in `directory`, changed by those given now; FlagError if these would change the training.
-
-    Args:
-      flags: what argv says by itself.
-    """
-    stored, stored_agent = read_run(directory)
-    stored = dataclasses.replace(stored, num_seeds=flags.num_seeds)
-    given, given_agent = read_flags(argv, (stored, stored_agent))
-    fixed = [field.name for field in dataclasses.fields(Flags) if field.metadata["scope"] not in FREE]
-    changed = [name for name in fixed if getattr(given, name) != getattr(stored, name)]
-    if given.agent == stored.agent:
-        names = [field.name for field in dataclasses.fields(stored_agent)]
-        changed += [name for name in names if getattr(given_agent, name) != getattr(stored_agent, name)]
-    if (given.num_timesteps == 0) != (stored.num_timesteps == 0):
-        changed.append("num_timesteps")  # from or to 0: a run that never collects has no buffer
-    elif given.num_timesteps != 0:
-        budgets = "offline_steps", "finetune_steps"
-        changed += [name for name in budgets if getattr(given, name) != getattr(stored, name)]
-    elif given.offline_steps != stored.offline_steps and given.finetune_steps > 0:
-        changed.append("offline_steps")  # at their end fine-tuning begins, and once only
-    changed += ["dataset"] * ((given.dataset is None) != (stored.dataset is None))
-    changed += ["finetune_dataset"] * (given.finetune_dataset is None and stored.finetune_dataset is not None)
-    if changed:
-        words = ", ".join(f"--{name}" for name in changed)
-        raise FlagError(f"--resume continues {directory} exactly; it cannot change {words} (leave out, or start anew).")
-    return given, given_agent

@@ -11,9 +11,9 @@ import jax
 from goalax.core.types import RunState
 from goalax.flags import FlagError
 from goalax.host import checkpoint
-from goalax.host.config import read_run
 from goalax.host.make import Run, make_run
 from goalax.host.policy import Policy
+from goalax.host.stored import read_run
 
 
 def load_policy(directory: str | Path, step: int | None = None) -> Policy:

@@ -117,12 +117,12 @@ class Wandb:
         self.wandb, self.directory = wandb, directory
         content = json.loads((directory / "config.json").read_text())
         self.flags = content["flags"]
-        past = sorted(path.name.split("run-")[1] for path in directory.glob("wandb/*run-*-*"))  # DATE-ID
+        past = sorted(path.name.split("run-", 1)[1] for path in directory.glob("wandb/*run-*-*"))  # DATE-ID
         self.run = wandb.init(
             project=self.flags["project_name"],
             group=self.flags["group_name"],
             name=directory.name,
-            id=past[-1].rsplit("-", 1)[1] if past else new_id,
+            id=past[-1].split("-", 1)[1] if past else new_id,
             config={**self.flags, **content["agent_flags"], "versions": content["versions"]},
             dir=directory.absolute(),
             mode=mode,

@@ -193,8 +193,7 @@ class Run:
         FlagError for less than none, and for more than int32 can number the rows of.
         """
         self._require_online()
-        most = 2**28 // self.sizes.unroll_length
-        if not 0 <= unrolls <= most:
+        if not 0 <= unrolls <= (most := 2**28 // self.sizes.unroll_length):
             raise FlagError(f"`unrolls` is {unrolls}; it must be at least 0 and at most {most:,} in one call.")
         updates = self.sizes.updates_per_unroll
         return self.compiled.advance(forget_metrics(state), unrolls, updates, *self.mixed_in)
@@ -213,7 +212,8 @@ class Run:
         return Policy(self.train.mode, jax.tree.map(np.array, jax.device_get(state.agent)), self.spec)
 
     def save(self, state: RunState, directory: str | Path) -> Path:
-        """Writes config.json and a checkpoint, which `restore`, `goalax.load` and the command line read.
+        """Writes config.json and a checkpoint, which `restore`, `goalax.load` and the command line read; one of as many
+        steps that is there already is kept as STEP.earlier.
 
         Raises:
           FlagError: another run is in the directory, or there is more than one seed.
@@ -224,14 +224,16 @@ class Run:
         if (folder / "config.json").exists():
             flags, agent_flags = runs.read_config(folder)
             ours = {name: getattr(self.config, name) for name in names_in(self.config, COMPARED)}
-            if agent_flags != vars(self.agent_config) or any(
-                flags.get(name, ours[name]) != ours[name] for name in ours
-            ):
+            others = any(flags.get(name, ours[name]) != ours[name] for name in ours)
+            if others or agent_flags != vars(self.agent_config):
                 raise FlagError(f"There is another run in {folder}: save into a directory of its own.")
         folder.mkdir(parents=True, exist_ok=True)
         runs.write_config(folder, self.config, self.agent_config, self.config.seed, **self.datasets)
-        with checkpoint.manager(folder / "checkpoints") as saver:
-            checkpoint.save(saver, jax.tree.map(devices.fetch, state), self.progress(state))
+        checkpoints, step = folder / "checkpoints", self.progress(state)
+        if step in checkpoint.steps(checkpoints):
+            checkpoint.put_aside(checkpoints, step, "earlier")
+        with checkpoint.manager(checkpoints) as saver:
+            checkpoint.save(saver, jax.tree.map(devices.fetch, state), step)
         return folder
 
     def restore(self, directory: str | Path) -> RunState:
@@ -292,8 +294,5 @@ def make_run(flags: Flags, agent_config: Flagged) -> Run:
 
 def make(env_name: str = "reacher", **flags: Any) -> Run:
     """A run from Python, with the flags of the command line by their names: `make("ant_u_maze", num_envs=64)`.
-
-    Raises:
-      FlagError: a wrong name, type, value or combination, in the sentence that the command line would say.
-    """
+    FlagError for a wrong name, type, value or combination, in the sentence that the command line would say."""
     return make_run(*flags_from({"env_name": env_name, **flags}))

@@ -94,25 +94,25 @@ def progress(row: Mapping[str, float]) -> float:
 def write_config(
     directory: Path, config: "Flags", agent_config: Flagged, seed: int, **datasets: "Dataset | None"
 ) -> None:
-    """config.json: all flags that mean something to the agent, as if this seed had run alone on one device, versions,
-    devices, git commit, the SHA-256 of each of its datasets, by the names of their flags."""
+    """config.json: all flags that mean something to the agent, as if this seed had run alone on one device; versions,
+    device, git commit and command, and of a run that was resumed those of its later parts; the SHA-256 of each of its
+    datasets, by the names of their flags."""
     unused = names_in(config, AGENTS[config.agent].unused)
     meant = {name: value for name, value in vars(config).items() if name not in unused}
     alone = {"seed": seed, "num_seeds": 1, "resume": False, "run_dir": None}
     alone |= dict.fromkeys(names_in(config, {"devices"}))
-    content = {
-        "flags": {**meant, **alone},
-        "agent_flags": dataclasses.asdict(agent_config),
-        "versions": {
-            "goalax": __version__,
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in PACKAGES},
-        },
+    versions = {"goalax": __version__, "python": platform.python_version()}
+    made: dict[str, Any] = {
+        "versions": versions | {name: importlib.metadata.version(name) for name in PACKAGES},
         "device": f"{config.num_devices} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
         "git_commit": _git_commit(),
         "command": [program(), *sys.argv[1:]],
-        **{f"{name}_sha256": dataset.sha256 for name, dataset in datasets.items() if dataset is not None},
     }
+    if config.resume:
+        before = read_content(directory)
+        made = {name: before.get(name) for name in made} | {"resumed": [*before.get("resumed", []), made]}
+    content = {"flags": {**meant, **alone}, "agent_flags": dataclasses.asdict(agent_config), **made}
+    content |= {f"{name}_sha256": dataset.sha256 for name, dataset in datasets.items() if dataset is not None}
     _write(directory / "config.json", json.dumps(content, indent=2) + "\n")
 
 

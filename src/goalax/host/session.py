@@ -1,12 +1,11 @@
 """One training session on the host: calls the pure functions, logs, saves, and stops cleanly when asked to."""
 
 import contextlib
-import signal
 import time
 import warnings
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,9 @@ from goalax.core import sharding
 from goalax.core.rollout import Outcomes, Recording
 from goalax.core.train import compile_train, forget_metrics
 from goalax.core.types import AgentState, Metrics, RunState
+from goalax.flags import FlagError
 from goalax.host import checkpoint, devices
+from goalax.host.interrupt import Interrupt
 from goalax.host.make import Run
 from goalax.host.phases import spread
 from goalax.host.runs import OFFLINE, MetricsFile
@@ -26,37 +27,6 @@ CHUNK_SECONDS = 1.0  # how often the host looks up from training
 
 class NonFiniteError(ArithmeticError):
     """A loss or a parameter is not finite."""
-
-
-class Interrupt(contextlib.AbstractContextManager):
-    """Turns the first Ctrl-C or SIGTERM into a wish to stop; one that comes later than AT_ONCE after it acts as usual.
-
-    It is entered before anything compiles: an exception that a signal raises there may be swallowed by a callback of
-    JAX, a wish is not.
-    """
-
-    signal: int | None = None
-    previous: dict[int, Any]  # signal -> what handles it else
-
-    # Where a parent of many threads is killed, Linux may send the signal that `lock.end_with_parent` asks for once for
-    # each of them.
-    AT_ONCE: ClassVar = 0.5  # seconds
-
-    def __enter__(self) -> Self:
-        self.first: dict[int, float] = {}  # signal -> when it came
-        self.previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def _note(self, number: int, _frame: object) -> None:
-        self.signal = number
-        now = time.monotonic()
-        if now - self.first.setdefault(number, now) > self.AT_ONCE:
-            signal.signal(number, self.previous[number])
-            signal.raise_signal(number)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
 
 
 @jax.jit
@@ -155,7 +125,8 @@ class Session:
         return self.train.advance(state, number, updates, *self.mixed_in), done + number, number
 
     def restored(self) -> RunState:
-        """The newest state that can be read for every seed; NoCheckpointError if there is none."""
+        """The newest state that can be read for every seed; NoCheckpointError if there is none, FlagError if a budget
+        is less than what lies behind it."""
         template = jax.eval_shape(self.init, self.key)
         if self.num_seeds > 1:
             template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), template)
@@ -168,6 +139,9 @@ class Session:
                 state = states[0] if len(states) == 1 else jax.tree.map(lambda *leaves: np.stack(leaves), *states)
                 if self.data is not None and int(state.env_steps) == 0:
                     self.phases.require(int(state.gradient_steps))
+                if self.position(state) > self.boundaries[-1]:
+                    behind = f"the run has {int(state.env_steps):,} steps behind it already"
+                    raise FlagError(f"--num_timesteps is too small: {behind}.")
                 return sharding.put(state, self.placement)
             at_most = min(steps)
 
@@ -191,6 +165,7 @@ class Session:
             savers = [stack.enter_context(checkpoint.manager(path / "checkpoints")) for path in self.written]
             files = [MetricsFile(path, self.progress(state), self.note) for path in self.written]
             done, chunk, stop = self.position(state), 1, 0
+            before = self._seconds_of(state)  # of training since the last row, until this call
             if done < self.offline_steps and self.train.offline is not None and self.data is not None:
                 for data in self.phases.from_here(done):
                     state = self.phases.learn(state, data, 0)  # compiles it
@@ -214,19 +189,24 @@ class Session:
                     on_steps(self.steps(done))
                 evaluation, last = None, number == len(self.boundaries)
                 if done == boundary:
-                    rows, recording, outcomes = self._evaluate(state, files, seconds, since)
+                    rows, recording, outcomes = self._evaluate(state, files, seconds, since, before)
                     evaluation = Evaluation(number, self.steps(done), rows, recording, outcomes, last)
-                    state = forget_metrics(state)
+                    state, before, seconds = forget_metrics(state), 0.0, 0.0
                     (stop,) = devices.highest(interrupt.signal or 0)
                 due = self.checkpoint_interval > 0 and number % self.checkpoint_interval == 0
                 if last or due or stop:
                     self._check_parameters(state)
-                    self._save(state, savers)
+                    self._save(state, savers, before + seconds)
                 self.stopped_by = stop if stop and done < self.boundaries[-1] else None
                 if evaluation is not None:
                     yield evaluation
                 if stop:
                     return
+
+    def _seconds_of(self, state: RunState) -> float:
+        """Of training between the last row and the checkpoint that a state is from; 0 for one that has just begun."""
+        found = [checkpoint.seconds_of(path / "checkpoints", self.progress(state)) for path in self.written]
+        return max(found, default=0.0)
 
     def _put_aside(self, done: int) -> None:
         """Renames newer checkpoints than the one to go on from: they would keep others from being saved."""
@@ -241,11 +221,12 @@ class Session:
         return jax.device_get(self.train.evaluate(self.restored())[1])
 
     def _evaluate(
-        self, state: RunState, files: list[MetricsFile], seconds: float, since: int
+        self, state: RunState, files: list[MetricsFile], seconds: float, since: int, before: float
     ) -> tuple[list[dict[str, float]], Recording, Outcomes]:
         """Evaluates, appends a row to every metrics.csv, and returns these rows and what the evaluation saw.
 
         since: progress before the `seconds` of training that it follows.
+        before: seconds of training between the last row and that, of an earlier call that was stopped there.
         """
         started = time.monotonic()
         metrics, recording, outcomes = jax.device_get(self.train.evaluate(state))
@@ -262,7 +243,7 @@ class Session:
                 "training/envsteps": env_steps,
                 "training/gradient_steps": updates,
                 **({} if self.data is None else {OFFLINE: min(updates, self.offline_steps)}),
-                "training/walltime": file.walltime + seconds + whole_seconds,
+                "training/walltime": file.walltime + before + seconds + whole_seconds,
                 "training/sps": (self.progress(state) - since) / seconds,
                 **values,
                 "eval/sps": self.sizes.num_eval_envs * self.sizes.episode_length / evaluation_seconds,
@@ -273,11 +254,11 @@ class Session:
             file.append(row)
         return rows, recording, outcomes
 
-    def _save(self, state: RunState, savers: list[checkpoint.Saver]) -> None:
+    def _save(self, state: RunState, savers: list[checkpoint.Saver], seconds: float) -> None:
         for index in range(self.num_seeds):
             fetched = jax.tree.map(lambda leaf, index=index: devices.fetch(self.of_seed(leaf, index)), state)
             if savers:
-                checkpoint.save(savers[index], fetched, self.progress(state))
+                checkpoint.save(savers[index], fetched, self.progress(state), seconds)
 
     def _check_metrics(self, metrics: Metrics, steps: int) -> None:
         for name, value in sorted(metrics.items()):

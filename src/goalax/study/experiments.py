@@ -15,8 +15,9 @@ import numpy as np
 
 from goalax.flags import COMPARED, FlagError, names_in
 from goalax.host import runs
-from goalax.host.config import Flags, completed
+from goalax.host.config import Flags
 from goalax.host.display import track
+from goalax.host.stored import completed
 
 NAMES = names_in(Flags, {"name"})
 COMPARED_FLAGS = frozenset(names_in(Flags, COMPARED))

@@ -79,8 +79,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
 
 
-def cell(estimate: Estimate) -> str:
-    interval = "one seed" if np.isnan(estimate.low) else f"{estimate.low:.3f} to {estimate.high:.3f}"
+def cell(estimate: Estimate, unknown: str = "one seed") -> str:
+    """unknown: why there may be no interval."""
+    interval = unknown if np.isnan(estimate.low) else f"{estimate.low:.3f} to {estimate.high:.3f}"
     return f'{estimate.value:.3f}<span class="interval">{interval}</span>'
 
 
@@ -124,7 +125,8 @@ def final(groups: Sequence[Group]) -> list[list[str]]:
         rows.append([*words, *measures, distance, seconds])
     for label, members in by_label(groups).items():
         if len(envs) > 1 and members.keys() == set(envs):
-            measures = [cell(interquartile_mean([of(group) for group in members.values()])) for of in MEASURES.values()]
+            scores = [[of(group) for group in members.values()] for of in MEASURES.values()]
+            measures = [cell(interquartile_mean(each), "one seed in an environment") for each in scores]
             seeds = sum(len(group.runs) for group in members.values())
             rows.append([ALL, html.escape(label), str(seeds), "", *measures, "", ""])
     return rows

@@ -19,8 +19,9 @@ import yaml
 
 from goalax.flags import COMPARED, FlagError, names_in
 from goalax.host import goal_cells, runs
-from goalax.host.config import Flags, completed, read_flags
+from goalax.host.config import Flags, read_flags
 from goalax.host.resolve import resolve
+from goalax.host.stored import completed
 from goalax.study import experiments
 from goalax.study.experiments import Trained
 

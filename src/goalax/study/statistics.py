@@ -14,6 +14,7 @@ from scipy import stats
 
 LEVEL = 0.95
 RESAMPLES = 2000
+ENTRIES = 10_000_000  # of resamples that are held at once, 80 MB
 
 
 class Estimate(NamedTuple):
@@ -34,7 +35,9 @@ def bootstrapped(samples: Sequence[np.ndarray], statistic: Callable) -> Estimate
         return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
     options = {"n_resamples": RESAMPLES, "confidence_level": LEVEL, "method": "percentile"}
     rng = np.random.default_rng(0)  # the same runs always give the same report
-    low, high = stats.bootstrap(samples, statistic, axis=0, vectorized=True, rng=rng, **options).confidence_interval
+    at_once = max(1, ENTRIES // max(sample.size for sample in samples))
+    found = stats.bootstrap(samples, statistic, axis=0, vectorized=True, batch=at_once, rng=rng, **options)
+    low, high = found.confidence_interval
     return Estimate(value, np.asarray(low), np.asarray(high))
 
 

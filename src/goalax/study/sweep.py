@@ -52,15 +52,15 @@ class Sweep:
             self.shared = SharedSearch(storage, name, self.sweep, self.jobs, self.count)
 
     def load(self) -> None:
-        """Goes on with the jobs of an earlier call, if there was one."""
+        """Goes on with the jobs of an earlier call, if there was one; new ones of a grid are numbered after these."""
         jobs = sweeps.load(self.out / "sweep.json", self.sweep, self.shared is not None)
         if self.shared is not None:
             for job in jobs:  # what a call that was killed did not tell
                 if job.state in sweeps.ENDED:
                     self.shared.tell(job)
         elif self.sweep["method"] == "grid":
-            known = {(str(job.parameters), str(job.seeds)): job for job in jobs}
-            jobs = [known.get((str(job.parameters), str(job.seeds)), job) for job in self.jobs]
+            jobs = sweeps.begun(jobs)  # all of them, of a larger --count, too
+            jobs += sweeps.grid(self.sweep, self.count, jobs)
         self.jobs = jobs
 
     def corners(self) -> Iterator[dict[str, Any]]:
@@ -88,10 +88,12 @@ class Sweep:
         return [*argv], config
 
     def next(self) -> Job | None:
-        """The job to start now, if there is one left."""
+        """The job to start now, if there is one left; of an earlier call with a larger --count the last ones wait."""
+        room = math.inf if self.shared is not None else self.count  # that of hosts which share counts other jobs, too
         for job in self.jobs:
-            if job.state in ("waiting", "stopped"):
+            if job.state in ("waiting", "stopped") and room > 0:
                 return job
+            room -= len(job.seeds)
         if self.shared is not None:
             if (taken := self.shared.take()) is not None:
                 self.jobs.append(taken)
@@ -186,10 +188,11 @@ class Sweep:
             self.shared.tell(job)
 
     def save(self) -> None:
+        """Writes sweep.json and sweep.csv, each replaced as a whole; OSError names the file."""
         sweeps.save(self.out / "sweep.json", self.sweep, self.jobs)
         names = [name for name in self.sweep["parameters"] if name not in LEFT_OUT]
         part = self.out / "sweep.csv.part"
-        with part.open("w", newline="") as file:
+        with sweeps.naming(part), part.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["run", "state", self.metric, "seed", *names, "run_dir"])
             for job in self.jobs:

@@ -24,6 +24,7 @@ METHODS = ("grid", "random", "bayes")
 SEARCH = {"program", "method", "metric", "parameters", "command"}  # what two equal sweeps have in common
 KNOWN = SEARCH | {"name", "description", "project", "entity", "run_cap", "early_terminate"}
 SPECS = {"value", "values", "min", "max", "distribution", "q"}
+OWN = {"seed": "seed", "num_seeds": "seed", "exp_name": "exp_name"}  # a flag that a sweep sets -> from what parameter
 LARGEST = 2**53  # limit of `min`, `max` and `q`; up to here floats hold whole numbers, and samplers do not overflow
 
 _short = reprlib.Repr()
@@ -83,7 +84,10 @@ def checked(sweep: Any) -> dict[str, Any]:
     for name, spec in sweep["parameters"].items():
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][\w-]*", name):
             raise SweepError(f"`parameters` has {shown(name)}, which cannot be the name of a flag.")
-        parameters[name.replace("-", "_")] = checked_spec(name.replace("-", "_"), spec)
+        name = name.replace("-", "_")
+        if name == "num_seeds":
+            raise SweepError("`num_seeds` is no parameter of a sweep; list the seeds as `values` of `seed`.")
+        parameters[name] = checked_spec(name, spec)
     sweep = {**sweep, "metric": {"name": metric["name"], "goal": goal}, "parameters": parameters}
     values = grid_values if sweep["method"] == "grid" else distribution
     for name, spec in parameters.items():
@@ -92,10 +96,20 @@ def checked(sweep: Any) -> dict[str, Any]:
 
 
 def arguments(sweep: dict[str, Any]) -> list[str]:
-    """The arguments that `command` has beside its ${...} after the program; SweepError if they would be lost."""
+    """The arguments that `command` has beside its ${...} after the program.
+
+    SweepError if they would be lost: without a program, or because the sweep sets their flag itself.
+    """
     command = [str(part) for part in sweep.get("command") or ["${program}"]]
     if "${program}" in command:
-        return [part for part in command[command.index("${program}") + 1 :] if not part.startswith("${")]
+        given = [part for part in command[command.index("${program}") + 1 :] if not part.startswith("${")]
+        for part in given:
+            name = part.partition("=")[0].removeprefix("--").replace("-", "_")
+            if part.startswith("--") and name in OWN:
+                raise SweepError(
+                    f"`command` has {shown(part)}; a sweep sets this flag from the parameter `{OWN[name]}`."
+                )
+        return given
     if lost := [part for part in command if part.startswith("--")]:
         raise SweepError(f"`command` has {shown(lost[0])}, but no ${{program}} before it.")
     return []

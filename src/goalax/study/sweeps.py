@@ -1,15 +1,17 @@
 """The search that a sweep file asks for, in the format of `wandb sweep` but without its server, and the runs so far."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import warnings
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from goalax.study.sweep_file import KNOWN, METRIC, SEARCH, SweepError, distribution, grid_values, read
 
-__all__ = ["METRIC", "Job", "SweepError", "grid", "ignored", "load", "read", "runs_of", "save", "suggest"]
+__all__ = ["METRIC", "Job", "SweepError", "begun", "grid", "ignored", "load", "read", "runs_of", "save", "suggest"]
 
 MAX_RUNS = 10_000  # of a grid that no count limits: more is a mistake in the file
 STATES = ("waiting", "running", "stopped", "finished", "failed", "ended early")
@@ -54,23 +56,47 @@ def length(values: Any) -> int:
     return values.stop - values.start if isinstance(values, range) else len(values)
 
 
-def grid(sweep: dict[str, Any], count: int | None) -> list[Job]:
-    """Jobs of all combinations, or of the first `count`; consecutive seeds of a combination share a job."""
+def begun(jobs: Sequence[Job]) -> list[Job]:
+    """Jobs without the last ones that were never started: another count may share their seeds out otherwise."""
+    kept = list(jobs)
+    while kept and kept[-1].state == "waiting":
+        kept.pop()
+    return kept
+
+
+def run_of(parameters: dict[str, Any], seed: int) -> Hashable:
+    """What is equal of equal runs, in whatever order a file has their parameters."""
+    return frozenset(parameters.items()), seed
+
+
+def grid(sweep: dict[str, Any], count: int | None, earlier: Sequence[Job] = ()) -> list[Job]:
+    """Jobs of all combinations, or of the first `count`; consecutive seeds of a combination share a job.
+
+    The runs of `earlier` jobs, whose numbers are 0, 1, 2, ..., are left out, and are part of the count.
+    """
     names = sorted(sweep["parameters"], key=lambda name: name == "seed")  # the seed varies fastest
     columns = [grid_values(name, sweep["parameters"][name]) for name in names]
     size = math.prod(map(length, columns))
+    limit = size if count is None else min(size, count)
+    known = {run_of(job.parameters, seed) for job in earlier for seed in job.seeds}
+    room = limit - len(known)
     jobs: list[Job] = []
-    for number in range(size if count is None else min(size, count)):
+    for number in range(limit):
+        if room <= 0:
+            break
         parameters, rest = {}, number
         for name, values in zip(reversed(names), reversed(columns), strict=True):  # the last varies fastest
             rest, index = divmod(rest, length(values))
             parameters[name] = values[index]
         seed = parameters.pop("seed", 0)
         parameters = {name: parameters[name] for name in names if name != "seed"}
+        if run_of(parameters, seed) in known:
+            continue
+        room -= 1
         if jobs and jobs[-1].parameters == parameters and jobs[-1].seeds[-1] + 1 == seed:
             jobs[-1].seeds.append(seed)
         else:
-            jobs.append(Job(len(jobs), parameters, [seed]))
+            jobs.append(Job(len(earlier) + len(jobs), parameters, [seed]))
     return jobs
 
 
@@ -122,11 +148,22 @@ def search(sweep: dict[str, Any]) -> dict[str, Any]:
 
 
 def save(path: Path, sweep: dict[str, Any], jobs: list[Job]) -> None:
-    """All of the sweep in one JSON file, which is replaced as a whole."""
+    """All of the sweep in one JSON file, which is replaced as a whole; OSError names it."""
     part = path.with_name(path.name + ".part")
     content = {"sweep": search(sweep), "jobs": [dataclasses.asdict(job) for job in jobs]}
-    part.write_text(json.dumps(content, indent=1) + "\n")
+    with naming(part):
+        part.write_text(json.dumps(content, indent=1) + "\n")
     part.replace(path)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Adds the path to an OSError that does not say where it happened, such as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def load(path: Path, sweep: dict[str, Any], shared: bool = False) -> list[Job]:
@@ -162,6 +199,8 @@ def sound(job: Job, names: set[str]) -> bool:
     """Whether a job from a file is of the types that it must have."""
     lists = all(isinstance(part, list) for part in (job.seeds, job.values, job.older))
     if not lists or not isinstance(job.parameters, dict) or not isinstance(job.reason, str):
+        return False
+    if not all(value is None or isinstance(value, str | int | float) for value in job.parameters.values()):
         return False
     seeds = bool(job.seeds) and all(type(seed) is int for seed in job.seeds)
     values = all(type(value) in (int, float) for value in job.values)

@@ -1,0 +1,37 @@
+"""Signals that ask a run to stop: noted when they come, heeded where nothing is lost."""
+
+import contextlib
+import signal
+import time
+from typing import Any, ClassVar, Self
+
+
+class Interrupt(contextlib.AbstractContextManager):
+    """Turns the first Ctrl-C or SIGTERM into a wish to stop; one that comes later than AT_ONCE after it acts as usual.
+
+    It is entered before anything compiles: an exception that a signal raises there may be swallowed by a callback of
+    JAX, a wish is not.
+    """
+
+    signal: int | None = None
+    previous: dict[int, Any]  # signal -> what handles it else
+
+    # Where a parent of many threads is killed, Linux may send the signal that `lock.end_with_parent` asks for once for
+    # each of them.
+    AT_ONCE: ClassVar = 0.5  # seconds
+
+    def __enter__(self) -> Self:
+        self.first: dict[int, float] = {}  # signal -> when it came
+        self.previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _note(self, number: int, _frame: object) -> None:
+        self.signal = number
+        now = time.monotonic()
+        if now - self.first.setdefault(number, now) > self.AT_ONCE:
+            signal.signal(number, self.previous[number])
+            signal.raise_signal(number)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
