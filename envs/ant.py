@@ -80,6 +80,7 @@ class Ant(GoalEnv):
 @ENVS.register("ant_random_start")
 class AntRandomStart(Ant):
     help = "as ant, from a random point 10 m away from the goal"
+    pairs_of_ends = True
 
     def start_position(self, key, goal):
         return goal + circle(key, GOAL_DISTANCE)
@@ -87,11 +88,10 @@ class AntRandomStart(Ant):
 
 class AntMaze(InMaze, Ant):
     help = "torso of the ant through a maze to one of its goal cells"
+    parts_at_walls = 4  # of nine: no more of them come near walls at once
 
-    def body(self):
-        spec = super().body()
+    def collide(self, spec):
         make_collide(spec)
-        return spec
 
 
 class AntStitching(Stitching, AntMaze):

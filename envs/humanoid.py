@@ -94,13 +94,11 @@ class HumanoidMaze(InMaze, Humanoid):
     help = "torso of the humanoid through a maze to one of its goal cells"
     cell_size = 2.0
 
-    def body(self) -> mujoco.MjSpec:
-        spec = super().body()
+    def collide(self, spec: mujoco.MjSpec) -> None:
         for name in SPHERES:
             spec.geom(name).contype = 1
         for name, ends in CAPSULES.items():
             add_ends(spec, name, *ends, contype=1)
-        return spec
 
     def sample_goal(self, key):
         return jnp.append(super().sample_goal(key), GOAL_HEIGHT)

@@ -142,14 +142,18 @@ def picture_of(layout: str) -> str:
     return LAYOUTS[layout]
 
 
-def add_walls(spec: mujoco.MjSpec, maze: Maze) -> None:
+def add_walls(spec: mujoco.MjSpec, maze: Maze, parts: int | None = None) -> None:
     """Adds the walls to a model, one box a cell, that collide with everything.
 
     Of all pairs of a wall and a part of the body MJX looks closely at the nearest only. It measures between centres,
     so walls must be square. A part between walls touches at most three, and parts are small enough that nothing farther
-    away comes before these; only where parts are above walls can a contact be overlooked.
+    away comes before these.
+
+    Args:
+      parts: of the body that touch walls at once at most; None: all that collide.
     """
-    parts = sum(1 for body in spec.bodies[1:] for geom in body.geoms if geom.contype or geom.conaffinity)
+    if parts is None:
+        parts = sum(1 for body in spec.bodies[1:] for geom in body.geoms if geom.contype or geom.conaffinity)
     set_numeric(spec, max_geom_pairs=[3 * parts], max_contact_points=[MAX_CONTACTS])
     half = maze.cell_size / 2
     for x, y in maze.walls:
@@ -176,6 +180,7 @@ class InMaze(GoalEnv):
     """Puts a body into a maze: `class AntMaze(InMaze, Ant)`. Starts on a random R cell, goal on a random G cell."""
 
     cell_size: float = 4.0  # metres
+    parts_at_walls: int | None = None  # see `add_walls`
 
     def __init__(self, layout: str, **kwargs):
         self.maze = parse(picture_of(layout), self.cell_size, layout)
@@ -185,8 +190,12 @@ class InMaze(GoalEnv):
 
     def body(self) -> mujoco.MjSpec:
         spec = super().body()
-        add_walls(spec, self.maze)
+        self.collide(spec)
+        add_walls(spec, self.maze, self.parts_at_walls)
         return spec
+
+    def collide(self, spec: mujoco.MjSpec) -> None:
+        """Makes parts of the body collide that do not where there are no walls."""
 
     def sample_goal(self, key: jax.Array) -> jax.Array:
         return self.goal_position(key)

@@ -9,6 +9,7 @@ from goalax.core import buffer, rollout
 from goalax.core.command import COMMAND, Scene
 from goalax.core.command.omega import share_of_wanted
 from goalax.core.command.rare import log_density
+from goalax.envs.base import ENVS
 from goalax.flags import FlagError
 from goalax.host.config import read_flags
 from goalax.host.make import make_run
@@ -77,6 +78,14 @@ def test_the_share_of_omega_equals_a_sum_of_kernels():
     np.testing.assert_allclose(share, expected, rtol=1e-3)
 
 
+def test_a_coordinate_that_never_varies_does_not_count_for_omega():
+    """As the height of what lies on a table, whose goals are a little higher."""
+    wanted, seen = (np.random.default_rng(i).normal(size=(n, 2)) for i, n in enumerate((60, 80)))
+    share = share_of_wanted(jnp.asarray(wanted), jnp.asarray(seen))
+    flat = [jnp.asarray(np.c_[goals, np.full(len(goals), z)]) for goals, z in ((wanted, -0.32), (seen, -0.275))]
+    assert share > 0.1 and share_of_wanted(*flat) == pytest.approx(float(share), rel=1e-5)
+
+
 def test_omega_asks_for_the_goals_of_the_environment_once_states_lie_among_them():
     far = jax.random.normal(jax.random.PRNGKey(1), (500, 2))
     among = jnp.concatenate([far, 7 + jax.random.uniform(jax.random.PRNGKey(2), (500, 2))])  # as `scene_of` evaluates
@@ -112,9 +121,9 @@ def test_single_is_one_goal_of_the_evaluated_environment_for_every_unroll_and_se
     assert (one == other).all() and (one == one[:1]).all() and (one > 7).all()
 
 
-def collected(law, unrolls):
+def collected(law, unrolls, *more):
     """Commanded goals of stored rows, of episodes that began after the first unroll, and what stored states achieve."""
-    flags, agent_flags = read_flags([*toy.TINY, "--commanded_goals", law, "--max_replay_size", "400"])
+    flags, agent_flags = read_flags([*toy.TINY, "--commanded_goals", law, "--max_replay_size", "400", *more])
     run = make_run(flags, agent_flags)
     state = run.train.advance(run.train.init(jnp.asarray(run.keys(0))), unrolls, 0)
     count, rows = int(state.buffer.count), jax.device_get(state.buffer.rows)
@@ -142,9 +151,21 @@ def test_a_single_goal_is_that_of_all_episodes_from_the_first_on():
     assert late.any() and not late.all() and np.unique(goals.reshape(-1, 2), axis=0).shape == (1, 2)
 
 
+class FarGoals(toy.Toy):
+    def sample_goal(self, key):
+        return 5 + super().sample_goal(key)
+
+
+def test_single_goals_are_those_of_the_environment_that_is_evaluated(monkeypatch):
+    monkeypatch.setitem(ENVS._entries, "toy_eval", FarGoals)
+    goals, _, _ = collected("single", 4, "--eval_env", "toy_eval")
+    assert (goals > 3.9).all()
+
+
 @pytest.mark.parametrize(
     ("flags", "why"),
     [
+        ("--env_name ant_random_start", "--env_name ant_random_start is a law of pairs of starts and goals"),
         ("--env_name toy --num_timesteps 0", "with --num_timesteps 0 no episode collects"),
         ("--env_name simple_u_maze_gen_1f2f3f", "--env_name simple_u_maze_gen_1f2f3f is a law of pairs of starts and"),
     ],

@@ -281,7 +281,7 @@ def test_no_contact_with_a_wall_is_overlooked(name):
     touching = (all_pairs < 0).sum(axis=-1)[possible]
     assert (touching > 0).sum() > 20 and touching.max() <= len(limited.T) < len(all_pairs.T)
     overlooked = (np.abs(limited - all_pairs[:, : len(limited.T)]) > 1e-5).any(axis=-1)[possible]
-    assert overlooked.mean() < (0.003 if "humanoid" in name else 1e-9)  # a humanoid reaches over its low walls
+    assert not overlooked.any()
 
 
 @pytest.mark.slow

@@ -61,6 +61,18 @@ def test_spread_of_goal_coordinates_is_the_larger_one():
     np.testing.assert_allclose(spread["far"][0], achieved[0], rtol=1e-4)
 
 
+def test_a_goal_coordinate_that_varies_nowhere_keeps_its_unit():
+    """Else a commanded goal would be as far from achieved ones as can be, in what no actor trains on (a table)."""
+    rows = make_rows()
+    state, goal = rows.state.copy(), rows.goal.copy()
+    state[..., SPEC.goal_indices[0]], goal[..., 0] = -0.275, -0.323
+    spread = np.asarray(fit(rows._replace(state=state, goal=goal), SPEC)[1].spread)
+    assert spread[0] == 1 and spread[1] > 5
+    varied = goal.copy()
+    varied[0, 0, 0] = 0.2  # where commanded goals vary, their distance from the achieved one counts
+    assert np.asarray(fit(rows._replace(state=state, goal=varied), SPEC)[1].spread)[0] < 0.2
+
+
 def test_achieved_goal_maps_as_the_state_it_comes_from():
     rows = make_rows()
     state_map, goal_map = fit(rows, SPEC)

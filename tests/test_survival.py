@@ -10,7 +10,7 @@ import pytest
 from goalax.agents import AGENTS
 from goalax.agents.first_visits import Times, VisitHead, goals_apart
 from goalax.agents.srl import Goals, SurvivalCritic
-from goalax.core.types import Spec, Visit
+from goalax.core.types import Batch, Spec, Visit
 from goalax.flags import FlagError
 from goalax.learning import survival
 from goalax.learning.networks import fuse
@@ -199,6 +199,20 @@ def test_chrono_loss_is_made_of_the_golden_parts():
     np.testing.assert_allclose(metrics["separation_loss"], separation, rtol=1e-4)
     np.testing.assert_allclose(loss, 2 * time + 3 * separation, rtol=1e-4)
     np.testing.assert_allclose(metrics["distance_pos"], np.mean(np.diagonal(g["distance"])), rtol=1e-5)
+
+
+def test_how_often_episodes_end_for_good_weighs_the_time_at_the_goal():
+    """For the actor: the share of samples, which is the weight of what `value` adds to the hazards'."""
+    critic, key = critic_of(), jax.random.PRNGKey(0)
+    params = critic.init(iter(jax.random.split(key, 9)))
+    states, bins = jax.random.normal(key, (8, 4)), len(critic.head.occupancy_edges) - 1
+    ends, blank = jnp.array([1.0, 0, 0, 0, 0, 1, 0, 0]), jnp.zeros((8, bins))
+    seen = visit_of(terminates=ends, steps=jnp.full(8, 3), goal=states[:, :2])._replace(occupancy=blank, observed=blank)
+    nothing = jnp.zeros(8)
+    actions = states  # chunks of two
+    batch = Batch(states, actions, states, states[:, :2], states, actions, nothing, nothing, nothing)
+    goals = critic.loss(params, batch._replace(visit=seen))[1]
+    np.testing.assert_allclose(goals.terminates, np.full(8, 0.25))
 
 
 def test_chrono_loss_and_value_take_the_share_of_time_that_is_spent_at_the_goal():

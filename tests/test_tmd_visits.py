@@ -146,6 +146,14 @@ def test_an_actor_that_nothing_teaches_is_refused(value):
             "--censor is episode; it means nothing with --hazard_weight, --time_weight and --separation_weight 0",
         ),
         (
+            {"time_weight": 1.0, "censor": "episode"},
+            "--censor is episode; it means nothing with --hazard_weight and --separation_weight 0",
+        ),
+        (
+            {"contrastive_weight": 0.0, "potential": False},
+            "--potential is False; it means nothing with --contrastive_weight 0",
+        ),
+        (
             {"original_goals": 0.5},
             "--original_goals is 0.5; it means nothing with --hazard_weight, --time_weight and --separation_weight 0",
         ),

@@ -76,11 +76,13 @@ class TMDConfig(ConsistencyConfig, QuasimetricConfig, VisitConfig, AdvantageConf
             self.refuse_originals("--critic_goal state, whose goals are full states")
         elif self.original_goals and self.backup == "waypoint":
             self.refuse_originals("--backup waypoint, whose way-points lie on ways to goals that were reached")
+        elif self.hazard_weight == 0 and self.separation_weight == 0:
+            self.require_unset(["censor"], "with --hazard_weight and --separation_weight 0")
         if self.hazard_weight == 0:
             self.require_unset(["time_bins", "head_dim", "hazards"], "with --hazard_weight 0")
         if self.contrastive_weight == 0:
             names = ["contrastive_loss_fn", "logsumexp_penalty", "l2_penalty", "resubs", "temperature"]
-            self.require_unset([*names, "learn_temperature"], "with --contrastive_weight 0")
+            self.require_unset([*names, "learn_temperature", "potential"], "with --contrastive_weight 0")
         self.require_meaning()
         if self.hazards == "distance":
             self.require_unset(["head_dim"], "with --hazards distance, which has no head")
@@ -195,7 +197,7 @@ class TMDCritic(NamedTuple):
         logits, temperature = self.logits(params, d, batch.future_state)
         loss_fn = CONTRASTIVE_LOSSES[config.contrastive_loss_fn]
         asked = 0 if batch.visit is None else originals(config.original_goals, len(x))
-        came = slice(len(x) - asked)  # goals that are reached by the law of steps ahead: the others are no positives
+        came = slice(len(x) - asked)  # without goals that nobody may have come to: --any_goals are few, and stay in
         contrastive, metrics = contrastive_loss(loss_fn, logits[came, came], x[came], y[came], **config.penalties)
         tied, tied_metrics = consistency(config, self.decision, metric, d, d_later, later.discounting, x, s, s_next)
         metrics |= {"contrastive_loss": contrastive, "temperature": temperature, **tied_metrics}

@@ -32,13 +32,15 @@ def fit(rows: Transition, spec: Spec) -> tuple[Affine, Affine]:
 
     Goal coordinates share one map in state and goal: its spread is the larger one of achieved and commanded goals
     around the mean achieved goal. (An ant explores 1 m around its start while goals lie 10 m away; the spread of
-    achieved goals alone would blow the goals up.)
+    achieved goals alone would blow the goals up.) A coordinate that varies in neither keeps its unit: the distance
+    between the two constants would be all that an actor sees of a commanded goal, and it never trains on that.
     """
     indices = jnp.array(spec.goal_indices, jnp.int32)
     mean = jnp.mean(rows.state, axis=(0, 1))
     spread = jnp.std(rows.state, axis=(0, 1))
     commanded = jnp.sqrt(jnp.mean((rows.goal - mean[indices].reshape(1, 1, -1)) ** 2, axis=(0, 1)))
-    spread = spread.at[indices].max(commanded)
+    constant = (spread[indices] < SMALLEST_SPREAD) & (jnp.std(rows.goal, axis=(0, 1)) < SMALLEST_SPREAD)
+    spread = spread.at[indices].max(jnp.where(constant, 0.0, commanded))
     spread = jnp.where(spread < SMALLEST_SPREAD, 1.0, spread)
     return Affine(mean, spread), Affine(mean[indices], spread[indices])
 

@@ -8,6 +8,7 @@ from goalax.core.command.base import Scene, law
 from goalax.core.command.rare import BANDWIDTH, SEEN, log_density, log_kernels, rare
 
 WANTED = 200  # goals of the environment that their density is estimated from
+SMALLEST_SPREAD = 1e-3  # of achieved goals: a coordinate that varies less is constant
 EARLY = -3.0  # from a divergence of 4 on some goals are achieved ones
 
 
@@ -18,7 +19,9 @@ def share_of_wanted(wanted: Array, seen: Array) -> Array:
       wanted: [W, G] goals of the environment, W at least 2.
       seen: [K, G] achieved goals.
     """
-    scale = jnp.maximum(jnp.std(seen, axis=0), 1e-6)[None]
+    spread = jnp.std(seen, axis=0)
+    # A coordinate that never varies (the height of what lies on a table) tells nothing of how near goals are.
+    scale = jnp.where(spread > SMALLEST_SPREAD, spread, jnp.inf)[None]
     kernels = log_kernels(wanted / scale, wanted / scale, BANDWIDTH)
     others = jnp.where(jnp.eye(len(wanted), dtype=bool), -jnp.inf, kernels)  # none of them tells of itself
     own = jax.nn.logsumexp(others, axis=1) - jnp.log(len(wanted) - 1.0)
