@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from goalax.agents import AGENTS
 from goalax.commands import benchmark, speed
 from goalax.commands import scale as scale_command
 from goalax.flags import FlagError
@@ -204,6 +205,11 @@ def test_matmul_flops_of_known_shapes():
     jaxpr = jax.make_jaxpr(function)(jnp.ones((2, 3)), jnp.ones((3, 3)))
     assert roofline.matmul_flops(jaxpr) == 5 * 2 * 2 * 3 * 3 + 2 * 2 * 2 * 3
 
+    def branches(x, due):
+        return jax.lax.cond(due, lambda x: x @ x @ x, lambda x: x @ x, x)
+
+    assert roofline.matmul_flops(jax.make_jaxpr(branches)(jnp.ones((3, 3)), True)) == 2 * 2 * 3 * 3 * 3
+
 
 def test_kernels_are_found_in_loops_and_have_kinds_and_phases():
     @jax.jit
@@ -221,6 +227,11 @@ def test_kernels_are_found_in_loops_and_have_kinds_and_phases():
 
 
 @pytest.mark.slow
+def test_a_curve_over_what_the_agent_does_not_have_is_one_sentence():
+    with pytest.raises(FlagError, match="^--curve is 'n_hidden', which --agent dt does not have.$"):
+        cost_curves.values_of(measuring.BenchmarkFlags(agent="dt", curve="n_hidden"), AGENTS["dt"].config())
+
+
 def test_a_curve_has_a_row_per_value_and_names_its_gaps(tmp_path, monkeypatch, capsys):
     largest = 2**22
     monkeypatch.setattr(cost_curves, "device_bytes", lambda: largest)
@@ -317,8 +328,11 @@ def test_what_is_no_profile_is_one_sentence(tmp_path, capsys):
     assert scale_command.main(["--profile", str(path)]) == 2
     path.write_text('{"results": [{}]}')
     assert scale_command.main(["--profile", str(path)]) == 2
+    path.write_text('{"results": [{"flags": {"num_seeds": 4, "action_repeat": 1}}]}')
+    assert scale_command.main(["--profile", str(path)]) == 2
     errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 2 and "cannot be read: No such file" in errors[0] and "it must be a file of" in errors[1]
+    assert len(errors) == 3 and "cannot be read: No such file" in errors[0] and "it must be a file of" in errors[1]
+    assert "of a run with --num_seeds above 1; it must be 1." in errors[2]
 
 
 # ---- the table of speeds ---------------------------------------------------------------------------------------------

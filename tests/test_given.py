@@ -100,6 +100,14 @@ def test_render_shows_the_goal_and_the_start(maze, tmp_path, monkeypatch, capsys
     assert pages["one"] == pages["same"] and len(set(pages.values())) == 3
 
 
+def test_a_trained_policy_is_shown_the_goal(toy_runs):
+    """Where as many environments are evaluated as have collected, which were reset before the goal was given."""
+    config = render.RenderConfig(run=str(toy_runs / "l2_s0"), goal="9,9")
+    _, recording, caption = render.trained_policy(config)
+    np.testing.assert_array_equal(recording.goal, np.full(recording.goal.shape, 9))
+    assert caption.endswith("120 steps")
+
+
 @pytest.mark.parametrize(
     ("name", "argv", "words"),
     [

@@ -120,13 +120,14 @@ def measure(config: DistancesConfig) -> dict[str, Any]:
         "env_name": flags.env_name,
         "agent": flags.agent,
         "env_steps": int(state.env_steps),
+        "gradient_steps": int(state.gradient_steps),
         "places": len(positions),
         "spearman": float(spearmanr(learned[others], paths[others])[0]),
         "spearman_from_start": float(spearmanr(learned[start], paths[start])[0]),
         "mean_asymmetry": float(np.mean(np.abs(learned - learned.T)[others])),
         "mean_distance": float(np.mean(learned[others])),
     }
-    title = f"{flags.agent} on {flags.env_name}, {int(state.env_steps):,} steps: Spearman {numbers['spearman']:.2f}"
+    title = f"{flags.agent} on {flags.env_name}, {run.progress(state):,} steps: Spearman {numbers['spearman']:.2f}"
     try:
         draw(free, learned, paths, start, title, folder / "distances.png")
         (folder / "distances.json").write_text(json.dumps(numbers, indent=1) + "\n")

@@ -225,15 +225,18 @@ def maze_table(envs: Mapping[str, GoalEnv], names: Iterable[str]) -> str:
 
 def main(argv: Sequence[str], prog: str = "gallery.py") -> int:
     """Runs a command line, which has no arguments; returns the exit code."""
+    if argv:
+        print(f"{prog}: it takes no arguments; it writes pictures, and tables into documents.", file=sys.stderr)
+        return 2
     names = [name for name in ENVS if name not in TASKS]
     envs = {name: create_env(name) for name in pictured(names)}
-    parts = {"environments": table(envs, names), "mazes": maze_table(envs, names), "speeds": comparison()}
-    for name, content in parts.items():
-        path = ROOT / DOCUMENTS[name]
-        path.write_text(markdown.replace(path.read_text(), name, "gallery.py", content))
     try:
         save_pictures(envs)
     except scene.RenderError as error:
         print(f"{prog}: {error}.", file=sys.stderr)
         return 2
+    parts = {"environments": table(envs, names), "mazes": maze_table(envs, names), "speeds": comparison()}
+    for name, content in parts.items():
+        path = ROOT / DOCUMENTS[name]
+        path.write_text(markdown.replace(path.read_text(), name, "gallery.py", content))
     return 0

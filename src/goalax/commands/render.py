@@ -92,7 +92,7 @@ def trained_policy(config: RenderConfig) -> tuple[GoalEnv, rollout.Recording, st
     given.fix(run.eval_env, *given.from_flags(run.eval_env, config))
     if config.seed is not None:
         state = state._replace(key=jax.random.PRNGKey(config.seed))
-    caption = f"{run.config.eval_env}   {run.config.agent}   {int(state.env_steps):,} steps"
+    caption = f"{run.config.eval_env}   {run.config.agent}   {run.progress(state):,} steps"
     evaluate = jax.jit(run.train.evaluate, compiler_options=run.train.compiler_options)
     return run.eval_env, evaluate(state)[1], caption
 

@@ -28,10 +28,14 @@ def counted(path: str) -> Counts:
     try:
         (profile,) = json.loads(Path(path).read_text())["results"]
         flags = profile["flags"]
+        if unlike := [name for name in ("num_seeds", "action_repeat") if flags[name] > 1]:
+            raise FlagError(f"--profile is {path!r}, of a run with --{unlike[0]} above 1; it must be 1.")
         run = make(flags["env_name"], agent=flags["agent"], **profile["agent_flags"])
         state = jax.eval_shape(run.train.init, run.keys(0))
         rows = flags["max_replay_size"] / run.config.max_replay_size
         return counts_of(profile, rows * num_bytes(state.buffer) / run.sizes.num_envs, num_bytes(state.agent))
+    except FlagError:
+        raise
     except OSError as error:
         raise FlagError(f"--profile is {path!r}, which cannot be read: {error.strerror}.") from None
     except (KeyError, ValueError, TypeError):

@@ -147,6 +147,9 @@ def main(argv: Sequence[str], prog: str = "speed.py", sizes: str = SIZES) -> int
         keep, out = Path(config.keep), Path(config.out)
         calls = json.loads(keep.read_text()) if keep.exists() else []
         markdown.replace(out.read_text(), "speed", "speed.py", "")  # what is wrong is told before minutes of measuring
+        part = keep.with_name(f"{keep.name}.part")
+        part.write_text("")  # the same
+        part.unlink()
         names = config.env_names.split(",")
         for name in names:
             flags_of(name, sizes)
@@ -158,7 +161,8 @@ def main(argv: Sequence[str], prog: str = "speed.py", sizes: str = SIZES) -> int
                 for name in names
             }
             calls.append(call)
-            keep.write_text(json.dumps(calls, indent=2) + "\n")
+            part.write_text(json.dumps(calls, indent=2) + "\n")
+            os.replace(part, keep)
         out.write_text(markdown.replace(out.read_text(), "speed", "speed.py", table(calls)))
     except FlagError as error:
         print(f"{prog}: {error}", file=sys.stderr)

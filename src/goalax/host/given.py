@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from goalax.core import rollout
 from goalax.core.goals import in_cells
 from goalax.envs import GoalEnv
 from goalax.flags import FlagError, flag
@@ -154,9 +155,10 @@ def begin(env: GoalEnv, rng: Array, goal: Array | None = None, start: Array | No
 def fix(env: GoalEnv, goal: ArrayLike | None, start: ArrayLike | None) -> None:
     """From now on every episode of an environment has this goal [G] and this start [2 or Q]; None leaves it as it is.
 
-    For environments of the caller's own, before anything that resets them is traced.
+    For environments of the caller's own. What was traced of an evaluation before does not see it.
     """
     if goal is None and start is None:
         return
     by_hand = {name: jnp.asarray(value) for name, value in (("goal", goal), ("start", start)) if value is not None}
     env.__dict__["reset"] = functools.partial(begin, env, **by_hand)
+    rollout.reset_all.clear_cache()  # else as many environments as were reset before begin as they did

@@ -54,6 +54,7 @@ def description(run: Run, state: RunState, path: Path, content: bytes) -> dict[s
         "backend": env.backend,
         "agent": config.agent,
         "env_steps": int(state.env_steps),
+        "gradient_steps": int(state.gradient_steps),
         "inputs": {
             "state": {"shape": ["batch", spec.state_size], "dtype": "float32"},
             "goal": {"shape": ["batch", spec.goal_size], "dtype": "float32"},

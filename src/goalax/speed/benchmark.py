@@ -33,6 +33,7 @@ CURVES = ("num_envs", "num_seeds", "batch_size", "episode_length", "max_replay_s
 class BenchmarkFlags(Flags):
     """The flags of a run, and how to measure it."""
 
+    num_devices: int | None = flag(1, "devices: each part is measured on one", low=1, high=1, scope="devices")
     seconds: float = flag(5.0, "measuring time of each part in each repeat, at least", above=0)
     repeats: int = flag(3, "times that every part is measured, in turns", low=1)
     out: str | None = flag(

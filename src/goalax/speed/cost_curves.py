@@ -31,7 +31,9 @@ def curve_of(config: BenchmarkFlags) -> str:
 
 
 def values_of(config: BenchmarkFlags, agent_config: Any) -> list[int]:
-    """The values to measure, in rising order; FlagError if they are no whole numbers."""
+    """The values to measure, in rising order; FlagError if they are no whole numbers, or of no flag of the agent."""
+    if not (hasattr(agent_config, curve_of(config)) or hasattr(config, curve_of(config))):
+        raise FlagError(f"--curve is {config.curve!r}, which --agent {config.agent} does not have.")
     if config.values is not None:
         return sorted({convert("values", text.strip(), int) for text in config.values.split(",")})
     curve = curve_of(config)

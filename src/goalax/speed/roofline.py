@@ -161,7 +161,8 @@ def by(groups: dict[str, str], kernels: dict[str, tuple[int, float]]) -> dict[st
 
 
 def matmul_flops(jaxpr: Any) -> int:
-    """Multiplications and additions of all matrix products, from their shapes; a loop of unknown length counts once."""
+    """Multiplications and additions of all matrix products, from their shapes; a loop of unknown length counts once, of
+    branches the dearest."""
     total = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
@@ -170,7 +171,8 @@ def matmul_flops(jaxpr: Any) -> int:
             total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(shape[axis] for axis in contracted)
         times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
         parts = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns"))
-        total += times * sum(matmul_flops(part) for part in parts if hasattr(part, "eqns"))
+        found = [matmul_flops(part) for part in parts if hasattr(part, "eqns")]
+        total += times * (max(found) if equation.primitive.name == "cond" else sum(found))
     return total
 
 
