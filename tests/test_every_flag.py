@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from goalax.commands import train as training
-from goalax.host import films
+from goalax.films import kept
 from goalax.host.config import Flags
 from goalax.host.devices import HOSTS
 from tests.helpers import toy
@@ -85,7 +85,7 @@ def outcome(tmp_path_factory):
             folder = tmp_path_factory.mktemp("run")
             with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
                 patch.chdir(folder)
-                patch.setattr(films, "film", _filmed)
+                patch.setattr(kept, "film", _filmed)
                 patch.setenv("NETRC", str(folder / "none"))  # no account, so no network
                 patch.delenv("WANDB_API_KEY", raising=False)
                 assert training.main(argv) == 0

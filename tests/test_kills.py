@@ -27,7 +27,7 @@ def train(folder, argv):
     os.dup2(log, 1)
     os.dup2(log, 2)
     from goalax import cli
-    from goalax.host import films
+    from goalax.films import kept
 
     def film(_run, _recording, steps, directory, _display, last):
         names = FILMS if last else (f"policy_{steps}.html",)
@@ -38,7 +38,7 @@ def train(folder, argv):
         return [directory / name for name in names]
 
     toy.register()
-    films.film = film
+    kept.film = film
     Path("begun").touch()
     code = cli.run("train", argv, "training.py")
     os._exit(code)  # what comes after it in a process of multiprocessing is not the program

@@ -14,7 +14,8 @@ import pytest
 import wandb
 
 from goalax.commands import train as training
-from goalax.host import checkpoint, films, loggers, session
+from goalax.films import kept
+from goalax.host import checkpoint, loggers, session
 from goalax.host.runs import read_metrics
 from tests.helpers import toy
 from tests.helpers.logs import Server, read_tensorboard, read_wandb
@@ -87,7 +88,7 @@ def fake_film(_run, _recording, steps, directory, _display, last):
 
 
 def test_an_offline_run_has_everything(run, monkeypatch):
-    monkeypatch.setattr(films, "film", fake_film)
+    monkeypatch.setattr(kept, "film", fake_film)
     interval = ("--visualization_interval", "2")
     assert run("--log_wandb", "--wandb_mode", "offline", "--project_name", "p", "--exp_name", "x", *interval) == 0
     directory = Path("runs/x_s0")
@@ -200,7 +201,7 @@ def kill_wandb(*_):
 
 
 def test_a_wandb_that_dies_in_the_middle_warns_once(run, capsys, monkeypatch):
-    monkeypatch.setattr(films, "film", kill_wandb)
+    monkeypatch.setattr(kept, "film", kill_wandb)
     assert run("--log_wandb", "--wandb_mode", "offline", "--visualization_interval", "1") == 0
     out = capsys.readouterr().out
     assert out.count("wandb failed (") == out.count("training goes on without it") == 1
@@ -218,7 +219,7 @@ def test_a_server_that_goes_away_in_the_middle_delays_the_end_by_a_few_seconds(r
         server.close()
         return []
 
-    monkeypatch.setattr(films, "film", stop)
+    monkeypatch.setattr(kept, "film", stop)
     started = time.monotonic()
     assert run("--log_wandb", "--visualization_interval", "2") == 0
     assert time.monotonic() - started < 60

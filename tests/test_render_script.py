@@ -10,8 +10,8 @@ from PIL import Image
 from goalax.commands import render as script
 from goalax.commands import train as training
 from goalax.envs import create_env
-from goalax.films import render, scene
-from goalax.host import films, resolve
+from goalax.films import kept, render, scene
+from goalax.host import resolve
 from goalax.host.config import Flags
 from tests.helpers.films import data_of, recording_of
 
@@ -89,7 +89,7 @@ def test_training_goes_on_where_nothing_can_be_drawn(env_of, no_opengl, tmp_path
     env, notes = env_of("reacher"), []
     run = types.SimpleNamespace(config=Flags(eval_env="reacher"), eval_env=env)
     display = types.SimpleNamespace(say=lambda text: None, note=notes.append)
-    films.film(run, recording_of(env), 120, tmp_path, display, last=True)
+    kept.film(run, recording_of(env), 120, tmp_path, display, last=True)
     assert notes == ["No policy.gif: no OpenGL."]
     assert [path.name for path in tmp_path.iterdir()] == ["policy.html"]
 

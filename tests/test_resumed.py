@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from goalax.films import kept
 from goalax.flags import FlagError
-from goalax.host import checkpoint, display, films, session
+from goalax.host import checkpoint, display, session
 from goalax.host.config import read_flags
 from goalax.host.runs import read_metrics
 from goalax.host.stored import read_resumed_flags
@@ -102,19 +103,19 @@ def test_a_budget_that_is_behind_it_changes_nothing(run, capsys):
 
 
 def test_final_films_of_a_run_that_goes_on_become_those_of_their_steps(run):
-    for name in films.FINAL:
+    for name in kept.FINAL:
         (RUN / name).write_text("of 120 steps")
-    assert not films.missing(RUN)
+    assert not kept.missing(RUN)
     assert run("--resume") == 0  # there is nothing left to train
-    assert not films.missing(RUN)
+    assert not kept.missing(RUN)
     assert run(*LONGER) == 0
-    assert films.missing(RUN)
+    assert kept.missing(RUN)
     assert [(RUN / f"policy_120.{end}").read_text() for end in ("html", "gif")] == ["of 120 steps"] * 2
 
 
 def test_a_film_that_is_cut_short_is_missing(tmp_path):
     (tmp_path / "policy.html").write_text("whole")
     (tmp_path / "part_of_policy.gif").write_text("cut")
-    assert films.missing(tmp_path)
+    assert kept.missing(tmp_path)
     Path(tmp_path / "policy.gif").write_text("whole")
-    assert not films.missing(tmp_path)
+    assert not kept.missing(tmp_path)

@@ -15,8 +15,9 @@ from rich.console import Console
 
 from goalax.core.rollout import Recording
 from goalax.data import sources
+from goalax.films import kept
 from goalax.flags import FlagError
-from goalax.host import checkpoint, devices, films, goal_cells, memory, output, runs
+from goalax.host import checkpoint, devices, goal_cells, memory, output, runs
 from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError, SaveError
 from goalax.host.config import Config, read_flags
@@ -116,7 +117,7 @@ def train(
         state = session.restored() if config.resume else None
         if state is not None and session.position(state) < session.boundaries[-1]:
             for directory in written:
-                films.put_aside(directory, session.progress(state))
+                kept.put_aside(directory, session.progress(state))
         for directory, seed in zip(written, seeds, strict=False):  # none in a process that does not write
             runs.write_config(directory, config, run.agent_config, seed, **run.datasets)
         shown = config if written else dataclasses.replace(config, log_wandb=False, log_tensorboard=False)
@@ -143,7 +144,7 @@ def train(
 
         def show(recording: Recording, steps: int, last: bool) -> None:
             for index, directory in enumerate(written):
-                files = films.film(run, session.of_seed(recording, index), steps, directory, display, last)
+                files = kept.film(run, session.of_seed(recording, index), steps, directory, display, last)
                 loggers.artifact(index, "policy", files, steps, last)
                 if page is not None and index == 0 and files:
                     page.filmed(files[0])
@@ -159,7 +160,7 @@ def train(
             due = config.visualization_interval and evaluation.number % config.visualization_interval == 0
             if evaluation.last or (due and not interrupt.signal):
                 show(evaluation.recording, evaluation.env_steps, evaluation.last)
-        unseen = not ended and any(map(films.missing, written))
+        unseen = not ended and any(map(kept.missing, written))
         if session.stopped_by is None and unseen and config.vis_length:  # it was killed as it made its films
             show(session.recording(), session.total_steps, last=True)
         finish(session, loggers)
@@ -238,7 +239,7 @@ def files_of(directory: Path) -> list[Path]:
         "curves.png",
         "goals.csv",
         "goals.png",
-        *reversed(films.FINAL),
+        *reversed(kept.FINAL),
         "checkpoints",
     )
     return [directory / name for name in names if (directory / name).exists()]

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -161,4 +161,4 @@ def fix(env: GoalEnv, goal: ArrayLike | None, start: ArrayLike | None) -> None:
         return
     by_hand = {name: jnp.asarray(value) for name, value in (("goal", goal), ("start", start)) if value is not None}
     env.__dict__["reset"] = functools.partial(begin, env, **by_hand)
-    rollout.reset_all.clear_cache()  # else as many environments as were reset before begin as they did
+    cast(Any, rollout.reset_all).clear_cache()  # else as many environments as were reset before begin as they did
