@@ -129,6 +129,15 @@ def shared(storage, sweep, name="s"):
     return SharedSearch(str(storage), name, sweep, jobs, 6)
 
 
+def test_hosts_that_share_a_grid_have_the_same_count(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shared("journal.log", sweep := grid_sweep())
+    with pytest.raises(
+        SweepError, match="holds a grid of 12 runs, here it has 3; hosts that share one must have the same"
+    ):
+        SharedSearch("journal.log", "s", sweep, sweeps.grid(sweep, 3), 3)
+
+
 @pytest.mark.parametrize("storage", ["journal.log", "sqlite:///s.db"])
 def test_hosts_take_every_run_once(tmp_path, monkeypatch, storage):
     monkeypatch.chdir(tmp_path)

@@ -12,7 +12,8 @@ from goalax.study.sweep_file import SweepError, distribution
 from goalax.study.sweeps import Job
 
 WAIT_SECONDS = 60.0  # for the host that has just begun the study to write all of its grid
-READY, SWEEP, JOB, SEEDS = "ready", "sweep", "job", "seeds"  # what a study and its trials hold beside parameters
+# What a study and its trials hold beside parameters.
+READY, SWEEP, RUNS, JOB, SEEDS = "ready", "sweep", "runs", "job", "seeds"
 
 
 class SharedSearch:
@@ -26,12 +27,19 @@ class SharedSearch:
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self.optuna, self.sweep, self.count = optuna, sweep, count
         self.grid = list(jobs)
+        self.runs = sum(len(job.seeds) for job in jobs)
         self.spaces, self.storage = self._spaces(), storage
         with self._guard():
             kept = optuna.storages.get_storage(storage) if "://" in storage else self._journal(storage)
             self.study = self._study(kept, name)
         if self.study.user_attrs.get(SWEEP) != self._words():
             raise SweepError(f"--storage {storage} holds a sweep {name!r} over something else; choose another --out.")
+        planned = self.study.user_attrs.get(RUNS, self.runs)  # a study of before does not say it
+        if planned != self.runs:
+            raise SweepError(
+                f"--storage {storage} holds a grid of {planned} runs, here it has {self.runs}; hosts that share one"
+                " must have the same --count."
+            )
 
     @contextlib.contextmanager
     def _guard(self) -> Iterator[None]:
@@ -85,6 +93,7 @@ class SharedSearch:
         for job in self.grid:
             varied = {parameter: job.parameters[parameter] for parameter in self.spaces}
             study.enqueue_trial(varied, user_attrs={JOB: job.number, SEEDS: job.seeds})
+        study.set_user_attr(RUNS, self.runs)
         study.set_user_attr(READY, True)
         return study
 
