@@ -317,7 +317,8 @@ def test_an_agent_goes_through_all_phases(name, here):
 def test_tuning_finds_the_rewards(name, here):
     """Pre-training alone goes anywhere; tuning goes where the rewards are."""
     larger = ["--utd_ratio", "5", "--num_eval_envs", "64", "--batch_size", "128", "--h_dim", "64", "--repr_dim", "8"]
-    run = make_run(*read_flags([*sizes(name), *FREE, *TUNE, *larger, "--discounting", "0.9"]))
+    flags = [*larger, "--discounting", "0.9", "--offline_steps", "600"]
+    run = make_run(*read_flags([*sizes(name), *FREE, *TUNE, *flags]))
     state = run.learn(run.start(), 600)
     before = run.evaluate(state)["eval/episode_reward"]
     after = run.evaluate(run.finetune(state, 5000))["eval/episode_reward"]
