@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 
 from goalax.flags import FlagError, flag, parse
-from goalax.host import lock
+from goalax.host import lock, runs
 from goalax.study import sweeps
 from goalax.study.sweep import Sweep, mean, short
 from goalax.study.sweeps import Job, SweepError
@@ -93,7 +93,7 @@ def main(argv: Sequence[str], prog: str = "sweep.py") -> int:
         sweep = Sweep(path, Path(config.out or f"sweeps/{path.stem}"), config.count, config.storage)
         for name in sweeps.ignored(sweep.sweep):
             print(f"{prog}: `{name}` of {path} is for wandb's server only.", file=sys.stderr)
-        with lock.only_one(sweep.out, "A sweep runs in"), sweeps.naming(sweep.out):
+        with lock.only_one(sweep.out, "A sweep runs in"), runs.naming(sweep.out):
             sweep.load()
             complete = run(sweep, config.workers, console)
     except (FlagError, SweepError) as error:

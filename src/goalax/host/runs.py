@@ -156,7 +156,7 @@ def _git_commit() -> str | None:
 def _write(path: Path, text: str) -> None:
     """Writes all of the file or nothing, whatever kills the process."""
     part = path.with_name(path.name + ".part")
-    with _naming(part):
+    with naming(part):
         part.write_text(text)
     os.replace(part, path)
 
@@ -200,7 +200,7 @@ class MetricsFile:
         if list(row) != self.columns:
             self._rewrite()
             return
-        with _naming(self.path), self.path.open("a", newline="") as file:
+        with naming(self.path), self.path.open("a", newline="") as file:
             csv.DictWriter(file, self.columns).writerow(row)
             file.flush()
             os.fsync(file.fileno())
@@ -217,7 +217,7 @@ class MetricsFile:
         k = 1
         while True:
             kept = self.path.with_name(f"{self.path.name}.bak-{k}")
-            with contextlib.suppress(FileExistsError), _naming(kept), kept.open("xb") as file:
+            with contextlib.suppress(FileExistsError), naming(kept), kept.open("xb") as file:
                 file.write(self.path.read_bytes())
                 file.flush()
                 os.fsync(file.fileno())
@@ -227,7 +227,7 @@ class MetricsFile:
     def _rewrite(self) -> None:
         self.columns = list(dict.fromkeys(name for row in self.rows for name in row))
         part = self.path.with_name("metrics.csv.part")
-        with _naming(part), part.open("w", newline="") as file:
+        with naming(part), part.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.columns, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
@@ -238,7 +238,7 @@ class MetricsFile:
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Adds the path to errors of the system that do not say where they happened, such as that of a full disk."""
     try:
         yield

@@ -41,7 +41,7 @@ def read_run(directory: Path) -> Stored:
         raise FlagError(f"The run {directory} was written by {version}, which has other flags.") from None
 
 
-def fixed(one: Stored, other: Stored) -> list[str]:
+def differing(one: Stored, other: Stored) -> list[str]:
     """Names of the flags in which two runs differ, of those that `--resume` cannot change."""
     names = [field.name for field in dataclasses.fields(Flags) if field.metadata["scope"] not in FREE | {"seed"}]
     found = [name for name in names if getattr(one[0], name) != getattr(other[0], name)]
@@ -63,13 +63,13 @@ def read_resumed_flags(argv: Sequence[str], flags: Flags, directories: Sequence[
     """
     stored, stored_agent = first = read_run(directories[0])
     for directory in directories[1:]:
-        if unlike := fixed(first, read_run(directory)):
+        if unlike := differing(first, read_run(directory)):
             raise FlagError(
                 f"{directory} was trained with another --{unlike[0]} than {directories[0]}: resume each alone."
             )
     stored = dataclasses.replace(stored, num_seeds=flags.num_seeds)
     given, given_agent = read_flags(argv, (stored, stored_agent))
-    changed = fixed((given, given_agent), (stored, stored_agent))
+    changed = differing((given, given_agent), (stored, stored_agent))
     changed += ["seed"] * (given.seed != stored.seed)
     if (given.num_timesteps == 0) != (stored.num_timesteps == 0):
         changed.append("num_timesteps")  # from or to 0: a run that never collects has no buffer

@@ -192,7 +192,7 @@ class Sweep:
         sweeps.save(self.out / "sweep.json", self.sweep, self.jobs)
         names = [name for name in self.sweep["parameters"] if name not in LEFT_OUT]
         part = self.out / "sweep.csv.part"
-        with sweeps.naming(part), part.open("w", newline="") as file:
+        with runs.naming(part), part.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["run", "state", self.metric, "seed", *names, "run_dir"])
             for job in self.jobs:

@@ -1,14 +1,14 @@
 """The search that a sweep file asks for, in the format of `wandb sweep` but without its server, and the runs so far."""
 
-import contextlib
 import dataclasses
 import json
 import math
 import warnings
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
+from goalax.host.runs import naming
 from goalax.study.sweep_file import KNOWN, METRIC, SEARCH, SweepError, distribution, grid_values, read
 
 __all__ = ["METRIC", "Job", "SweepError", "begun", "grid", "ignored", "load", "read", "runs_of", "save", "suggest"]
@@ -154,16 +154,6 @@ def save(path: Path, sweep: dict[str, Any], jobs: list[Job]) -> None:
     with naming(part):
         part.write_text(json.dumps(content, indent=1) + "\n")
     part.replace(path)
-
-
-@contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Adds the path to an OSError that does not say where it happened, such as that of a full disk."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
 
 
 def load(path: Path, sweep: dict[str, Any], shared: bool = False) -> list[Job]:

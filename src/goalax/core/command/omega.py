@@ -6,9 +6,9 @@ from jax import Array
 
 from goalax.core.command.base import Scene, law
 from goalax.core.command.rare import BANDWIDTH, SEEN, log_density, log_kernels, rare
+from goalax.core.normalization import SMALLEST_SPREAD
 
 WANTED = 200  # goals of the environment that their density is estimated from
-SMALLEST_SPREAD = 1e-3  # of achieved goals: a coordinate that varies less is constant
 EARLY = -3.0  # from a divergence of 4 on some goals are achieved ones
 
 
