@@ -60,19 +60,19 @@ LONG = ("agents", "pretraining", "kills", "offline_agents", "tdmpc2", "reward_ag
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--half", choices=("0", "1"), help="of the files, every second one's slow tests only")
+    parser.addoption("--third", type=int, choices=range(3), help="of the files, every third one's slow tests only")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Puts the files of LONG first, for runs side by side (scripts/test.sh), and with --half leaves out slow tests."""
+    """Puts the files of LONG first, for runs side by side (scripts/test.sh), and with --third leaves out slow tests."""
     place = {f"test_{name}.py": i for i, name in enumerate(LONG)}
     items.sort(key=lambda item: place.get(item.path.name, len(LONG)))
-    if (half := config.getoption("--half")) is None:
+    if (third := config.getoption("--third")) is None:
         return
     # By files, so that what a file makes for its tests is made once, and by all there are, whichever are collected.
     files = sorted((path.name for path in Path(__file__).parent.glob("test_*.py")), key=lambda n: (place.get(n, 99), n))
-    others = set(files[1 - int(half) :: 2])
-    left_out = [item.path.name in others and item.get_closest_marker("slow") is not None for item in items]
+    run = set(files[third::3])
+    left_out = [item.path.name not in run and item.get_closest_marker("slow") is not None for item in items]
     config.hook.pytest_deselected(items=[item for item, out in zip(items, left_out, strict=True) if out])
     items[:] = [item for item, out in zip(items, left_out, strict=True) if not out]
 
