@@ -6,12 +6,14 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from goalax.agents import AGENTS
-from goalax.agents.actor_critic import actor_goals, entropy_actor_loss
+from goalax.agents import AGENTS, c_tec, cql, fb, sac
+from goalax.agents.actor_critic import Critic, actor_critic, actor_goals, entropy_actor_loss
 from goalax.agents.base import ActorConfig, NetworkConfig
-from goalax.core.types import Batch, Path, Spec, Subgoals, Visit, Waypoint
+from goalax.core.types import Batch, Needs, Path, Spec, Subgoals, Visit, Waypoint
+from goalax.learning.networks import gaussian_actor, sample_action
 from tests.helpers.agents import RELATIVES
 from tests.helpers.programs import programs
 
@@ -312,6 +314,32 @@ def test_actor_and_critic_learn_apart(name, quick_learner):
     assert any((a != b).any() for a, b in pairs) == (name not in THEIR_ACTORS_REST_AT_FIRST)
 
 
+@each_of(THEIR_TARGETS_ACT)
+def test_critics_do_not_learn_from_the_loss_of_the_actor(name, monkeypatch):
+    """To the bit, however much it weighs; the gradient of the actor itself is as much larger."""
+    module = {"c_tec": c_tec, "cql": cql, "fb": fb, "sac": sac}[name]
+    part = "Losses" if name == "fb" else "entropy_actor_loss"
+    plain, agent, factor = getattr(module, part), make(name, n_hidden=1, cql_samples=1), []
+
+    def heavy(*args):
+        found = plain(*args)
+        return found._replace(actor=factor[-1] * found.actor) if name == "fb" else (factor[-1] * found[0], found[1])
+
+    @jax.jit
+    def update(state, weight):
+        factor.append(weight)
+        return agent.update(state, small_batch(agent.needs), jax.random.PRNGKey(0))[0]
+
+    monkeypatch.setattr(module, part, heavy)
+    state = agent.init(jax.random.PRNGKey(7))
+    light, loud = update(state, 1.0), update(state, 100.0)
+    for a, b in zip(jax.tree.leaves(light.params["critic"]), jax.tree.leaves(loud.params["critic"]), strict=True):
+        np.testing.assert_array_equal(a, b)
+    moments = (optax.tree.get(after.optimizer.inner_states["actor"], "mu") for after in (light, loud))
+    small, large = map(optax.tree.norm, moments)
+    assert large > 50 * small > 0
+
+
 @each_of(COMMON)
 def test_loss_falls_on_a_fixed_batch(name, quick_learner):
     agent, update = quick_learner(name)
@@ -330,6 +358,29 @@ def test_actor_goals():
     np.testing.assert_array_equal(actor_goals(goal, 0.0), goal)
     np.testing.assert_array_equal(actor_goals(goal, 0.4), goal[jnp.array([1, 2, 2, 3, 4])])
     np.testing.assert_array_equal(actor_goals(goal, 1.0), jnp.roll(goal, -1, axis=0))
+
+
+def test_random_goals_are_those_of_the_policy_and_of_its_value():
+    """By a critic that likes actions near goals: half of the batch acts for its neighbours' goals, and is valued so."""
+    spec, batch = SPEC._replace(action_size=2), small_batch(Needs())
+    config = ActorConfig(h_dim=8, n_hidden=1, random_goals=0.5, disable_entropy_actor=True)
+
+    def nearness(params, state, action, goal):
+        return -jnp.sum(jnp.abs(action - goal), axis=-1)
+
+    critic = Critic(
+        init=lambda keys: jnp.zeros(()),
+        loss=lambda params, batch: (params, spec.goal_of(batch.future_state), {}),
+        goals=lambda params, future_state, future_action: spec.goal_of(future_state),
+        value=nearness,
+    )
+    agent, key = actor_critic(config, spec, critic), jax.random.PRNGKey(3)
+    state = agent.init(jax.random.PRNGKey(0))
+    _, metrics = agent.update(state, batch, key)
+    goal = np.asarray(batch.future_state)[:, [1, 3]][[1, 2, 3, 3, 4, 5]]
+    policy = gaussian_actor(config.mlp, 2).apply(state.params["actor"], batch.state, jnp.asarray(goal))
+    action = np.asarray(sample_action(*policy, key)[0])
+    np.testing.assert_allclose(metrics["actor_loss"], np.abs(action - goal).sum(axis=1).mean(), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("log_std", "sign"), [(-4.0, -1), (0.0, 1)])

@@ -35,7 +35,8 @@ def law(gamma, left):
 
 
 @pytest.mark.parametrize(
-    "gamma, left", [(1, 7), (1, 1000), (0.9, 7), (0.99, 100), (0.999, 1), (0.999, 1000), (0.5, 1), (0.5, 200)]
+    "gamma, left",
+    [(1, 7), (1, 1000), (0.9, 7), (0.99, 100), (0.999, 1), (0.999, 1000), (0.5, 1), (0.5, 200), (1 - 1e-8, 1000)],
 )
 def test_goal_law_inverts_the_distribution(gamma, left):
     n = 1 << 16

@@ -62,6 +62,14 @@ def test_rare_goals_are_those_that_few_states_achieve():
     assert usual.mean() < 0.1 and far.mean() > 0.5
 
 
+def test_what_hardly_varies_does_not_make_a_goal_rare():
+    """The height of what rests on a table is a little noise, not a frontier."""
+    flat = jax.random.uniform(jax.random.PRNGKey(1), (2000, 2))
+    noise = 1e-5 * jax.random.normal(jax.random.PRNGKey(2), (2000, 1))
+    rare, noisy = chosen("rare", flat, 200), chosen("rare", jnp.concatenate([flat, 0.02 + noise], axis=1), 200)
+    np.testing.assert_array_equal(noisy[:, :2], rare)
+
+
 def test_episodes_that_begin_together_have_different_rare_goals():
     goals = jax.random.normal(jax.random.PRNGKey(1), (100_000, 2))
     assert len(np.unique(chosen("rare", goals, 64), axis=0)) > 30

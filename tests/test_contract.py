@@ -72,6 +72,12 @@ def test_what_is_wrong_is_named(wrong, run, agent):
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
 
+@pytest.mark.parametrize("name", contract.RESERVED)
+def test_metrics_do_not_take_the_names_of_the_loop(name):
+    with pytest.raises(FlagError, match=f"^The agent has a metric '{name}', which is one of the loop's own: "):
+        contract.require_scalars({"loss": jnp.zeros(()), name: jnp.zeros(())})
+
+
 def test_a_right_one_is_left_alone(run, agent):
     train = make_train(run.env, run.eval_env, agent, run.spec, run.sizes, True, 1)
     jax.eval_shape(train.init, jax.random.PRNGKey(0))
@@ -81,7 +87,9 @@ def test_a_right_one_is_left_alone(run, agent):
     ("horizon", "stored", "words"),
     [
         (11, None, "no episode has more than 10: lower --action_chunk"),
-        (10, 10, "no more than 10 rows of an environment are stored where it begins: raise --min_replay_size"),
+        (10, 10, "at least 11 rows of an environment, and 10 are stored where it begins: raise --min_replay_size"),
+        (1, 2, "at least 3 rows of an environment, and 2 are stored"),
+        (1, 3, None),
         (10, 11, None),
         (10, None, None),  # it never collects
     ],

@@ -1,11 +1,19 @@
 """What lies at the edge: numbers that no run could stand, streams of random numbers, bodies that explode."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from goalax.agents import AGENTS
 from goalax.commands import train as training
+from goalax.core import counting, rollout, updates
+from goalax.core.train import Loop
+from goalax.core.types import RunState
+from goalax.host.config import read_flags
+from goalax.host.make import make_run
 from goalax.learning.losses import CONTRASTIVE_LOSSES
 from tests.helpers import toy
 from tests.helpers.envs import frozen
@@ -62,12 +70,37 @@ def test_unrolls_that_no_counter_could_hold(flags, tmp_path, monkeypatch, capsys
     assert not list(tmp_path.iterdir())
 
 
-def test_evaluation_has_random_numbers_of_its_own():
-    key = jax.random.PRNGKey(3)
-    of_train_step, of_evaluation = jax.random.split(key, 4), jax.random.split(key, 5)[4]
-    assert not (of_train_step == of_evaluation[None]).all(axis=1).any()
-    # This is why it is not `fold_in(key, 1)`:
-    assert (jax.random.fold_in(key, 1) == of_train_step[1]).all()
+def test_evaluation_has_random_numbers_of_its_own(monkeypatch):
+    """Its key is none of those that a train step and validation take of the same state's, which differ, too."""
+    run = make_run(*read_flags(toy.TINY))
+    agent = AGENTS["crl"].make(run.agent_config, run.spec)
+    loop = Loop(run.env, run.eval_env, agent, run.spec, run.sizes, normalize=False)
+    key, taken, given = jax.random.PRNGKey(3), [], []
+    sums = {"updates": counting.empty()}
+    state = RunState(agent=None, env=None, buffer=None, key=key, env_steps=None, gradient_steps=None, metric_sums=sums)
+    split = jax.random.split
+
+    def note(key, returned=None, keys=taken):
+        keys.append(np.asarray(key).tolist())
+        return returned
+
+    monkeypatch.setattr(jax.random, "split", lambda key, *number: note(key, split(key, *number)))
+    monkeypatch.setattr(Loop, "_unroll", lambda loop, state, key: note(key, state))
+    monkeypatch.setattr(updates, "choices", lambda ring, key, *sizes: note(key, jnp.arange(updates.HELD_OUT)))
+    monkeypatch.setattr(updates, "learn", lambda update, state, ring, drawn, key, number: note(key, state))
+    monkeypatch.setattr(rollout, "evaluate", lambda env, policy, key, **sizes: note(key, ({}, None, None), given))
+    note(loop._train_step(state, 1).key)  # those of later train steps come from there
+    of_training = len(taken)
+    data = SimpleNamespace(rows=SimpleNamespace(reward=jnp.zeros(9)))
+    offline = updates.offline(lambda agent, *sample: (agent, {}), agent, run.spec, run.sizes, False, None, 1)
+    with jax.disable_jit():  # or there would be no keys to see
+        offline.validate(state, data)
+    of_state = key.tolist()
+    assert [taken[0], taken[of_training]] == [of_state] * 2 and (of_training, len(taken)) == (5, 9)
+    others = [each for each in taken if each != of_state]
+    assert len({tuple(each) for each in others}) == len(others)
+    loop.evaluate(state)
+    assert len(given) == 1 and given[0] not in [of_state, *others]
 
 
 @pytest.mark.parametrize("name", ["simple_u_maze", "ant"])

@@ -5,16 +5,19 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy import stats
 
 from goalax.agents import AGENTS, consistency, qrl, tmd
 from goalax.agents.base import QuasimetricConfig
+from goalax.core.types import Spec
 from goalax.learning.diagnostics import distance_metrics
 from goalax.learning.losses.infonce import infonce_backward
 from tests.helpers.chain import DISCOUNTING, LENGTH, chain_agent, chain_batch, chain_distances
 
 GOLDEN = Path(__file__).parent / "golden"
+SPEC = Spec(LENGTH, LENGTH, 1, tuple(range(LENGTH)), DISCOUNTING, goal_reach_thresh=0.5)  # that of the chain
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +60,46 @@ def test_linex_gradient_is_finite_far_past_the_clip():
     np.testing.assert_allclose(gradient, [-1.0, -0.01, 0.99 * np.exp(2.9) - 1, 1.0, 1.0], rtol=1e-4)
 
 
+def gradients_of_consistency(terms, **flags):
+    """Of its loss, and of what terms(config, metric, d_later, x, s) make of the same, in d_later, x and s."""
+    weights = {"zeta": 0.0, "invariance_weight": 0.0, "step_weight": 0.0}
+    config = tmd.TMDConfig(**{**weights, **flags})
+    metric = config.metric(config.init_metric())
+    d, later = jax.random.uniform(jax.random.PRNGKey(0), (2, 6, 6), maxval=3.0)
+    x, s, s_next = jax.random.normal(jax.random.PRNGKey(1), (3, 6, 64))
+    discounting = jnp.full((6, 1), DISCOUNTING)
+
+    def loss(later, x, s):
+        return consistency.consistency(config, SPEC, metric, d, later, discounting, x, s, s_next)[0]
+
+    def by_hand(later, x, s):
+        return terms(config, metric, consistency.linex(d, later, discounting, config.linex_clip), x, s)
+
+    return jax.grad(loss, (0, 1, 2))(later, x, s), jax.grad(by_hand, (0, 1, 2))(later, x, s)
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_what_the_backup_aims_at_is_a_constant_if_that_is_asked_for(stopped):
+    def backup(config, metric, divergence, x, s):
+        return 2 * consistency.weighted_mean(divergence, config.diag_backup)
+
+    found, expected = gradients_of_consistency(backup, zeta=2.0, stop_backup=stopped)
+    assert np.abs(expected[0]).min() > 0
+    np.testing.assert_allclose(found[0], 0 * expected[0] if stopped else expected[0], rtol=1e-5)
+    assert not any(part.any() for part in (*found[1:], *expected[1:]))
+
+
+@pytest.mark.parametrize("stopped", ["none", "state", "action"])
+def test_invariance_moves_the_sides_that_are_not_stopped(stopped):
+    def invariance(config, metric, divergence, x, s):
+        return 2 * jnp.mean(metric.between(s, x))
+
+    found, expected = gradients_of_consistency(invariance, invariance_weight=2.0, stop_invariance=stopped)
+    for side, one, other in zip(("action", "state"), found[1:], expected[1:], strict=True):
+        assert np.abs(other).max() > 0
+        np.testing.assert_allclose(one, 0 * other if side == stopped else other, rtol=1e-5, atol=1e-7)
+
+
 def test_what_weighs_nothing_is_left_out():
     def loss(x):
         return consistency.weighted_sum((2.0, x), (0.0, jnp.log(x - 1)))  # log 0
@@ -82,6 +125,31 @@ def test_latent_dynamics_of_qrl_are_held_to_distances_or_their_squares():
     there, back = jnp.array([1.0, 2.0]), jnp.array([3.0, 0.5])
     assert float(qrl.dynamics_error(qrl.QRLConfig(), there, back)) == (1 + 4 + 9 + 0.25) / 4
     assert float(qrl.dynamics_error(qrl.QRLConfig(dynamics_error="distance"), there, back)) == 6.5 / 4
+
+
+def test_networks_of_qrl_are_held_to_a_step_and_its_multiplier_sees_by_how_much_they_miss_it():
+    """Each takes the other for a constant, or what they learn from the excess would cancel."""
+    flags = {"distance_scale": 100.0, "dynamics_weight": 0.0, "multiplier_init": 2.0}
+    agent = chain_agent("qrl", h_dim=8, n_hidden=1, repr_dim=16, **flags)
+    config = qrl.QRLConfig(h_dim=8, n_hidden=1, repr_dim=16, **flags)
+    batch, state = chain_batch(jax.random.PRNGKey(1), 16), agent.init(jax.random.PRNGKey(0))
+    after, metrics = agent.update(state, batch, jax.random.PRNGKey(2))
+    excess, weight = (float(metrics[name]) for name in ("step_excess", "multiplier"))
+    assert excess > 1 and weight == pytest.approx(2.0)
+
+    def by_hand(params):
+        between, encode = config.metric(params["metric"]).between, config.mlp(config.repr_dim).apply
+        z, z_next, goal = (
+            encode(params["encoder"], each) for each in (batch.state, batch.next_state, batch.future_state)
+        )
+        push = qrl.repulsion(between(z, jnp.roll(goal, 1, axis=0)), 100.0)
+        held = weight * jnp.mean(jax.nn.relu(between(z, z_next) - 1) ** 2)
+        return push + held + jax.nn.softplus(30 * params["multiplier"]) * (0.05 - excess)
+
+    expected = jax.grad(by_hand)(state.params["critic"])
+    seen = optax.tree.get(after.optimizer.inner_states["critic"], "mu")["critic"]  # after one update a tenth of it
+    for leaf, gradient in zip(jax.tree.leaves(seen), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(10 * leaf, gradient, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("multiplier", ["softplus", "exp"])

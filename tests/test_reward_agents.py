@@ -4,12 +4,14 @@ the same data, and runs with several seeds, resumed and going on online."""
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy import stats
 
 from goalax.agents import AGENTS, cql, rebrac
 from goalax.agents.bc import squared_error
 from goalax.agents.delayed import smoothed
+from goalax.agents.extraction import expectile
 from goalax.agents.iql import gaussian_log_density
 from goalax.agents.q_learning import TwinCritic
 from goalax.core import buffer
@@ -115,6 +117,29 @@ def test_losses_of_iql(spec):
     mean = np.asarray(agent.mode(state, batch.state, batch.goal))
     likelihood = stats.norm(mean, 1.0).logpdf(batch.action).sum(-1)
     close(metrics["actor_loss"], -np.mean(np.minimum(np.exp(2 * above), 100) * likelihood), 1e-4)
+
+
+def test_values_of_iql_learn_from_the_target_of_its_critics_alone():
+    """What critics are backed up with is a constant: Adam's first mean is a tenth of the gradients without it."""
+    config, batch = config_of("iql"), batch_of()
+    agent = AGENTS["iql"].make(config, SPEC)
+    state, critic = agent.init(jax.random.PRNGKey(0)), TwinCritic(config, SPEC)
+    after, _ = agent.update(state, batch, jax.random.PRNGKey(1))
+
+    def value(params, observed):
+        return config.mlp(1).apply(params["value"], jnp.concatenate([observed, batch.goal], -1))[:, 0]
+
+    backup = batch.reward + batch.discount * value(state.params["critic"], batch.next_state)
+
+    def by_hand(params):
+        above = critic.lower(state.target, batch.state, batch.goal, batch.action) - value(params, batch.state)
+        errors = [q - backup for q in critic.values(params["q"], batch.state, batch.goal, batch.action)]
+        return expectile(above, above, 0.7) + sum(jnp.mean(error**2) for error in errors)
+
+    expected = jax.grad(by_hand)(state.params["critic"])
+    seen = optax.tree.get(after.optimizer.inner_states["critic"], "mu")["critic"]
+    for leaf, gradient in zip(jax.tree.leaves(seen), jax.tree.leaves(expected), strict=True):
+        close(10 * leaf, gradient, 1e-4)
 
 
 @pytest.mark.slow

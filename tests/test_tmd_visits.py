@@ -1,6 +1,7 @@
 """Tests of what TMD can have besides: way-points in its backup, terminal states, first visits."""
 
-from pathlib import Path
+import dataclasses
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 from goalax.agents import AGENTS, consistency, tmd
 from goalax.core.relabel.waypoint import DISCOUNTING as LAMBDA
 from goalax.core.relabel.waypoint import NEXT, mixed_steps
-from goalax.core.types import Spec, Visit, Waypoint
+from goalax.core.types import Batch, Path, Spec, Visit, Waypoint
 from goalax.flags import FlagError
 from goalax.host.config import read_flags
 from goalax.host.make import make_run
@@ -19,8 +20,12 @@ from tests.helpers.chain import DISCOUNTING, LENGTH, chain_agent, chain_batch, c
 
 toy.register()
 
-GOLDEN = np.load(Path(__file__).parent / "golden" / "frontier.npz")
+GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "frontier.npz")
 VISITS = {"window": 16, "hazard_weight": 1.0, "value_discounting": 0.95, "time_bins": 0}
+
+
+def normal(i, *shape):
+    return jax.random.normal(jax.random.PRNGKey(i), shape)
 
 
 def golden(name):
@@ -62,6 +67,30 @@ def test_way_points_of_chunks_lie_behind_all_of_their_actions():
     for ahead in (1, 2, 3, 7):
         steps = np.asarray(law(uniform, jnp.full(1000, ahead)))
         assert steps.min() == min(3, ahead) and steps.max() == ahead
+
+
+def test_a_chunk_of_two_is_as_far_as_two_rows():
+    """Gamma squared is the discount of its step and of its back-up, by NumPy from the networks' outputs."""
+    spec, gamma = Spec(3, 2, 2, (0, 1), 0.7, 0.5), 0.7**2
+    config = tmd.TMDConfig(h_dim=8, n_hidden=1, repr_dim=16, action_chunk=2)
+    assert config.decision(spec) == spec._replace(action_size=4, discounting=pytest.approx(gamma))
+    agent = AGENTS["tmd"].make(config, spec)
+    states, chunks, ones = normal(0, 6, 3, 3), jnp.tanh(normal(1, 6, 2, 2)), jnp.ones((6, 2))
+    path = Path(states, chunks, 0 * ones, 0.7 * ones, ones)
+    first = states[:, 0], chunks[:, 0], states[:, 1], normal(2, 6, 2), normal(3, 6, 3)
+    batch = Batch(*first, chunks[:, 0], *0 * ones.T, 0.7 * ones[:, 0], path=path)
+    state = agent.init(jax.random.PRNGKey(0))
+    metrics = agent.update(state, batch, jax.random.PRNGKey(1))[1]
+    ((params,), encode) = state.params["critic"], config.mlp(config.repr_dim).apply
+    metric = config.metric(params["metric"])
+    x = encode(params["phi"], jnp.concatenate([states[:, 0], chunks.reshape(6, 4)], axis=1))
+    there, goal = encode(params["psi_s"], states[:, 2]), encode(params["psi"], batch.future_state[:, :2])
+    d = np.asarray(metric.between(x, there))
+    assert d.max() < 3  # where the divergence is no line yet
+    np.testing.assert_allclose(metrics["step_loss"], np.mean(gamma * np.exp(d) - d), rtol=1e-5)
+    d, later = (np.asarray(metric.pairwise(each, goal)) for each in (x, there))
+    backup = gamma * np.exp(d - later) - d
+    np.testing.assert_allclose(metrics["backup_loss"], (np.diag(backup).mean() + backup.mean()) / 2, rtol=1e-5)
 
 
 @pytest.mark.parametrize("rows", [1, 40, 400])
@@ -182,6 +211,37 @@ def test_what_cannot_have_original_goals_says_so(flags, words):
     chain_agent("tmd_visits", hazard_weight=0.0, actor_value="distance", value_discounting=0.999, **flags)
 
 
+def test_original_goals_need_something_that_learns_from_those_that_were_not_reached():
+    with pytest.raises(
+        FlagError, match=r"^--original_goals is 0.25; with --hazard_weight and --separation_weight 0, .* 0.$"
+    ):
+        chain_agent("tmd", time_weight=1.0, original_goals=0.25)
+    assert chain_agent("tmd", separation_weight=1.0, original_goals=0.25).needs.original == 0.25
+
+
+def test_positives_are_left_out_of_nothing_where_a_loss_has_no_logsumexp():
+    binary = tmd.TMDConfig(contrastive_loss_fn="binary", resubs=False)
+    assert binary.penalties["resubs"] is False  # in the penalty
+    assert tmd.TMDConfig(resubs=False, logsumexp_penalty=0.0).penalties["resubs"] is False  # in InfoNCE
+    with pytest.raises(
+        FlagError, match="^--resubs is False; without --logsumexp_penalty --contrastive_loss_fn binary has"
+    ):
+        _ = dataclasses.replace(binary, logsumexp_penalty=0.0).penalties
+
+
+def test_what_means_nothing_may_be_said_as_tmd_has_it():
+    plain = {"hazard_weight": 0.0, "actor_value": "distance"}
+    said = {"original_goals": 0.0, "time_bins": 48, "head_dim": 0, "value_discounting": 0.99}
+    assert chain_agent("tmd_visits", **plain, **said).needs == chain_agent("tmd_visits", **plain).needs
+    with pytest.raises(FlagError, match="^--time_bins is 7; it means nothing with --hazard_weight 0"):
+        chain_agent("tmd_visits", **plain, time_bins=7)
+
+
+def test_an_actor_with_goals_of_its_own_sees_no_original_ones():
+    needs = chain_agent("tmd_visits", actor_relabel="geometric", actor_any_goals=0.1).needs
+    assert needs.original == 0.25 and needs.actor_goals == (0.9, 0.0, 0.1)
+
+
 @pytest.mark.parametrize(("share", "number"), [("0.05", 0), ("0.97", 8)])
 def test_a_share_of_original_goals_that_is_none_or_all_is_refused(share, number):
     flags = read_flags([*toy.TINY, "--agent", "srl", "--original_goals", share])  # batches of 8
@@ -271,6 +331,36 @@ def test_of_a_head_and_the_distance_the_sooner_counts_and_both_learn():
     x, d = critics["both"].phi(params, state, action), jnp.zeros((40, 40))
     losses = {name: critic.visit_terms(params, d[0], d, x, y, visit)[0] for name, critic in critics.items()}
     np.testing.assert_allclose(losses["both"], losses["head"] + losses["distance"], rtol=1e-6)
+
+
+def test_what_visits_say_of_distances_is_made_of_the_golden_parts():
+    """Each by its weight, and in rows of the discount of the goal law: the window is as far as all of its rows."""
+    g = golden("chronosrl/geometry")
+    spec = Spec(4, 2, 2, (0, 1), float(g["gamma"]), float(g["radius"]))
+    config = tmd.TMDConfig(h_dim=8, n_hidden=1, window=int(g["window"]), time_weight=2.0, separation_weight=3.0)
+    critic = tmd.TMDCritic(config, spec, config.decision(spec), tmd.VisitHead.of(config, spec))
+    d, event, size = jnp.asarray(g["distance"], jnp.float32), g["event"], len(g["event"])
+    nothing = jnp.zeros(size), jnp.zeros(size), jnp.zeros((size, 0)), jnp.zeros((size, 0))
+    parts = (jnp.asarray(g[name], jnp.float32) for name in ("goal", "tau", "event"))
+    loss, metrics = critic.visit_terms({}, jnp.diagonal(d), d, d, d, Visit(*parts, *nothing))
+    later, far = event * (g["tau"] >= 1), g["pairs"] + np.diag(1 - event)
+    time, separation = np.sum(later * g["huber"]) / later.sum(), np.sum(far * g["hinge"]) / far.sum()
+    np.testing.assert_allclose(metrics["time_loss"], time, rtol=1e-5)
+    np.testing.assert_allclose(metrics["separation_loss"], separation, rtol=1e-4)
+    np.testing.assert_allclose(loss, 2 * time + 3 * separation, rtol=1e-4)
+
+
+def test_an_actor_of_both_adds_the_rows_of_the_distance_to_the_expected_time():
+    spec, values = Spec(3, 2, 2, (0, 1), 0.9, 0.5, max_decisions=20), {}
+    state, action, goal = normal(0, 5, 3), normal(1, 5, 2), normal(2, 5, 16)
+    for name in ("distance", "hazard", "both"):
+        flags = VISITS | ({} if name == "distance" else {"value_discounting": 0.95})
+        config = tmd.TMDConfig(h_dim=8, n_hidden=1, repr_dim=16, actor_value=name, **flags)
+        critic = tmd.TMDCritic(config, spec, config.decision(spec), tmd.VisitHead.of(config, spec))
+        params = critic.init(iter(jax.random.split(jax.random.PRNGKey(0), 16)))
+        values[name] = np.asarray(critic.value(params, state, action, goal))
+    assert values["distance"].max() < -0.1
+    np.testing.assert_allclose(values["both"], values["hazard"] + values["distance"] / -np.log(0.9), rtol=1e-5)
 
 
 def test_the_agent_with_first_visits_is_the_one_that_was_measured():

@@ -1,6 +1,7 @@
 """What agents share: the registry, what an algorithm is, and the flags that several have."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, Protocol, cast
 
@@ -55,17 +56,18 @@ class AgentConfig:
     """What configs of agents can ask of their flags."""
 
     def require_unset(self, names: Iterable[str], why: str) -> None:
-        """FlagError if a flag has another value than its default, which means nothing."""
+        """FlagError if a flag has another value than its default, here or where it comes from, and means nothing."""
         for name in names:
-            if getattr(self, name) != self._default(name):
+            if getattr(self, name) not in self._defaults(name):
                 self.refuse(name, why)
 
     def refuse(self, name: str, why: str) -> NoReturn:
         """FlagError: a flag means nothing beside another one."""
         raise FlagError(f"--{name} is {getattr(self, name)}; it means nothing {why}: leave one of them out.")
 
-    def _default(self, name: str) -> Any:
-        return self.__dataclass_fields__[name].default
+    def _defaults(self, name: str) -> list[Any]:
+        fields = (getattr(cls, "__dataclass_fields__", {}) for cls in type(self).__mro__)
+        return [known[name].default for known in fields if name in known]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,11 +98,11 @@ class NetworkConfig(AgentConfig):
             near = {max(BLOCK, depth - left), depth - left + BLOCK}
             example = " or ".join(map(str, sorted(near)))
             raise FlagError(f"--depth is {depth}; it must be a multiple of {BLOCK}, for example {example}.")
-        if n_hidden != self._default("n_hidden"):
+        if n_hidden != self._defaults("n_hidden")[0]:
             raise FlagError(
                 f"--n_hidden is {n_hidden}; --depth {depth} says how many layers there are: leave one of them out."
             )
-        if skip_connections != self._default("skip_connections"):
+        if skip_connections != self._defaults("skip_connections")[0]:
             raise FlagError(
                 f"--skip_connections is {skip_connections}; --depth {depth} says where they are: leave one of them out."
             )
@@ -212,7 +214,13 @@ class ContrastiveFlags:
 
     @property
     def penalties(self) -> dict[str, Any]:
-        """The keyword arguments of `contrastive_loss`."""
+        """The keyword arguments of `contrastive_loss`; FlagError where one means nothing to the loss."""
+        takes_resubs = "resubs" in inspect.signature(CONTRASTIVE_LOSSES[self.contrastive_loss_fn]).parameters
+        if not self.resubs and not takes_resubs and self.logsumexp_penalty == 0:
+            raise FlagError(
+                f"--resubs is False; without --logsumexp_penalty --contrastive_loss_fn {self.contrastive_loss_fn} has"
+                " no logsumexp to leave positives out of: leave it out."
+            )
         return {name: getattr(self, name) for name in ("logsumexp_penalty", "l2_penalty", "resubs")}
 
 

@@ -43,10 +43,15 @@ def linex(distance: Array, target: Array | float, discounting: Array | float, cl
     difference itself stands in for the exponential (as published; the value jumps there, the gradient stays bounded).
     Where the minimum lies past `clip`, it does so from the minimum on, or all of that would be learned as `clip`.
     """
-    delta, edge = distance - target, jnp.maximum(clip, -jnp.log(discounting))
+    delta, edge = distance - target, linear_from(discounting, clip)
     # The exponent is clamped too: where the linear branch is taken, an overflow would turn the gradient into nan.
     curved = discounting * jnp.exp(jnp.minimum(delta, edge)) - distance
     return jnp.where(delta <= edge, curved, delta)
+
+
+def linear_from(discounting: Array | float, clip: float) -> Array:
+    """Where the divergence turns linear."""
+    return jnp.maximum(clip, -jnp.log(discounting))
 
 
 def weighted_mean(matrix: Array, diagonal: float) -> Array:
@@ -111,7 +116,7 @@ def consistency(
         "invariance_loss": invariance,
         "step_loss": step,
         "backup_loss": backup,
-        "linex_clip_share": jnp.mean(d - d_later > config.linex_clip),
+        "linex_clip_share": jnp.mean(d - d_later > linear_from(discounting, config.linex_clip)),
     }
 
 

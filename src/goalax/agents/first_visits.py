@@ -27,7 +27,10 @@ class VisitConfig:
 
     # The "original" goals of HER, arXiv 1707.01495, beside those that were achieved: who collected was asked for them.
     original_goals: float = flag(
-        0.0, "share of goals that are the commanded ones of their samples, reached or not", low=0, high=1
+        0.0,
+        "share of goals that are the commanded ones of their samples, reached or not; not of --actor_relabel",
+        low=0,
+        high=1,
     )
     head_dim: int = flag(0, "width of the head that reads representations; 0: h_dim", low=0, most=1_000_000)
 

@@ -74,6 +74,10 @@ class TMDConfig(ConsistencyConfig, QuasimetricConfig, VisitConfig, AdvantageConf
             self.require_unset(["window", "censor", "original_goals"], why)
         elif self.original_goals and self.critic_goal == "state":
             self.refuse_originals("--critic_goal state, whose goals are full states")
+        elif self.original_goals and max(self.hazard_weight, self.separation_weight) == 0:
+            self.refuse_originals(
+                "--hazard_weight and --separation_weight 0, which leave out goals that were not reached"
+            )
         elif self.original_goals and self.backup == "waypoint":
             self.refuse_originals("--backup waypoint, whose way-points lie on ways to goals that were reached")
         elif self.hazard_weight == 0 and self.separation_weight == 0:

@@ -91,7 +91,7 @@ def draw(buffer: BufferState, key: Array, batch_size: int, horizon: int = 1) -> 
         # All candidates were ends of episodes (probability 4e-9 for episodes of 125 steps): the row before such an end
         # belongs to the same episode, except where it was overwritten; there the row after it begins an episode.
         return jnp.where(found, row, jnp.where(row > oldest, row - 1, row + 1)), column
-    # All candidates were among the last rows of episodes (8e-9 for a horizon of 3 in episodes of 300 steps, 0.17 for
+    # All candidates were among the last rows of episodes (1e-8 for a horizon of 3 in episodes of 300 steps, 0.17 for
     # one of 20 in episodes of 30): any row of this one that the horizon fits behind, or the first of the next episode
     # where this one is too short or overwritten, or of this one where the next is not there yet. Where that is too
     # short, too, `ways.path` repeats its last row.
@@ -160,7 +160,7 @@ def choose(
     """Rows drawn uniformly, each with a goal of the mix that is asked for; cost O(num).
 
     Args:
-      buffer: at least 2 rows stored, and `needs.horizon` more.
+      buffer: at least `needs.horizon` + 1 rows stored, and once rows are overwritten 3 (see `contract`).
       key: consumed.
       num: B.
       needs: of the agent.

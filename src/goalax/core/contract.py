@@ -8,6 +8,9 @@ import jax.numpy as jnp
 from goalax.core.types import AgentState, Metrics
 from goalax.flags import FlagError
 
+RESERVED = ("updates", "coverage")  # metrics of the loop itself
+FEWEST_ROWS = 3  # of a ring: of two, the older one may end an episode, and then no row has its next state beside it
+
 
 def pair(result: Any) -> tuple[AgentState, Metrics]:
     """What an update returns, if it is (state, metrics by name); FlagError otherwise."""
@@ -37,23 +40,26 @@ def require_action(name: str, action: Any, num_envs: int, size: int) -> None:
 
 
 def require_horizon(horizon: int, decisions: int, stored: int | None) -> None:
-    """FlagError unless an agent draws at most as many rows at once as an episode has decisions, and fewer than are
-    stored where it begins to learn, if it collects at all."""
+    """FlagError unless an agent draws at most as many rows at once as an episode has decisions, and, if it collects at
+    all, fewer than are stored where it begins to learn, where at least FEWEST_ROWS are."""
     if horizon > decisions:
         raise FlagError(
             f"The agent learns from {horizon} actions of one episode at a time, and no episode has more than"
             f" {decisions}: lower --action_chunk or --horizon, or raise --episode_length."
         )
-    if stored is not None and horizon >= stored:
+    needed = max(horizon + 1, FEWEST_ROWS)
+    if stored is not None and stored < needed:
         raise FlagError(
-            f"The agent learns from {horizon} actions of one episode at a time, and no more than {stored} rows of an"
-            " environment are stored where it begins: raise --min_replay_size and --max_replay_size."
+            f"The agent draws its samples from at least {needed} rows of an environment, and {stored} are stored where"
+            " it begins: raise --min_replay_size and --max_replay_size."
         )
 
 
 def require_scalars(metrics: Metrics) -> None:
-    """FlagError that names the metric unless all are scalars."""
+    """FlagError that names the metric unless all are scalars, of names that the loop does not use itself."""
     for name, value in metrics.items():
+        if name in RESERVED:
+            raise FlagError(f"The agent has a metric {name!r}, which is one of the loop's own: give it another name.")
         if value.shape != () or value.dtype != jnp.float32:
             raise FlagError(
                 f"The agent's metric {name!r} is {value.dtype}{list(value.shape)}; a metric must be one float32 number,"

@@ -7,8 +7,8 @@ from goalax.core.types import Array
 
 
 def to_go(reward: Array, episode_start: Array, count: Array) -> Array:
-    """R_t = r_t + r_{t+1} + ... up to the last stored row of the same episode, whose own reward means nothing
-    (arXiv 2106.01345, section 3; undiscounted), [capacity, N].
+    """R_t = r_t + r_{t+1} + ... up to the last stored row of the same episode, without that of this row, which
+    means nothing where the episode has ended there (arXiv 2106.01345, section 3; undiscounted), [capacity, N].
 
     Sums begin anew in every episode, so they are as exact as one episode allows; cost O(capacity log capacity).
 

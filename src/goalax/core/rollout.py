@@ -1,4 +1,4 @@
-"""The only scans over env.step: collection with fresh resets, and evaluation."""
+"""The loops over env.step of training: collection with fresh resets, and evaluation."""
 
 import functools
 from collections.abc import Callable
@@ -50,7 +50,8 @@ def step_all(env: Env, env_state: Any, action: Array) -> Any:
 
 
 def hold(env: Env, env_state: Any, action: Array, action_repeat: int) -> Any:
-    """Steps all environments action_repeat times with one action, rewards summed; a terminated one stays as it is."""
+    """Steps all environments action_repeat times with one action, rewards summed; what terminates on the way stays
+    as it is from there on."""
 
     def step(before, _):
         after = step_all(env, before, action)
@@ -100,10 +101,10 @@ def unroll(
 ) -> tuple[EnvState, Transition]:
     """Collects `length` rows.
 
-    An episode that ended is followed by a fresh start with a fresh goal, which takes one step of its environment (as
-    in Gymnasium's next-step autoreset), so that the state in which it ended gets a row too. Fresh starts are drawn
-    once per unroll, at least as many as there are rows and environments: environment e takes number e + t at row t, so
-    it never starts twice from the same one.
+    An episode that ended is followed by a fresh start with a fresh goal, which takes one row (as in Gymnasium's
+    next-step autoreset), so that the state in which it ended gets a row too. Fresh starts are drawn once per unroll, at
+    least as many as there are rows and environments: environment e takes number e + t at row t, so it never starts
+    twice from the same one, and two environments do only if their episodes end as many rows apart as their numbers.
 
     Args:
       row: [] int32, absolute row of the first one collected.

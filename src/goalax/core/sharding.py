@@ -38,14 +38,14 @@ def placement(mesh: Mesh | None, num_seeds: int) -> Any:
         return NamedSharding(mesh, P(*([SEED] if num_seeds > 1 else []), *axes))
 
     whole = over()
-    everywhere: Any = NamedSharding(mesh, WHOLE)
+    shared: Any = everywhere(mesh)
     return RunState(
         agent=whole,
         env=over(ENV),
         buffer=BufferState(rows=over(None, ENV), count=whole),
         key=whole,
-        env_steps=everywhere,  # every host reads these two
-        gradient_steps=everywhere,
+        env_steps=shared,  # every host reads these two
+        gradient_steps=shared,
         metric_sums=whole,
     )
 
@@ -85,12 +85,12 @@ def on_devices(
         advance = seeds(advance, in_axes=(0, None, None, *[None] * shared))
         init, fit, evaluate = seeds(init), seeds(fit), seeds(evaluate)
     state = placement(mesh, num_seeds)
-    everywhere = None if mesh is None else NamedSharding(mesh, WHOLE)
+    whole = everywhere(mesh)
     return (
-        jax.jit(init, in_shardings=everywhere, out_shardings=state),
-        jax.jit(advance, donate_argnums=0, in_shardings=(state, *[everywhere] * (2 + shared)), out_shardings=state),
+        jax.jit(init, in_shardings=whole, out_shardings=state),
+        jax.jit(advance, donate_argnums=0, in_shardings=(state, *[whole] * (2 + shared)), out_shardings=state),
         jax.jit(fit, donate_argnums=0, in_shardings=(state,), out_shardings=state),
-        jax.jit(evaluate, in_shardings=(state,), out_shardings=everywhere),
+        jax.jit(evaluate, in_shardings=(state,), out_shardings=whole),
     )
 
 

@@ -75,8 +75,8 @@ def derived_utd_ratio(
 ) -> float:
     """Gradient updates per environment step where nobody says how many.
 
-    JaxGCRL's number (arXiv 2408.11052): after an unroll every environment gives an episode's worth of samples, each of
-    which is used `multiplier` times in batches.
+    JaxGCRL's number (arXiv 2408.11052): after an unroll every environment gives as many samples as an episode has
+    environment steps, whatever the action_repeat, and batches use each of them `multiplier` times.
     """
     updates = multiplier * num_envs * (episode_length - 1) / batch_size
     return updates / (num_envs * unroll_length * action_repeat)

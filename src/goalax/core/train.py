@@ -50,7 +50,7 @@ def forget_metrics(state: RunState) -> RunState:
 
 
 def training_means(state: RunState) -> Metrics:
-    """Means of the metrics of all updates since the last evaluation, `training/NAME`."""
+    """Means of the metrics of all updates since the last evaluation, `training/NAME`; nan where there was none."""
     updates = state.metric_sums["updates"].value
     training = {f"training/{name}": total.value / updates for name, total in state.metric_sums.items()}
     training.pop("training/updates")

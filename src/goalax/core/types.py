@@ -18,7 +18,8 @@ class Env(Protocol):
     """What the loop needs of an environment; `goalax.envs.GoalEnv` has all of it.
 
     Its states are `brax.envs.State`s: obs is [state, goal], info["goal"] the commanded goal, metrics at least success
-    and dist, done is 1 where the episode ended for good.
+    and dist, done is 1 where the episode ended for good, pipeline_state.q the joint positions that are filmed. One may
+    also have `goal_parts`, if goals are several points, and `cells`, if it is a maze (see `goals`).
     """
 
     dense_reward: bool  # rewards are shaped, not 1 at the goal and 0 elsewhere
@@ -97,8 +98,8 @@ class Transition(NamedTuple):
     """One row of the buffer; there every leaf is [capacity, N, ...].
 
     An episode of L steps fills L + 1 rows: the last one holds the state in which it ended and the action that the
-    policy would have taken there; its reward means nothing. The next state of a row is the state of the next row of the
-    same episode.
+    policy would have taken there; its reward and terminal mean nothing. The next state of a row is the state of the
+    next row of the same episode.
     """
 
     state: Array  # [S]; the goal is never concatenated in storage
@@ -197,7 +198,8 @@ class Needs(NamedTuple):
     to_go: bool = False  # whether to tell returns to go
     # Share of the samples, the last ones of a batch, whose future_state is in place of that their own state, but for
     # achieving their commanded goal, reached or not: the "original" goals of HER, arXiv 1707.01495. For visits and
-    # future rewards it is their goal like any other; future_action, same and actor_state are of the goal replaced.
+    # future rewards it is their goal like any other; future_action, same and waypoint are of the goal replaced, and an
+    # actor with `actor_goals` never sees it.
     original: float = 0.0
 
 

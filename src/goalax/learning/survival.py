@@ -108,7 +108,8 @@ def of_median(median: Array, shape: Array | float, edges: tuple[int, ...]) -> tu
 
 
 def value(now: Array, logits: Array, edges: tuple[int, ...], discounting: float) -> Array:
-    """Minus the expected discounted steps until the goal is reached, -sum_k D_k S(e_k), [B].
+    """Minus the expected discounted steps until the goal is reached, -sum_k D_k S(e_k), [B]: 0 at the goal;
+    elsewhere the step of the first visit and the rest of its bin count, too.
 
     Between 0 and minus the sum of all weights; what comes after the last edge does not count.
     """

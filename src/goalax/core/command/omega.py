@@ -5,8 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from goalax.core.command.base import Scene, law
-from goalax.core.command.rare import BANDWIDTH, SEEN, log_density, log_kernels, rare
-from goalax.core.normalization import SMALLEST_SPREAD
+from goalax.core.command.rare import BANDWIDTH, SEEN, log_density, log_kernels, rare, scale_of
 
 WANTED = 200  # goals of the environment that their density is estimated from
 EARLY = -3.0  # from a divergence of 4 on some goals are achieved ones
@@ -19,9 +18,7 @@ def share_of_wanted(wanted: Array, seen: Array) -> Array:
       wanted: [W, G] goals of the environment, W at least 2.
       seen: [K, G] achieved goals.
     """
-    spread = jnp.std(seen, axis=0)
-    # A coordinate that never varies (the height of what lies on a table) tells nothing of how near goals are.
-    scale = jnp.where(spread > SMALLEST_SPREAD, spread, jnp.inf)[None]
+    scale = scale_of(seen)
     kernels = log_kernels(wanted / scale, wanted / scale, BANDWIDTH)
     others = jnp.where(jnp.eye(len(wanted), dtype=bool), -jnp.inf, kernels)  # none of them tells of itself
     own = jax.nn.logsumexp(others, axis=1) - jnp.log(len(wanted) - 1.0)

@@ -23,8 +23,9 @@ def truncated_geometric(uniform: Array, left: Array, discounting: float) -> Arra
     if discounting == 1:
         ahead = jnp.ceil(uniform * left)
     else:
-        tail = discounting ** left.astype(jnp.float32)
-        ahead = jnp.ceil(jnp.log1p(-uniform * (1 - tail)) / math.log(discounting))
+        rate = math.log(discounting)  # of Python's floats: a discounting next to 1 would round to 1 as a float32
+        within = -jnp.expm1(left * rate)  # what the untruncated law gives to 1 <= k <= left
+        ahead = jnp.ceil(jnp.log1p(-uniform * within) / rate)
     return jnp.clip(ahead.astype(jnp.int32), 1, left)
 
 
