@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Trains the rows of benchmarks/results/rows.yml one after the other and writes docs/results.md."""
+"""Trains the rows of benchmarks/results/rows.yml one after the other and writes their tables in docs."""
 
 import sys
 from pathlib import Path

@@ -35,8 +35,14 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(command.Queue, "command", TRAIN)
     for name in ("docs", "benchmarks/results"):
         (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "docs/results.md").write_text("a\n" + "old\n".join(markdown.marks("one", "results.py")) + "b\n")
+    (tmp_path / "docs/results.md").write_text("a\n" + place("one") + "b\n")
+    for name in ("offline", "planning"):
+        (tmp_path / f"docs/{name}.md").write_text(f"{name}\n")
     return tmp_path
+
+
+def place(section):
+    return "old\n".join(markdown.marks(section, "results.py"))
 
 
 def write(folder, *rows, flags=FLAGS):
@@ -207,7 +213,12 @@ def test_a_section_without_a_place_stops_no_row(folder, capsys, monkeypatch):
     monkeypatch.setattr(command.Queue, "run", run_and_edit)
     assert command.main([]) == 0
     assert len(kept(folder)) == 2 and f"{first.name}_s0" in kept(folder)
-    assert capsys.readouterr().out.count("the tables are not written: The document is without a place for two") == 2
+    assert (
+        capsys.readouterr().out.count(
+            "the tables are not written: No place for two in docs/results.md, docs/offline.md"
+        )
+        == 2
+    )
     assert command.main([]) == 2  # at the start there is time to mend it
 
 
@@ -330,7 +341,10 @@ def test_two_queues_do_not_train_into_one_folder(folder, capsys):
         ("- {section: one, rows: ['--agent \"crl']}", "is no command line: No closing quotation"),
         ("- {section: one, threshold: 2, rows: []}", "`threshold` is 2"),
         ("- {section: one, rows: [--agent crl, --agent crl]}", "is there twice"),
-        ("- {section: two, rows: [--agent crl]}", "The document is without a place for two"),
+        (
+            "- {section: two, rows: [--agent crl]}",
+            "No place for two in docs/results.md, docs/offline.md, docs/planning.md",
+        ),
     ],
 )
 def test_one_sentence_for_a_wrong_file(text, words, folder, capsys):
@@ -342,7 +356,7 @@ def test_one_sentence_for_a_wrong_file(text, words, folder, capsys):
 
 def test_the_rows_of_this_project_are_command_lines_and_have_their_places():
     listed = results.read_rows(ROOT / "benchmarks/results/rows.yml")
-    text = (ROOT / "docs/results.md").read_text()
+    text = "".join((ROOT / "docs" / f"{name}.md").read_text() for name in ("results", "offline", "planning"))
     for section in {row.section for row in listed}:
         start, end = markdown.marks(section, "results.py")
         assert start in text and end in text
@@ -495,6 +509,18 @@ def test_the_picture_of_a_run_says_what_its_steps_are(steps, label):
     row = dict.fromkeys(results.experiments.NEEDED, 0.5) | {"training/envsteps": steps, "training/gradient_steps": 9}
     figure = curves.of_run([row, row], "a run")
     assert {axes.get_xlabel() for axes in figure.axes} == {label}
+
+
+def test_every_section_is_in_the_document_that_has_a_place_for_it(folder):
+    (folder / "docs/planning.md").write_text("c\n" + place("two") + "d\n")
+    write(folder, "--agent gcbc")
+    path = folder / "benchmarks/results/rows.yml"
+    path.write_text(path.read_text() + f"- section: two\n  flags: {FLAGS}\n  rows: [--agent qrl --components 2]\n")
+    assert command.main(["--tables"]) == 0
+    one, other, two = ((folder / f"docs/{name}.md").read_text() for name in ("results", "offline", "planning"))
+    assert one.startswith("a\n") and "--agent gcbc" in one and "--agent qrl" not in one
+    assert two.startswith("c\n") and "--agent qrl" in two and "--agent gcbc" not in two
+    assert other == "offline\n"
 
 
 def test_a_document_that_cannot_be_written_is_one_sentence(folder, capsys):

@@ -29,7 +29,10 @@ class ResultsConfig:
 
     rows: str = flag("benchmarks/results/rows.yml", "file with the rows, in order of their value")
     keep: str = flag("benchmarks/results", "folder for metrics.csv and config.json of finished rows")
-    out: str = flag("docs/results.md", "Markdown file whose tables are replaced after every row")
+    out: str = flag(
+        "docs/results.md,docs/offline.md,docs/planning.md",
+        "Markdown files, with commas between them, in which the tables of each section are replaced after every row",
+    )
     core: int | None = flag(None, "processor core that everything runs on (default: any)", low=0, high=4095)
     list: bool = flag(False, "print what is finished and what is left, and run nothing")
     tables: bool = flag(False, "write the tables, and run nothing")
@@ -136,7 +139,8 @@ class Queue:
     def write(self) -> None:
         rows = self.rows()
         notes = {row.name: state for row in rows if (state := self.state(row)) != "finished"}
-        results_document.write_document(Path(self.config.out), rows, self.keep, notes, "results.py")
+        documents = [Path(name) for name in self.config.out.split(",")]
+        results_document.write_documents(documents, rows, self.keep, notes, "results.py")
 
     def stop(self, *_: Any) -> None:
         """Asks the training that runs to save and end, and lets nothing start after it."""
@@ -205,7 +209,7 @@ def work(queue: Queue) -> int:
     """Runs row after row; returns the exit code: 1 if rows failed."""
     handlers = {number: signal.signal(number, queue.stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        queue.write()  # before the first hour of work: the document must have places for all sections
+        queue.write()  # before the first hour of work: the documents must have places for all sections
         while not queue.stopping and (row := queue.next()) is not None:
             try:
                 queue.run(row)

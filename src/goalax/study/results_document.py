@@ -1,9 +1,10 @@
-"""What the document of the results shows of every section: tables, learning curves and commands; and the best rows."""
+"""What documents show of the sections of results: tables, learning curves and commands; and the best rows."""
 
 import dataclasses
 import json
 import shlex
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -222,26 +223,41 @@ def write_best(path: Path, rows: Sequence[Row], folder: Path, script: str) -> No
     _rewrite(path, replaced)
 
 
-def write_document(path: Path, rows: Sequence[Row], folder: Path, notes: dict[str, str], script: str) -> None:
-    """Replaces the part of every section in a document; FlagError if it has no place for one."""
+def write_documents(
+    paths: Sequence[Path], rows: Sequence[Row], folder: Path, notes: dict[str, str], script: str
+) -> None:
+    """Replaces the part of every section, in the document that has its marks; FlagError if none has."""
+    texts = {path: _read(path) for path in paths}
+    sections = dict.fromkeys(row.section for row in rows)
+    owners = {}
+    for section in sections:
+        start, _ = markdown.marks(section, script)
+        owners[section] = next((path for path in paths if start in texts[path]), None)
+        if owners[section] is None:
+            raise FlagError(f"No place for {section} in {', '.join(map(str, paths))}: {start.strip()}")
 
-    def replaced(text: str) -> str:
-        for section in dict.fromkeys(row.section for row in rows):
+    def replaced(path: Path, text: str) -> str:
+        for section in (section for section in sections if owners[section] == path):
             members = [row for row in rows if row.section == section]
             name = f"{CURVES}/{section}.png"
             picture = name if draw(members, folder, path.parent / name) else None
             text = markdown.replace(text, section, script, section_text(members, folder, notes, picture))
         return text
 
-    _rewrite(path, replaced)
+    for path in paths:
+        _rewrite(path, partial(replaced, path))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FlagError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
 
 
 def _rewrite(path: Path, replaced: Callable[[str], str]) -> None:
     """Replaces a document as a whole."""
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FlagError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    text = _read(path)
     part = path.with_name(f"{path.name}.part")
     try:
         part.write_text(replaced(text))
