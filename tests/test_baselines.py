@@ -60,13 +60,18 @@ def values(critics, *inputs):
     return np.stack([network(critic["params"], *inputs)[:, 0] for critic in critics])
 
 
-def sac_next_value(state, batch, key):
-    mean, raw = np.split(network(state.params["actor"]["params"]["MLP_0"], batch.next_state, batch.goal), 2, axis=-1)
+def sac_action(params, observed, goal, key):
+    """A draw of the policy, and its entropy times the temperature."""
+    mean, raw = np.split(network(params["actor"]["params"]["MLP_0"], observed, goal), 2, axis=-1)
     std = np.exp(-5 + 3.5 * (np.tanh(raw) + 1))
-    noise = numpy(jax.random.normal(jax.random.split(key)[0], mean.shape))
+    noise = numpy(jax.random.normal(key, mean.shape))
     action = np.tanh(mean + std * noise)
     density = np.exp(-0.5 * noise**2) / (std * np.sqrt(2 * np.pi)) / (1 - action**2)
-    entropy = -np.exp(state.params["log_alpha"]) * np.log(density).sum(-1)
+    return action, -np.exp(params["log_alpha"]) * np.log(density).sum(-1)
+
+
+def sac_next_value(state, batch, key):
+    action, entropy = sac_action(state.params, batch.next_state, batch.goal, jax.random.split(key)[0])
     return values(state.target, batch.next_state, batch.goal, action).min(0) + entropy
 
 
@@ -93,6 +98,21 @@ def test_target_and_loss_equal_numpy(name, next_value, flags, batch):
         np.testing.assert_allclose(metrics["q_target"], target.mean(), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(metrics["q"], q[0].mean(), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(metrics["critic_loss"], ((q - target) ** 2).sum(0).mean(), rtol=1e-4)
+
+
+def test_the_actor_of_sac_goes_by_the_lower_critic(batch):
+    """Of two that were moved apart, so that each is the lower one somewhere."""
+    agent, key = make("sac", h_dim=16, n_hidden=1, use_ln=False), jax.random.PRNGKey(3)
+    state = agent.init(jax.random.PRNGKey(0))
+    move = lambda leaf, i: leaf + 0.3 * jax.random.normal(jax.random.PRNGKey(leaf.size + i), leaf.shape)  # noqa: E731
+    critic = [jax.tree.map(lambda leaf, i=i: move(leaf, i), one) for i, one in enumerate(state.params["critic"])]
+    state = state._replace(params=state.params | {"critic": critic})
+    _, metrics = jax.jit(agent.update)(state, batch, key)
+    samples, params = numpy(batch), numpy(state.params)
+    action, entropy = sac_action(params, samples.state, samples.goal, jax.random.split(key)[1])
+    q = values(params["critic"], samples.state, samples.goal, action)
+    assert (q[0] < q[1]).any() and (q[0] > q[1]).any()
+    np.testing.assert_allclose(metrics["actor_loss"], -np.mean(q.min(0) + entropy), rtol=1e-4)
 
 
 def test_only_a_termination_cuts_the_bootstrap(batch):

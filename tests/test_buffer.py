@@ -211,6 +211,18 @@ def test_rows_are_drawn_uniformly(name):
     assert stats.chisquare(counts[case.valid]).pvalue > 1e-3
 
 
+def test_rows_of_long_ways_are_drawn_uniformly_within_episodes():
+    """Ways of 20 rows of episodes of 30 begin at any of the first ten, also where no candidate was one of these."""
+    ring, _ = fill(episode_starts(120, (30, 30)), 120)
+    row, column = buffer.draw(ring, jax.random.key(2), 1 << 14, horizon=20)
+    counts = np.zeros((4, 30, ENVS), int)
+    np.add.at(counts, (row // 30, row % 30, column), 1)
+    assert not counts[:, 10:].any()
+    for episode in counts:  # the last one is drawn less often
+        assert episode.sum() > 300
+        assert stats.chisquare(episode[:10].sum(axis=1)).pvalue > 1e-3
+
+
 @pytest.mark.parametrize("name", ["partial", "wrapped", "longer than the ring"])
 def test_futures_follow_the_goal_law(name):
     case = case_of(name)

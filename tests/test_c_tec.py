@@ -8,6 +8,7 @@ from scipy.special import logsumexp
 
 from goalax.agents.c_tec import CTeCConfig, make, unit
 from goalax.core.types import Batch, Spec
+from goalax.learning.networks import gaussian_actor, sample_action
 
 SPEC = Spec(state_size=5, goal_size=2, action_size=3, goal_indices=(1, 3), discounting=0.9, goal_reach_thresh=1)
 SIZES = {"h_dim": 16, "repr_dim": 8}
@@ -73,6 +74,45 @@ def test_the_contrastive_loss_is_infonce_on_scaled_distances(scale):
     np.testing.assert_allclose(metrics["contrastive_loss"], expected, rtol=1e-4)
     np.testing.assert_allclose(metrics["scale"], scale, rtol=1e-6)
     assert after.params["critic"]["log_scale"] != critic["log_scale"]  # it is learned
+
+
+def acting(config, params, observed, key):
+    """Of actions that the policy draws: (critics) -> their values [2, B]; their entropies, at a temperature of 1."""
+    blind = jnp.zeros((len(observed), 0))
+    policy = gaussian_actor(config.mlp, SPEC.action_size).apply(params["actor"], observed, blind)
+    action, log_density = sample_action(*policy, key)
+
+    def values(critics):
+        return np.stack([config.mlp(1).apply(one, jnp.concatenate([observed, action], 1))[:, 0] for one in critics])
+
+    return values, -np.asarray(log_density)
+
+
+def moved(critics, seed):
+    """Critics with other weights, but for biases: either is the lower one somewhere."""
+    key = jax.random.PRNGKey(seed)
+    other = lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.fold_in(key, leaf.size), leaf.shape)  # noqa: E731
+    return jax.tree.map(lambda leaf: other(leaf) if leaf.ndim == 2 else leaf, critics)
+
+
+def test_targets_are_those_of_the_slow_critics_and_the_actor_goes_by_the_lower_critic():
+    config, batch = CTeCConfig(n_hidden=1, **SIZES), batch_of()
+    agent = make(config, SPEC)
+    state = agent.init(jax.random.PRNGKey(0))
+    critic = state.params["critic"] | {"q": moved(state.target, 1)}
+    state = state._replace(params=state.params | {"critic": critic}, target=moved(state.target, 2))
+    _, metrics = jax.jit(agent.update)(state, batch, jax.random.PRNGKey(1))
+    target_key, actor_key = jax.random.split(jax.random.PRNGKey(1))
+    x, y = representations(config, critic, batch)
+    values, entropy = acting(config, state.params, batch.next_state, target_key)
+    slow = values(state.target).min(axis=0)
+    assert np.abs(slow - values(critic["q"]).min(axis=0)).mean() > 0.1
+    target = np.abs(x - y).sum(axis=1) + np.asarray(batch.discount) * (slow + entropy)
+    np.testing.assert_allclose(metrics["q_target"], target.mean(), rtol=1e-4)
+    values, entropy = acting(config, state.params, batch.state, actor_key)
+    q = values(critic["q"])
+    assert (q[0] < q[1]).any() and (q[0] > q[1]).any()
+    np.testing.assert_allclose(metrics["actor_loss"], -np.mean(q.min(axis=0) + entropy), rtol=1e-4)
 
 
 def test_score_is_nearness_of_the_future_to_the_policy():

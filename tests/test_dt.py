@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from goalax.agents import AGENTS
@@ -210,6 +211,48 @@ def test_how_far_a_goal_is_matters_from_the_start():
     params = jax.jit(net.init)(jax.random.PRNGKey(0), goal, state, action)
     here, twice, there = (apply(params, each, state, action) for each in (goal, 2 * goal, -goal))
     assert float(jnp.linalg.norm(twice - here)) > 0.2 * float(jnp.linalg.norm(there - here)) > 0
+
+
+def adam(optimizer, gradients, params):
+    """First moments and the step of the first update, and the step of a second one with equal gradients."""
+    state, steps = optimizer.init(params), []
+    for _ in range(2):
+        step, state = optimizer.update(gradients, state, params)
+        steps.append(step)
+        if len(steps) == 1:
+            moments = optax.tree.get(state, "mu")
+    return moments, *steps
+
+
+def test_gradients_are_clipped_at_a_length_of_a_quarter():
+    """Adam's first mean is a tenth of them: 0.3 and 0.4 have a length of 0.5, half of them one of 0.25."""
+    optimizer, params = DTConfig().optimizer, {"a": jnp.zeros(1), "b": jnp.zeros(1)}
+    for factor, kept in ((1.0, 0.5), (0.5, 1.0), (0.1, 1.0)):
+        gradients = {"a": jnp.array([0.3 * factor]), "b": jnp.array([-0.4 * factor])}
+        moments, *_ = adam(optimizer, gradients, params)
+        for name, gradient in gradients.items():
+            np.testing.assert_allclose(moments[name], 0.1 * kept * gradient, rtol=1e-5)
+
+
+def test_the_rate_rises_along_a_line_and_weights_decay():
+    """Adam's first two steps are as long as a 20th and a 10th of the rate; on the way weights lose that share of a
+    ten-thousandth of their size."""
+    optimizer, params = DTConfig(policy_lr=0.2, warm_up=20).optimizer, {"w": jnp.array([0.0, 3000.0])}
+    _, first, second = adam(optimizer, {"w": jnp.array([0.1, -0.1])}, params)
+    np.testing.assert_allclose(first["w"], [-0.01, 0.01 * (1 - 0.3)], rtol=1e-4)
+    np.testing.assert_allclose(second["w"], [-0.02, 0.02 * (1 - 0.3)], rtol=1e-4)
+
+
+def test_an_update_is_a_step_of_that_optimizer():
+    """Of loud networks, whose gradient is longer than what is kept of it."""
+    agent = agent_of(context_length=2, n_blocks=1, heads=1, dropout=0.0, policy_lr=1e-2, warm_up=10)
+    state = agent.init(jax.random.PRNGKey(0))
+    state = state._replace(params=louder(state.params))
+    after, _ = jax.jit(agent.update)(state, small_batch(2), jax.random.PRNGKey(1))
+    moments = optax.tree.get(after.optimizer, "mu")
+    np.testing.assert_allclose(optax.tree.norm(moments), 0.1 * 0.25, rtol=1e-4)
+    moved = jax.tree.map(lambda new, old: float(jnp.max(jnp.abs(new - old))), after.params, state.params)
+    np.testing.assert_allclose(max(jax.tree.leaves(moved)), 1e-3, rtol=1e-2)
 
 
 # ---- Flags -----------------------------------------------------------------------------------------------------------

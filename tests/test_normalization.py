@@ -7,6 +7,7 @@ import pytest
 
 from goalax.agents import AGENTS
 from goalax.core.normalization import SMALLEST_SPREAD, Affine, NormalizedState, fit, normalized
+from goalax.core.train import Loop
 from goalax.core.types import Agent, Batch, Path, Spec, Subgoals, Transition, Waypoint
 from goalax.host.config import read_flags
 from goalax.host.make import make_run
@@ -140,6 +141,22 @@ def test_update_sees_normalised_values_and_keeps_the_maps(fitted):
     assert key == "key"
     assert after.agent == {"key": 8}
     assert after.state_map is state.state_map and after.goal_map is state.goal_map
+
+
+def test_a_run_is_normalised_by_the_rows_of_its_prefill():
+    """And not by the zeros of a buffer that holds several times as many."""
+    run = make_run(*read_flags([*toy.TINY, "--min_replay_size", "10", "--max_replay_size", "40"]))
+    agent = normalized(AGENTS["crl"].make(run.agent_config, run.spec), run.spec)
+    loop = Loop(run.env, run.eval_env, agent, run.spec, run.sizes, normalize=True)
+    state = jax.jit(lambda key: loop.fit(loop.advance(loop.init(key), run.sizes.prefill_unrolls, 0)))(run.keys(0))
+    rows = jax.device_get(state.buffer.rows)
+    assert rows.state.shape[0] == 40 and int(state.buffer.count) == 10
+    states, goals = (part[:10].reshape(-1, 2).astype(float) for part in (rows.state, rows.goal))
+    mean = states.mean(0)
+    spread = np.maximum(states.std(0), np.sqrt(((goals - mean) ** 2).mean(0)))  # `toy`'s states are its goals
+    for fitted in (state.agent.state_map, state.agent.goal_map):
+        np.testing.assert_allclose(fitted.mean, mean, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(fitted.spread, spread, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["crl", "cmd", "chronosrl"])  # CMD's critic sees the action in the future too

@@ -81,6 +81,14 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     assert 88 <= sum(hits) <= 100
 
 
+def test_intervals_of_means_are_as_wide_as_those_of_normals():
+    """1.96 standard errors to either side: at a level of 90% they would be a sixth narrower."""
+    values = np.random.default_rng(2).normal(size=1000)
+    estimate, error = statistics.mean(values), values.std(ddof=1) / 1000**0.5
+    sides = [estimate.value - estimate.low, estimate.high - estimate.value]
+    np.testing.assert_allclose(sides, 1.96 * error, rtol=0.05)
+
+
 def test_share_by_hand():
     estimate = statistics.share(np.ones(10))
     z = 1.959964

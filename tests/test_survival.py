@@ -184,6 +184,30 @@ def visit_of(**parts):
     return Visit(**blank | parts)
 
 
+def test_representations_of_srl_have_mean_0_and_length_1_a_number_in_its_loss_and_value():
+    spec = Spec(4, 2, 2, (0, 1), 0.99, 0.5, max_decisions=20)
+    config = AGENTS["srl"].config(h_dim=8, n_hidden=1, repr_dim=4)
+    critic = SurvivalCritic.of(config, spec)
+    params = critic.init(iter(jax.random.split(jax.random.PRNGKey(0), 3)))
+    states, actions, nothing = jax.random.normal(jax.random.PRNGKey(1), (8, 4)), jnp.ones((8, 2)), jnp.zeros(8)
+    pairs = jnp.concatenate([states, actions], axis=1)
+    x, y = (
+        np.asarray(critic.encoder.apply(params[name], seen), np.float64)
+        for name, seen in (("phi", pairs), ("psi", states[:, :2] + 1))
+    )
+    x, y = ((raw - raw.mean(axis=1, keepdims=True)) / raw.std(axis=1, keepdims=True) for raw in (x, y))
+    np.testing.assert_allclose(critic.phi(params, states, actions), x, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(critic.psi(params, states + 1), y, rtol=1e-3, atol=1e-4)
+
+    times = critic.head.apply(params["head"], floats(x), floats(y))
+    seen = visit_of(steps=jnp.arange(8) * 2, reached=jnp.arange(8) % 2.0, goal=states[:, :2])
+    seen = seen._replace(left=jnp.full(8, 30))
+    batch = Batch(states, actions, states, states[:, :2], states + 1, actions, nothing, nothing, nothing, visit=seen)
+    loss, goals, _ = critic.loss(params, batch)
+    np.testing.assert_allclose(loss, critic.head.loss(times, seen), rtol=1e-3)
+    np.testing.assert_allclose(critic.value(params, states, actions, goals), critic.head.value(times), rtol=1e-3)
+
+
 def test_chrono_loss_is_made_of_the_golden_parts():
     """From representations on: own and other distances, which goals are apart, window and discount of the value."""
     g = section("chronosrl/geometry")

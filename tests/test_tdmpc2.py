@@ -15,7 +15,7 @@ from scipy import stats
 
 from goalax import flags
 from goalax.agents import AGENTS
-from goalax.agents.mppi import Plan, Search, World, elite_statistics, plan, returns
+from goalax.agents.mppi import Plan, Search, World, elite_statistics, plan, returns, rollout_prior
 from goalax.agents.plans import Planner, replanning
 from goalax.agents.tdmpc2 import TDMPC2Config, model_loss, over_time, percentile_scale, policy_loss
 from goalax.agents.world_model import MODEL_SIZES, WorldModel
@@ -231,6 +231,30 @@ def test_a_search_begins_around_its_mean():
 def test_sequences_of_the_prior_are_among_those_that_are_compared():
     assert float(searched(prior=0.9, temperature=100.0).actions[0, 0, 0]) == pytest.approx(0.9)
     assert float(searched(prior=-0.9, temperature=100.0).actions[0, 0, 0]) < 0.3
+
+
+def test_the_prior_chooses_from_where_its_last_action_led():
+    """A world that moves by its action, and a policy that acts as it stands: every action is twice the one before."""
+    world = valley(jnp.zeros((1, 1, 2)))._replace(step=lambda z, action: z + action, prior=lambda z, key: z)
+    search = Search(3, 16, 2, 4, 1, temperature=1.0, min_std=0.1, max_std=2.0, discounting=0.9)
+    z = normal(0, 4, 2)
+    actions = rollout_prior(world, search, z, jax.random.PRNGKey(0))
+    assert actions.shape == (3, 4, 2, 2)
+    for t, factor in enumerate((1, 2, 4)):
+        for k in range(2):
+            np.testing.assert_allclose(actions[t, :, k], factor * z, rtol=1e-6)
+
+
+def test_what_comes_after_a_plan_is_worth_the_mean_of_two_q():
+    model = WorldModel(TDMPC2Config(**{**SMALL, "num_q": 2}).size, SPEC, 0.0)
+    params = jax.tree.map(lambda leaf: leaf + 0.3 * normal(leaf.size, *leaf.shape), model.init(jax.random.PRNGKey(0)))
+    params["critic"][1] = jax.tree.map(lambda leaf: -leaf, params["critic"][1])  # or both would say much the same
+    z, key = sim_norm(normal(1, 5, 16)), jax.random.PRNGKey(2)
+    action = model.draw(params, z, jax.random.split(key)[0])
+    inputs = jnp.concatenate([z, action], axis=-1)
+    q = np.stack([decode(model.bins.apply(one, inputs)) for one in params["critic"]])
+    assert np.abs(q[0] - q[1]).mean() > 0.1
+    np.testing.assert_allclose(model.world(params).value(z, key), q.mean(axis=0), rtol=1e-5)
 
 
 def test_what_is_found_is_drawn_from_the_elites_by_their_weights():

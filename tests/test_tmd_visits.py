@@ -1,7 +1,6 @@
 """Tests of what TMD can have besides: way-points in its backup, terminal states, first visits."""
 
 import dataclasses
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -9,18 +8,19 @@ import numpy as np
 import pytest
 
 from goalax.agents import AGENTS, consistency, tmd
+from goalax.agents.chunks import of_decisions
 from goalax.core.relabel.waypoint import DISCOUNTING as LAMBDA
 from goalax.core.relabel.waypoint import NEXT, mixed_steps
 from goalax.core.types import Batch, Path, Spec, Visit, Waypoint
 from goalax.flags import FlagError
 from goalax.host.config import read_flags
 from goalax.host.make import make_run
-from tests.helpers import toy
+from tests.helpers import ROOT, toy
 from tests.helpers.chain import DISCOUNTING, LENGTH, chain_agent, chain_batch, chain_distances
 
 toy.register()
 
-GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "frontier.npz")
+GOLDEN = np.load(ROOT / "tests" / "golden" / "frontier.npz")
 VISITS = {"window": 16, "hazard_weight": 1.0, "value_discounting": 0.95, "time_bins": 0}
 
 
@@ -74,15 +74,14 @@ def test_a_chunk_of_two_is_as_far_as_two_rows():
     spec, gamma = Spec(3, 2, 2, (0, 1), 0.7, 0.5), 0.7**2
     config = tmd.TMDConfig(h_dim=8, n_hidden=1, repr_dim=16, action_chunk=2)
     assert config.decision(spec) == spec._replace(action_size=4, discounting=pytest.approx(gamma))
-    agent = AGENTS["tmd"].make(config, spec)
+    critic = tmd.TMDCritic(config, spec, config.decision(spec), tmd.VisitHead.of(config, spec))
+    params = critic.init(iter(jax.random.split(jax.random.PRNGKey(0), 16)))
     states, chunks, ones = normal(0, 6, 3, 3), jnp.tanh(normal(1, 6, 2, 2)), jnp.ones((6, 2))
     path = Path(states, chunks, 0 * ones, 0.7 * ones, ones)
     first = states[:, 0], chunks[:, 0], states[:, 1], normal(2, 6, 2), normal(3, 6, 3)
     batch = Batch(*first, chunks[:, 0], *0 * ones.T, 0.7 * ones[:, 0], path=path)
-    state = agent.init(jax.random.PRNGKey(0))
-    metrics = agent.update(state, batch, jax.random.PRNGKey(1))[1]
-    ((params,), encode) = state.params["critic"], config.mlp(config.repr_dim).apply
-    metric = config.metric(params["metric"])
+    metrics, metric = critic.loss(params, of_decisions(batch))[2], config.metric(params["metric"])
+    encode = critic.encoder.apply
     x = encode(params["phi"], jnp.concatenate([states[:, 0], chunks.reshape(6, 4)], axis=1))
     there, goal = encode(params["psi_s"], states[:, 2]), encode(params["psi"], batch.future_state[:, :2])
     d = np.asarray(metric.between(x, there))

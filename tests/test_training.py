@@ -52,6 +52,21 @@ def test_a_run_writes_what_it_says(run, capsys, tmp_path):
     assert config["versions"]["jax"] == jax.__version__
 
 
+def test_checkpoints_of_every_second_evaluation_and_of_the_last_one(run, monkeypatch):
+    """Of seven, after 60, 80, ... and 180 steps."""
+    saved, save = [], checkpoint.save
+
+    def note(saver, state, step, seconds):
+        saved.append(step)
+        save(saver, state, step, seconds)
+
+    monkeypatch.setattr(checkpoint, "save", note)
+    assert run("--num_timesteps", "180", "--num_evals", "7", "--checkpoint_interval", "2") == 0
+    steps = [row["training/envsteps"] for row in read_metrics(Path("runs/toy_crl_s0/metrics.csv"))]
+    assert steps == [60, 80, 100, 120, 140, 160, 180]
+    assert saved == [80, 120, 160, 180]
+
+
 def test_nothing_is_overwritten(run, tmp_path):
     assert [run(), run(), run()] == [0, 0, 0]
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [

@@ -215,7 +215,7 @@ def occupancy_labels(episode, achieved, goal, terminal, radius, radii, edges):
 
 kappa, window = -np.log(0.999), 1000
 B = 6
-phi, psi = rng.normal(size=(B, 4)), rng.normal(size=(B, 4))
+phi, psi = 0.4 * rng.normal(size=(B, 4)), 0.4 * rng.normal(size=(B, 4))  # half of all pairs within the window
 goal = np.array([[0, 0], [0.2, 0.1], [3, 0], [0, 4], [5, 5], [9, 1.0]])  # 0 and 1 are nearer than the radius
 tau = np.array([3, 0, 120, 1000, 1000, 700])
 event, valid = np.array([1, 1, 1, 0, 0, 1.0]), np.array([1, 1, 1, 1, 0, 0.0])
