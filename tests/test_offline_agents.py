@@ -66,9 +66,8 @@ def test_what_makes_an_agent_the_published_one_is_in_its_help():
     for name, words in told.items():
         spans = re.findall(r"(without )?`--(.*?)`", words)
         flags = {flag for without, span in spans if not without for flag in span.split(" --")}
-        own = {
-            flag.split()[0] for _, span in spans for flag in span.split(" --")
-        }  # in place of those of (a), or of none
+        # In place of those of (a), or of none.
+        own = {flag.split()[0] for _, span in spans for flag in span.split(" --")}
         flags |= {flag for flag in common if flag.removeprefix("--").split()[0] not in own} if "(a)" in words else set()
         doc = " ".join(sys.modules[AGENTS[name].make.__module__].__doc__.split())
         assert not [each for each in flags if f"--{each.removeprefix('--')}" not in doc], name

@@ -35,9 +35,8 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(command.Queue, "command", TRAIN)
     for name in ("docs", "benchmarks/results"):
         (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "docs/results.md").write_text("a\n" + place("one") + "b\n")
-    for name in ("offline", "planning"):
-        (tmp_path / f"docs/{name}.md").write_text(f"{name}\n")
+    for name, text in (("results", "a\n" + place("one") + "b\n"), ("offline", "offline\n"), ("planning", "")):
+        (tmp_path / f"docs/{name}.md").write_text(text)
     return tmp_path
 
 
@@ -213,12 +212,7 @@ def test_a_section_without_a_place_stops_no_row(folder, capsys, monkeypatch):
     monkeypatch.setattr(command.Queue, "run", run_and_edit)
     assert command.main([]) == 0
     assert len(kept(folder)) == 2 and f"{first.name}_s0" in kept(folder)
-    assert (
-        capsys.readouterr().out.count(
-            "the tables are not written: No place for two in docs/results.md, docs/offline.md"
-        )
-        == 2
-    )
+    assert capsys.readouterr().out.count("the tables are not written: No place for two in docs/results.md, docs") == 2
     assert command.main([]) == 2  # at the start there is time to mend it
 
 
@@ -341,10 +335,7 @@ def test_two_queues_do_not_train_into_one_folder(folder, capsys):
         ("- {section: one, rows: ['--agent \"crl']}", "is no command line: No closing quotation"),
         ("- {section: one, threshold: 2, rows: []}", "`threshold` is 2"),
         ("- {section: one, rows: [--agent crl, --agent crl]}", "is there twice"),
-        (
-            "- {section: two, rows: [--agent crl]}",
-            "No place for two in docs/results.md, docs/offline.md, docs/planning.md",
-        ),
+        ("- {section: two, rows: [--agent crl]}", "No place for two in docs/results.md, docs/offline.md, docs/plan"),
     ],
 )
 def test_one_sentence_for_a_wrong_file(text, words, folder, capsys):
@@ -356,7 +347,7 @@ def test_one_sentence_for_a_wrong_file(text, words, folder, capsys):
 
 def test_the_rows_of_this_project_are_command_lines_and_have_their_places():
     listed = results.read_rows(ROOT / "benchmarks/results/rows.yml")
-    text = "".join((ROOT / "docs" / f"{name}.md").read_text() for name in ("results", "offline", "planning"))
+    text = "".join((ROOT / name).read_text() for name in command.ResultsConfig().out.split(","))
     for section in {row.section for row in listed}:
         start, end = markdown.marks(section, "results.py")
         assert start in text and end in text

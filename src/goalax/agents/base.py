@@ -56,7 +56,7 @@ class AgentConfig:
     """What configs of agents can ask of their flags."""
 
     def require_unset(self, names: Iterable[str], why: str) -> None:
-        """FlagError if a flag has another value than its default, here or where it comes from, and means nothing."""
+        """FlagError if a flag that means nothing has another value than its default."""
         for name in names:
             if getattr(self, name) not in self._defaults(name):
                 self.refuse(name, why)
@@ -66,6 +66,7 @@ class AgentConfig:
         raise FlagError(f"--{name} is {getattr(self, name)}; it means nothing {why}: leave one of them out.")
 
     def _defaults(self, name: str) -> list[Any]:
+        """The default of a flag, here and in the agents that this one is made from."""
         fields = (getattr(cls, "__dataclass_fields__", {}) for cls in type(self).__mro__)
         return [known[name].default for known in fields if name in known]
 
@@ -98,11 +99,11 @@ class NetworkConfig(AgentConfig):
             near = {max(BLOCK, depth - left), depth - left + BLOCK}
             example = " or ".join(map(str, sorted(near)))
             raise FlagError(f"--depth is {depth}; it must be a multiple of {BLOCK}, for example {example}.")
-        if n_hidden != self._defaults("n_hidden")[0]:
+        if n_hidden not in self._defaults("n_hidden"):
             raise FlagError(
                 f"--n_hidden is {n_hidden}; --depth {depth} says how many layers there are: leave one of them out."
             )
-        if skip_connections != self._defaults("skip_connections")[0]:
+        if skip_connections not in self._defaults("skip_connections"):
             raise FlagError(
                 f"--skip_connections is {skip_connections}; --depth {depth} says where they are: leave one of them out."
             )

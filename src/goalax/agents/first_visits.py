@@ -12,6 +12,9 @@ from goalax.learning import survival
 from goalax.learning.networks import Network, time_head
 from goalax.learning.pairwise import pairwise_squared_distance
 
+# Of two agents, by default 0 and more.
+ORIGINAL_GOALS = "share of goals, with --actor_relabel the critic's, that were commanded, reached or not"
+
 
 @dataclasses.dataclass(frozen=True)
 class VisitConfig:
@@ -26,12 +29,7 @@ class VisitConfig:
     censor: str = flag("window", "when a goal counts as not reached so far", valid=("window", "episode"))
 
     # The "original" goals of HER, arXiv 1707.01495, beside those that were achieved: who collected was asked for them.
-    original_goals: float = flag(
-        0.0,
-        "share of goals that are the commanded ones of their samples, reached or not; not of --actor_relabel",
-        low=0,
-        high=1,
-    )
+    original_goals: float = flag(0.0, ORIGINAL_GOALS, low=0, high=1)
     head_dim: int = flag(0, "width of the head that reads representations; 0: h_dim", low=0, most=1_000_000)
 
     def rows(self, spec: Spec) -> int:

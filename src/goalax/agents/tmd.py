@@ -27,7 +27,7 @@ from goalax.agents.base import (
 )
 from goalax.agents.consistency import ConsistencyConfig, backup_of, consistency, out_of_reach, weighted_sum
 from goalax.agents.extraction import AWR, AdvantageConfig
-from goalax.agents.first_visits import Times, VisitConfig, VisitHead, goals_apart
+from goalax.agents.first_visits import ORIGINAL_GOALS, Times, VisitConfig, VisitHead, goals_apart
 from goalax.core.goals import originals
 from goalax.core.relabel.waypoint import mixed_steps
 from goalax.core.types import Agent, Array, Batch, Law, Metrics, Needs, Spec, Visit
@@ -121,9 +121,7 @@ class TMDVisitsConfig(TMDConfig):
     head_dim: int = flag(128, "width of the head that reads representations; 0: h_dim", low=0, most=1_000_000, before=0)
     current_goals: float = flag(0.05, "share of relabelled goals that are the state itself", low=0, high=1)
     any_goals: float = flag(0.10, "share of relabelled goals that are any stored state", low=0, high=1)
-    original_goals: float = flag(
-        0.25, "share of goals that are the commanded ones of their samples, reached or not", low=0, high=1, before=0.0
-    )
+    original_goals: float = flag(0.25, ORIGINAL_GOALS, low=0, high=1, before=0.0)
     action_chunk: int = flag(
         2, "actions chosen at once, and taken one after the other (arXiv 2608.30640)", low=1, high=64
     )

@@ -3,8 +3,7 @@
 import dataclasses
 import json
 import shlex
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -214,13 +213,10 @@ def preset_of(row: Row) -> str:
 
 def write_best(path: Path, rows: Sequence[Row], folder: Path, script: str) -> None:
     """Replaces the tables of the best rows in a document, long or short; FlagError if it has no place for one."""
-
-    def replaced(text: str) -> str:
-        if markdown.marks(LEARNED, script)[0] in text:
-            return markdown.replace(text, LEARNED, script, learned_text(rows, folder))
-        return markdown.replace(text, BEST, script, best_text(rows, folder))
-
-    _rewrite(path, replaced)
+    text = _read(path)
+    long = markdown.marks(LEARNED, script)[0] in text
+    name, made = (LEARNED, learned_text(rows, folder)) if long else (BEST, best_text(rows, folder))
+    _write(path, markdown.replace(text, name, script, made))
 
 
 def write_documents(
@@ -228,24 +224,18 @@ def write_documents(
 ) -> None:
     """Replaces the part of every section, in the document that has its marks; FlagError if none has."""
     texts = {path: _read(path) for path in paths}
-    sections = dict.fromkeys(row.section for row in rows)
-    owners = {}
-    for section in sections:
+    for section in dict.fromkeys(row.section for row in rows):
         start, _ = markdown.marks(section, script)
-        owners[section] = next((path for path in paths if start in texts[path]), None)
-        if owners[section] is None:
+        path = next((path for path in paths if start in texts[path]), None)
+        if path is None:
             raise FlagError(f"No place for {section} in {', '.join(map(str, paths))}: {start.strip()}")
-
-    def replaced(path: Path, text: str) -> str:
-        for section in (section for section in sections if owners[section] == path):
-            members = [row for row in rows if row.section == section]
-            name = f"{CURVES}/{section}.png"
-            picture = name if draw(members, folder, path.parent / name) else None
-            text = markdown.replace(text, section, script, section_text(members, folder, notes, picture))
-        return text
-
-    for path in paths:
-        _rewrite(path, partial(replaced, path))
+        members = [row for row in rows if row.section == section]
+        name = f"{CURVES}/{section}.png"
+        picture = name if draw(members, folder, path.parent / name) else None
+        made = section_text(members, folder, notes, picture)
+        texts[path] = markdown.replace(texts[path], section, script, made)
+    for path, text in texts.items():
+        _write(path, text)
 
 
 def _read(path: Path) -> str:
@@ -255,12 +245,11 @@ def _read(path: Path) -> str:
         raise FlagError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
 
 
-def _rewrite(path: Path, replaced: Callable[[str], str]) -> None:
+def _write(path: Path, text: str) -> None:
     """Replaces a document as a whole."""
-    text = _read(path)
     part = path.with_name(f"{path.name}.part")
     try:
-        part.write_text(replaced(text))
+        part.write_text(text)
         part.replace(path)
     except OSError as error:
         raise FlagError(f"{error.filename or path} cannot be written: {error.strerror}.") from None
