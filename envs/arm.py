@@ -144,6 +144,7 @@ class ArmGrasp(ArmWithCube):
     """The goal is the cube between the fingertips, LIFT above its start: nearer than LIFT / 2, it is off the table."""
 
     help = "a cube held between the fingertips of an arm, lifted by 0.2 m"
+    pairs_of_ends = True
     state_dim = 24
     goal_indices = (0, 1, 2, *range(16, 22))
     episode_length = 150

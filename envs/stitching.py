@@ -106,9 +106,14 @@ class Stitching(InMaze):
         return jax.random.choice(key, jnp.asarray(self.way), p=jnp.asarray(self.pairs.sum(axis=0)))
 
     def start_position(self, key: jax.Array, goal: jax.Array) -> jax.Array:
-        """The cell of a start [2], drawn given the goal [G], so that both together have the law of pairs."""
+        """The cell of a start [2], drawn given the goal [G], so that both together have the law of pairs.
+
+        No pair leads to the first cell: a goal by hand there has the start of any pair but its own.
+        """
         reached = jnp.argmin(jnp.sum((jnp.asarray(self.way) - goal[None, :2]) ** 2, axis=1))
-        return jax.random.choice(key, jnp.asarray(self.way), p=jnp.asarray(self.pairs)[:, reached])
+        others = jnp.asarray(self.pairs.sum(axis=1)).at[reached].set(0)
+        to_goal = jnp.asarray(self.pairs)[:, reached]
+        return jax.random.choice(key, jnp.asarray(self.way), p=jnp.where(to_goal.any(), to_goal, others))
 
     def sample_start(self, key: jax.Array, goal: jax.Array) -> tuple[jax.Array, jax.Array]:
         position_key, key = jax.random.split(key)

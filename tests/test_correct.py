@@ -322,6 +322,24 @@ def test_only_old_plans_are_corrected_and_predictions_stay_those_of_the_plan():
     assert FOLLOWED in kinds and EXTENDED in kinds
 
 
+def test_what_is_too_far_off_and_has_no_room_is_not_corrected():
+    """Of two that miss there is room for one; no corrector has seen what the other one sees."""
+    planner, rules = plane(2), Speculation(2, 4, 0.5, 0.5)
+    policy, nothing = (
+        acting(planner, rules, None, itself, Corrector(lambda h: h.action[:, 0] + 7, 1)),
+        jnp.zeros((2, 0)),
+    )
+    memory, state = policy.start(2), jnp.zeros((2, 2))
+    for _ in range(2):  # there is room for one a decision
+        _, memory = policy.act(memory, state, nothing, None)
+    action, memory = policy.act(memory, jnp.array([[3.0, 0.0], [2.0, 0.0]]), nothing, None)
+    np.testing.assert_array_equal(memory.held.plans, [2, 1])
+    assert float(jnp.abs(action).max()) < 7 and not memory.corrected[1]
+    expected = memory.held.expected
+    action, memory = policy.act(memory, expected, nothing, None)
+    assert float(action[:, 0].min()) > 6 and memory.corrected.tolist() == [2, 1]
+
+
 def test_corrected_decisions_are_counted():
     planner, rules = plane(2), Speculation(2, 3, 9.0, 1.0)
     for corrector, expected in ((None, 0.0), (Corrector(lambda history: history.action[:, 0], 1), 2 / 3)):

@@ -129,7 +129,7 @@ def test_latent_dynamics_of_qrl_are_held_to_distances_or_their_squares():
 
 def test_networks_of_qrl_are_held_to_a_step_and_its_multiplier_sees_by_how_much_they_miss_it():
     """Each takes the other for a constant, or what they learn from the excess would cancel."""
-    flags = {"distance_scale": 100.0, "dynamics_weight": 0.0, "multiplier_init": 2.0}
+    flags = {"distance_scale": 100.0, "dynamics_weight": 1e-9, "multiplier_init": 2.0}
     agent = chain_agent("qrl", h_dim=8, n_hidden=1, repr_dim=16, **flags)
     config = qrl.QRLConfig(h_dim=8, n_hidden=1, repr_dim=16, **flags)
     batch, state = chain_batch(jax.random.PRNGKey(1), 16), agent.init(jax.random.PRNGKey(0))
@@ -194,7 +194,7 @@ TMD_TERMS = {"invariance_weight": 0.0, "zeta": 0.0, "step_weight": 0.0}
         ("cmd", "critic_loss", {}),
         ("cmd2", "contrastive_loss", {"distillation_weight": 0.0}),
         ("cmd2", "distillation_loss", {"distillation_weight": ALONE}),
-        ("qrl", "repulsion", {"multiplier_init": 1 / ALONE, "dynamics_weight": 0.0}),
+        ("qrl", "repulsion", {"multiplier_init": 1 / ALONE, "dynamics_weight": 1e-9}),
         ("qrl", "step_excess", {"multiplier_init": ALONE, "distance_scale": 100.0}),
         ("qrl", "dynamics_loss", {"dynamics_weight": ALONE}),
     ],

@@ -111,6 +111,15 @@ def test_episodes_of_an_environment_are_pairs_of_the_split(env_functions):
     assert pairs <= set(zip(*np.nonzero(env.pairs), strict=True)) and len(pairs) > 10
 
 
+def test_a_goal_by_hand_on_the_first_cell_has_its_start_elsewhere(env_functions):
+    """No pair of the split leads there."""
+    env, *_ = env_functions("simple_u_maze_gen_1f2f3f")
+    first = jnp.asarray(env.way[0], jnp.float32)
+    starts = jax.vmap(env.start_position, (0, None))(jax.random.split(jax.random.key(0), 200), first)
+    away = jnp.linalg.norm(starts - first[None], axis=1)
+    assert float(away.min()) >= env.cell_size and len(np.unique(np.asarray(starts), axis=0)) > 2
+
+
 @pytest.mark.parametrize("split", NAMES)
 def test_what_is_evaluated_is_never_trained(split):
     maze, way, pairs = split_of(split)

@@ -1,4 +1,7 @@
-"""What tests of offline agents share: golden values, a made-up batch, and runs that a signal ends."""
+"""What tests of offline agents share: golden values, made-up batches, and runs that a signal ends."""
+
+import functools
+import importlib.util
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +10,11 @@ import pytest
 
 from goalax.agents import AGENTS
 from goalax.commands import train as training
-from goalax.core.types import Batch, Spec
+from goalax.core.types import Batch, Spec, Subgoals
 from goalax.host.session import Session
 from tests.helpers import ROOT
 
+GOLDEN = ROOT / "tests" / "golden" / "offline"
 SPEC = Spec(state_size=5, goal_size=2, action_size=3, goal_indices=(1, 3), discounting=0.9, goal_reach_thresh=1)
 NO_GOALS = SPEC._replace(goal_size=0, goal_indices=(), goal_reach_thresh=0.0)
 SMALL = {"h_dim": 8, "n_hidden": 1}
@@ -32,8 +36,17 @@ def walks(seed=0, episodes=EPISODES, turn=0.0):
 
 
 def golden(name):
-    with np.load(ROOT / "tests" / "golden" / "offline" / f"{name}.npz") as stored:
+    with np.load(GOLDEN / f"{name}.npz") as stored:
         return dict(stored)
+
+
+@functools.cache
+def formulas():
+    """The module that makes the golden values."""
+    spec = importlib.util.spec_from_file_location("make_offline_golden", GOLDEN / "make_offline_golden.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def close(value, expected, rtol=1e-5):
@@ -54,6 +67,28 @@ def batch_of(spec=SPEC, size=64):
         discount=0.9 * (jnp.arange(size) % 4 > 0),
         next_action=jnp.tanh(normal(7, size, 3)),
     )
+
+
+def whole_batch(size=12):
+    """With goals of the actor and of both levels."""
+    normal = lambda i, *shape: jax.random.normal(jax.random.PRNGKey(i), shape)  # noqa: E731
+    states = {name: normal(i, size, 5) for i, name in enumerate(("state", "next_state", "future_state", "actor_state"))}
+    flat = {"reward": jnp.zeros(size), "future_reward": jnp.zeros(size), "discount": jnp.full(size, 0.9)}
+    return Batch(
+        **states,
+        **flat,
+        action=jnp.tanh(normal(5, size, 3)),
+        goal=normal(6, size, 2),
+        future_action=jnp.tanh(normal(7, size, 3)),
+        same=(jnp.arange(size) % 5 == 0).astype(jnp.float32),
+        subgoals=Subgoals(normal(8, size, 5), normal(9, size, 5)),
+    )
+
+
+def actor_mean(mlp, params, *inputs):
+    """Of a linear actor: the network of `mlp` that lies inside of its module."""
+    (inner,) = params["params"].values()
+    return mlp.apply({"params": inner}, jnp.concatenate(inputs, axis=-1))
 
 
 def config_of(name, **flags):

@@ -10,7 +10,7 @@ import optax
 
 from goalax.agents.correctors import Corrector, History, blank, latest, remembered
 from goalax.agents.plans import Planner, fixed_key
-from goalax.agents.speculation import Following, Speculation, beginning, decision, is_old
+from goalax.agents.speculation import Following, Speculation, beginning, decision, distance_between, is_old
 from goalax.core import rollout
 from goalax.core.types import AgentState, Array, Env, Metrics
 from goalax.learning.networks import Network
@@ -47,14 +47,18 @@ Inputs = Callable[[Array, Array], tuple[Array, Array]]
 def acting(
     planner: Planner, rules: Speculation, agent: AgentState, inputs: Inputs, corrector: Corrector | None
 ) -> rollout.Policy:
-    """Plans without exploration, the actions of old ones corrected; with two more metrics of an evaluation."""
+    """Plans without exploration, the actions of old ones corrected; with two more metrics of an evaluation.
+
+    Who is farther off the prediction than `rules.mismatch` and has no room for a new plan is not corrected: where plans
+    are collected there is room for all, and no corrector has seen such a decision.
+    """
 
     def act(memory: Acting, state: Array, goal: Array, key: Array) -> tuple[Array, Acting]:
         key = fixed_key(memory.held.decisions)
         held, step = decision(planner, rules, agent, memory.held, *inputs(state, goal), key, False)
         if corrector is None:
             return step.planned, memory._replace(held=held)
-        old = is_old(step.kind)
+        old = is_old(step.kind) & (distance_between(step.z, step.expected) <= rules.mismatch)
         history = remembered(memory.history, step.z, step.expected, step.planned)
         action = rollout.where(old, corrector.correct(history), step.planned)
         return action, Acting(held, memory.corrected + old.astype(jnp.int32), history)

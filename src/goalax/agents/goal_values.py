@@ -38,7 +38,9 @@ class GoalValueConfig(CriticGoalConfig, GeluConfig, NoisyConfig):
     actor_any_goals: float = flag(0.0, "share of the actor's goals that are any stored state", low=0, high=1)
 
     def needs(self, spec: Spec) -> Needs:
-        """What these flags ask of the buffer. FlagError if the shares of goals are more than all."""
+        """What these flags ask of the buffer. FlagError if shares of goals are more than all, or leave a law none."""
+        if self.actor_any_goals > 1 - 1e-6:
+            self.require_unset(["actor_relabel"], "with --actor_any_goals 1, which are all")
         return Needs(
             goals=shares_of_goals(self),
             law=RELABEL[self.relabel](spec.discounting),

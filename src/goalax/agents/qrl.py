@@ -13,7 +13,7 @@ from goalax.agents.actor_critic import Critic, actor_critic
 from goalax.agents.base import AGENTS, Algorithm, QuasimetricConfig, require_repr_dim
 from goalax.agents.extraction import AdvantageConfig
 from goalax.core.types import Agent, Array, Spec
-from goalax.flags import flag
+from goalax.flags import FlagError, flag
 from goalax.learning.diagnostics import distance_metrics, neighbours
 from goalax.learning.networks import state_action
 
@@ -47,7 +47,20 @@ def dynamics_error(config: QRLConfig, there: Array, back: Array) -> Array:
     return jnp.mean(there**power + back**power) / 2
 
 
+def check_dynamics(config: QRLConfig) -> None:
+    """FlagError where the actor would follow latent dynamics that are not learned."""
+    if config.dynamics_weight > 0:
+        return
+    if config.extraction != "awr":
+        raise FlagError(
+            f"--dynamics_weight is 0; the actor follows the latent dynamics, but with --extraction awr: it is"
+            f" {config.extraction!r}."
+        )
+    config.require_unset(["dynamics_error"], "with --dynamics_weight 0")
+
+
 def make(config: QRLConfig, spec: Spec) -> Agent:
+    check_dynamics(config)
     decision, encoder = config.decision(spec), config.mlp(config.repr_dim)
     require_repr_dim(config.repr_dim, config.metric(config.init_metric()).pairwise)
     stop = jax.lax.stop_gradient
@@ -102,8 +115,10 @@ def make(config: QRLConfig, spec: Spec) -> Agent:
         return goal_of(params, future_state)
 
     def value(params, state, action, z_goal):
-        predicted = dynamics(params, encoder.apply(params["encoder"], state), action)
-        return -config.metric(params["metric"]).between(predicted, z_goal)
+        z = encoder.apply(params["encoder"], state)
+        if config.dynamics_weight > 0:  # else nobody has learned where actions lead: that of the state
+            z = dynamics(params, z, action)
+        return -config.metric(params["metric"]).between(z, z_goal)
 
     def advantage(params, batch, z_goal):  # as in OGBench: how much nearer the next state is
         between = config.metric(params["metric"]).between

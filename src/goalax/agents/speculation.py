@@ -112,6 +112,11 @@ def is_old(kind: Array) -> Array:
     return (kind == FOLLOWED) | (kind == EXTENDED)
 
 
+def distance_between(z: Array, expected: Array) -> Array:
+    """How far latent states [N, Z] are from their predictions, [N]: what `Speculation.mismatch` is about."""
+    return jnp.sqrt(jnp.sum((z - expected) ** 2, axis=-1))
+
+
 class Step(NamedTuple):
     """What a decision of N environments came from."""
 
@@ -149,8 +154,7 @@ def decision(
     Predictions are those for these actions, whatever is executed.
     """
     z = planner.encode(agent, state, goal)
-    distance = jnp.sqrt(jnp.sum((z - held.expected) ** 2, axis=-1))
-    kind, index = kinds(rules, distance, held.step, held.left)
+    kind, index = kinds(rules, distance_between(z, held.expected), held.step, held.left)
     fresh = is_new(kind)
     all_search = rules.replans == 1  # then no row moves, or devices would search for the rows of the others, too
     begin = (z, held.mean) if all_search else (among_devices(z[index]), among_devices(held.mean[index]))

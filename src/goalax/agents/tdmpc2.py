@@ -141,12 +141,13 @@ def model_loss(
 
 
 def policy_loss(
-    config: TDMPC2Config, model: WorldModel, params: dict, z: Array, scale: Array, key: Array
+    config: TDMPC2Config, model: WorldModel, params: dict, z: Array, stored: Array, scale: Array, key: Array
 ) -> tuple[Array, tuple[Array, Metrics]]:
     """Loss of the policy prior in latent states [H + 1, B, Z] (arXiv 2310.16828, section 3.1), and the next scale.
 
-    No gradient flows into the critic; the caller stops that of the latent states. The entropy is that of the Gaussian
-    before tanh, times the size of an action, as in the published code.
+    Those that actions lead to which were never taken, `stored` [H, B] 0, teach nothing. No gradient flows into the
+    critic; the caller stops that of the latent states. The entropy is that of the Gaussian before tanh, times the
+    size of an action, as in the published code.
     """
     noise_key, q_key = jax.random.split(key)
     fixed = jax.lax.stop_gradient(params["critic"])
@@ -157,7 +158,8 @@ def policy_loss(
     entropy = -mean.shape[-1] * log_density
     q = model.value(fixed, z, action, q_key, average)
     scale = percentile_scale(scale, jax.lax.stop_gradient(q[0]), config.tau)
-    loss = -over_time(config.entropy_weight * entropy + q / scale, config.rho)
+    seen = jnp.concatenate([jnp.ones_like(stored[:1]), stored])
+    loss = -over_time(seen * (config.entropy_weight * entropy + q / scale), config.rho)
     return loss, (scale, {"actor_loss": loss, "entropy": -jnp.mean(log_density), "q": jnp.mean(q[0]), "q_scale": scale})
 
 
@@ -227,7 +229,7 @@ def make(config: TDMPC2Config, spec: Spec) -> Agent:
         model_key, policy_key = jax.random.split(key)
         loss, (z, metrics) = model_loss(model, config.rho, params, slices, after, target, model_key)
         z = jax.lax.stop_gradient(z)
-        actor_loss, (scale, more) = policy_loss(config, model, params, z, agent.scale, policy_key)
+        actor_loss, (scale, more) = policy_loss(config, model, params, z, slices.stored, agent.scale, policy_key)
         return loss + actor_loss, (scale, {**metrics, **more, "q_target": jnp.mean(target)})
 
     def update(agent, batch, key):
