@@ -39,9 +39,13 @@ def paths_of(maze: Any) -> Paths:
 
 
 def towards(maze: Any, paths: Paths, place: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    """The direction, [2], from a place to the centre of the next cell on the way to a goal, in its cell to itself."""
+    """The direction, [2], from a place to the centre of the next cell on the way to a goal.
+
+    In the goal's cell to the centre of that, not to the goal: so does OGBench's script, whose walks stay there unless
+    noise brings them to the goal.
+    """
     here, there = (paths.number[tuple(maze.xy_to_ij(point))] for point in (place, goal))
-    target = goal if here == there else paths.centres[paths.ways.next_cell[here, there]]
+    target = paths.centres[paths.ways.next_cell[here, there]]
     return (target - place) / max(float(np.linalg.norm(target - place)), 1e-6)
 
 
