@@ -1,8 +1,7 @@
-"""The results queue on toy rows: order, kills, a failing row, two queues at once, changed flags, and the document."""
+"""The results queue on toy rows: order, kills, a failing row, two queues at once, changed flags."""
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,15 +12,15 @@ import pytest
 from PIL import Image
 
 from goalax.commands import results as command
+from goalax.host.lock import take
 from goalax.host.resolve import resolve
 from goalax.host.runs import read_metrics
 from goalax.study import curves, markdown, results, results_document
 from tests.helpers import ROOT, toy
+from tests.helpers.queue import FLAGS, TRAIN, document, folder_of, leave, rows, write
 
 toy.register()
 
-FLAGS = " ".join(toy.BASELINE)
-TRAIN = [sys.executable, "-c", f"{toy.START} sys.exit(train.main())"]
 QUEUE = (
     f"{toy.START} from goalax.commands import results; results.Queue.command = {TRAIN!r}; sys.exit(results.main([]))"
 )
@@ -29,37 +28,11 @@ QUEUE = (
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder in which trainings know the toy."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setattr(command.Queue, "command", TRAIN)
-    for name in ("docs", "benchmarks/results"):
-        (tmp_path / name).mkdir(parents=True)
-    for name, text in (("results", "a\n" + place("one") + "b\n"), ("offline", "offline\n"), ("planning", "")):
-        (tmp_path / f"docs/{name}.md").write_text(text)
-    return tmp_path
-
-
-def place(section):
-    return "old\n".join(markdown.marks(section, "results.py"))
-
-
-def write(folder, *rows, flags=FLAGS):
-    lines = "".join(f"    - {row}\n" for row in rows)
-    text = f"- section: one\n  threshold: 0.1\n  flags: {flags}\n  rows:\n{lines}"
-    (folder / "benchmarks/results/rows.yml").write_text(text)
-
-
-def rows(folder):
-    return results.read_rows(folder / "benchmarks/results/rows.yml")
+    return folder_of(tmp_path, monkeypatch)
 
 
 def kept(folder):
     return sorted(path.name for path in (folder / "benchmarks/results").iterdir() if path.is_dir())
-
-
-def document(folder):
-    return (folder / "docs/results.md").read_text()
 
 
 @pytest.mark.slow
@@ -183,6 +156,34 @@ def test_data_without_a_file_is_one_sentence(folder, data, words, capsys):
     path.write_text(path.read_text() + f"  data: {data}\n")
     assert command.main([]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_row_waits_for_the_training_of_a_queue_that_was_killed(folder, capsys, monkeypatch):
+    """It takes its time to save, and holds the log of the row until then."""
+    write(folder, "--agent gcbc")
+    (row,) = rows(folder)
+    queue, log = command.Queue(command.ResultsConfig(), "results.py"), folder / f"runs/results/{row.name}.log"
+    log.parent.mkdir(parents=True)
+    held = log.open("a")
+    assert take(held)
+    threading.Timer(0.5, held.close).start()
+    monkeypatch.setattr(queue, "call", lambda line, output: 1 if held.closed else pytest.fail("it did not wait"))
+    queue.run(row)
+    assert capsys.readouterr().out.count("still saves its state") == 1
+
+
+def test_a_row_whose_environment_is_not_installed_is_believed(folder, monkeypatch):
+    """What is kept has all flags that were given in its name."""
+    write(folder, "--agent gcbc")
+    (row,) = rows(folder)
+    leave(folder, row, [{"training/envsteps": 120, "training/gradient_steps": 12}])
+
+    def missing(*_):
+        raise results.FlagError("--env_name is toy; the package is not installed.")
+
+    monkeypatch.setattr(results, "settings_of", missing)
+    assert command.Queue(command.ResultsConfig(), "results.py").state(row) == "finished"
+    assert command.main(["--tables"]) == 0 and "not run" not in document(folder)
 
 
 @pytest.mark.slow
@@ -335,6 +336,7 @@ def test_two_queues_do_not_train_into_one_folder(folder, capsys):
         ("- {section: one, rows: ['--agent \"crl']}", "is no command line: No closing quotation"),
         ("- {section: one, threshold: 2, rows: []}", "`threshold` is 2"),
         ("- {section: one, rows: [--agent crl, --agent crl]}", "is there twice"),
+        ("- {section: one, rows: [--agent crl, --agent crl --seed 1]}", "is there with other seeds, too; --num_seeds"),
         ("- {section: two, rows: [--agent crl]}", "No place for two in docs/results.md, docs/offline.md, docs/plan"),
     ],
 )
@@ -366,162 +368,3 @@ def test_the_rows_of_this_project_could_start():
         unlike.setdefault(tuple(getattr(row.flags, name) for name in sizes), row)
     for row in unlike.values():
         assert resolve(row.flags).config.env_name == row.flags.env_name
-
-
-def test_curves_are_told_apart_by_what_their_rows_do_not_share(folder):
-    write(folder, "--agent gcbc --policy_lr 1e-3", "--agent qrl --policy_lr 1e-3", "--agent qrl --components 2")
-    assert [label.replace(f" {FLAGS}", "") for label in results_document.labels(rows(folder)[:2])] == ["gcbc", "qrl"]
-    assert results_document.labels(rows(folder)[1:]) == ["qrl --policy_lr 1e-3", "qrl --components 2"]
-    assert results_document.labels(rows(folder)[:1]) == ["gcbc"]
-    assert not results_document.draw(rows(folder), folder / "benchmarks/results", folder / "docs/curves/one.png")
-
-
-def leave(folder, row, told, needed=results.experiments.NEEDED):
-    """Runs of a row as if they had finished: evaluations that tell this, and of all else that is needed 0.5."""
-    for seed in row.seeds:
-        flags = {name: getattr(row.flags, name) for name in vars(row.flags)} | results.settings_of(row)
-        content = {"flags": flags | {"seed": seed}, "agent_flags": vars(row.agent_flags), "device": "a core"}
-        run = folder / f"benchmarks/results/{row.name}_s{seed}"
-        run.mkdir()
-        (run / "config.json").write_text(json.dumps(content))
-        table = [dict.fromkeys(needed, 0.5) | each for each in told]
-        lines = [",".join(table[0]), *(",".join(map(str, each.values())) for each in table)]
-        (run / "metrics.csv").write_text("\n".join(lines) + "\n")
-
-
-def test_success_by_tasks_stands_for_the_time_at_the_goal(folder):
-    """Episodes of OGBench end at the goal."""
-    write(folder, "--agent gcbc")
-    (row,) = rows(folder)
-    shares = enumerate((0.0, 0.3, 0.6, 0.6))
-    told = [
-        {"training/envsteps": 30 + 30 * i, "training/gradient_steps": i, "eval/success": share} for i, share in shares
-    ]
-    leave(folder, row, told)
-    line = results_document.cells(row, results.kept(row, folder / "benchmarks/results"), "")
-    assert line[4:7] == ["0.50", "0.60", "60"]  # the mean of the last three, the last, and steps to 0.1
-    text = results_document.section_text([row], folder / "benchmarks/results", {}, None)
-    assert "success over the tasks" in text and "share of time" not in text
-    (best,) = results_document.best_rows([row], folder / "benchmarks/results")
-    assert best.line[4:6] == ["0.50", ""] and best.score == pytest.approx(0.6)
-    leave_out = [{name: value for name, value in each.items() if name != "eval/success"} for each in told]
-    shutil.rmtree(folder / f"benchmarks/results/{row.name}_s0")
-    leave(folder, row, [each | {"eval/episode_success_any": 0.25} for each in leave_out])
-    assert results_document.cells(row, results.kept(row, folder / "benchmarks/results"), "")[4] == "0.25"
-
-
-def test_without_goals_returns_are_told(folder):
-    """The mean of the last three, the last one, and the first steps with a share of what an episode of 10 can give."""
-    write(folder, "--agent gcbc", "--agent gcbc --policy_lr 0.01")
-    row, _ = rows(folder)
-    told = [
-        {"training/envsteps": 30 + 30 * i, "training/gradient_steps": i, "eval/episode_reward": reward}
-        for i, reward in enumerate((0.5, 1.0, 4.0, 7.0))
-    ]
-    leave(folder, row, told, results.experiments.PROGRESS)
-    (trained,) = found = results.kept(row, folder / "benchmarks/results")
-    assert len(trained.rows) == 4 and results.finished(row, found)
-    line = results_document.cells(row, found, "")
-    assert line[2:7] == ["120", "1:40.0", "4", "7", "60"]
-    assert command.main(["--tables"]) == 0
-    head, _, first, second = [line for line in document(folder).splitlines() if line.startswith("|")]
-    assert (
-        "| return, mean of the last three | return at the last evaluation | steps to 0.1 of the highest return |"
-        in head
-    )
-    assert "| 4 | 7 | 60 |" in first and "not run" in second
-    assert Image.open(folder / "docs/curves/one.png").width > 500
-    with pytest.raises(results.FlagError, match="has no goals"):
-        results.experiments.read_one(trained.directory)
-
-
-def test_what_comes_before_the_first_step_is_told_apart(folder):
-    write(folder, "--agent gcbc --dataset x.npz --offline_steps 40")
-    (row,) = rows(folder)
-    told = {"training/envsteps": 120, "training/gradient_steps": 52, "training/offline_updates": 40}
-    leave(folder, row, [told])
-    assert results_document.cells(row, results.kept(row, folder / "benchmarks/results"), "")[2:4] == [
-        "40 updates, 120",
-        "1:10.0",
-    ]
-
-
-def test_steps_to_a_share_are_the_median_over_seeds(folder):
-    """Of two seeds that are there after 60 and after 120 steps, half of the way between, as in the report."""
-    write(folder, "--agent gcbc --num_seeds 2")
-    (row,) = rows(folder)
-    told = [{"training/envsteps": 30 * i, "training/gradient_steps": i} for i in range(1, 5)]
-    leave(folder, row, [each | {"eval/time_at_goal": float(i >= 1)} for i, each in enumerate(told)])
-    late = folder / f"benchmarks/results/{row.name}_s1"
-    shutil.rmtree(late)
-    early = folder / f"benchmarks/results/{row.name}_s0"
-    early.rename(folder / "early")
-    leave(folder, row, [each | {"eval/time_at_goal": float(i >= 3)} for i, each in enumerate(told)])
-    shutil.rmtree(early)
-    (folder / "early").rename(early)
-    assert results_document.cells(row, results.kept(row, folder / "benchmarks/results"), "")[6] == "90"
-
-
-def test_the_best_row_of_every_environment_is_told(folder, capsys):
-    write(
-        folder,
-        "--agent gcbc --num_seeds 2",
-        "--agent gcbc --num_seeds 2 --policy_lr 1e-3",
-        "--agent gcbc --policy_lr 2e-3",
-    )
-    assert command.main(["--readme", "README.md"]) == 2
-    assert capsys.readouterr().err == "results.py: --readme is written with --tables; give both.\n"
-    for row, near in zip(rows(folder)[:2], (0.25, 0.75), strict=True):  # the third one has not run
-        leave(folder, row, [{"training/envsteps": 120, "training/gradient_steps": 30, "eval/time_at_goal": near}])
-    (folder / "README.md").write_text("a\n" + "old\n".join(markdown.marks("best", "results.py")) + "b\n")
-    assert command.main(["--tables", "--readme", "README.md"]) == 0
-    _, _, _, _, line, *_ = (folder / "README.md").read_text().splitlines()
-    env, agent, seeds, *_, device, best = [cell.strip() for cell in line.strip(" |").split("|")]
-    assert (
-        env == "`toy`: not solved"
-        and best == f"`{rows(folder)[1].command}`"
-        and (agent, seeds, device) == ("`gcbc`", "2", "a core")
-    )
-    assert "0.75" in line and "old" not in (folder / "README.md").read_text()
-    (folder / "envs.md").write_text("".join(markdown.marks("learned", "results.py")))
-    assert command.main(["--tables", "--readme", "README.md,envs.md"]) == 0
-    _, _, _, line, _, others, _ = (folder / "envs.md").read_text().splitlines()
-    env, words, steps, preset, *_, near = [cell.strip() for cell in line.strip(" |").split("|")]
-    assert (env, words, steps, preset) == ("`toy`: not solved", f"`{rows(folder)[1].words}`", "120", "4,000")
-    assert near.startswith("0.75")
-    assert "`reacher`" in others and "`toy`" not in others and "`ant_u_maze_eval`" not in others
-    (folder / "README.md").write_text("a")
-    assert command.main(["--tables", "--readme", "README.md"]) == 2
-    assert "The document is without a place for best" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("steps, label", [(0, "updates"), (30, "environment steps")])
-def test_the_picture_of_a_run_says_what_its_steps_are(steps, label):
-    row = dict.fromkeys(results.experiments.NEEDED, 0.5) | {"training/envsteps": steps, "training/gradient_steps": 9}
-    figure = curves.of_run([row, row], "a run")
-    assert {axes.get_xlabel() for axes in figure.axes} == {label}
-
-
-def test_every_section_is_in_the_document_that_has_a_place_for_it(folder):
-    (folder / "docs/planning.md").write_text("c\n" + place("two") + "d\n")
-    write(folder, "--agent gcbc")
-    path = folder / "benchmarks/results/rows.yml"
-    path.write_text(path.read_text() + f"- section: two\n  flags: {FLAGS}\n  rows: [--agent qrl --components 2]\n")
-    assert command.main(["--tables"]) == 0
-    one, other, two = ((folder / f"docs/{name}.md").read_text() for name in ("results", "offline", "planning"))
-    assert one.startswith("a\n") and "--agent gcbc" in one and "--agent qrl" not in one
-    assert two.startswith("c\n") and "--agent qrl" in two and "--agent gcbc" not in two
-    assert other == "offline\n"
-
-
-def test_a_document_that_cannot_be_written_is_one_sentence(folder, capsys):
-    write(folder, "--agent gcbc")
-    for name, what in (("folder.md", "cannot be read: Is a directory."), ("bytes.md", "cannot be read: ")):
-        (folder / "folder.md").mkdir(exist_ok=True)
-        (folder / "bytes.md").write_bytes(b"\xff\xfe")
-        assert command.main(["--tables", "--out", name]) == 2
-        error = capsys.readouterr().err
-        assert what in error and error.count("\n") == 1
-    (folder / "docs/results.md.part").mkdir()
-    assert command.main(["--tables"]) == 2
-    assert "docs/results.md.part cannot be written: Is a directory." in capsys.readouterr().err

@@ -15,6 +15,14 @@ def test_interquartile_mean_by_hand():
     assert statistics.interquartile_mean([np.array([1.0, 2, 6])]).value == 3  # too few to leave any out
 
 
+def test_environments_count_alike_whatever_their_seeds():
+    few, many = np.array([0.9, 0.8]), np.array([0.1, 0.2, 0.3, 0.0, 0.1, 0.2])
+    estimate = statistics.interquartile_mean([few, many])
+    repeated = statistics.stats.trim_mean(np.concatenate([np.repeat(few, 3), many]), 0.25)
+    assert estimate.value == pytest.approx(repeated) and estimate.low <= estimate.value <= estimate.high
+    assert statistics.interquartile_mean([np.full(10, 0.9), np.full(2, 0.1)]).value == pytest.approx(0.5)
+
+
 def test_environments_are_resampled_by_themselves():
     # Without strata, a resample could hold many zeros and few ones, and its mean would not always be one half.
     estimate = statistics.interquartile_mean([np.zeros(10), np.ones(10)])

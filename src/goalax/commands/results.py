@@ -13,14 +13,15 @@ from typing import Any, ClassVar, TextIO
 
 from goalax.flags import FlagError, flag, parse
 from goalax.host import checkpoint
-from goalax.host.lock import child, only_one
+from goalax.host.interrupt import SIGNALS, listened
+from goalax.host.lock import child, only_one, take
 from goalax.host.runs import ROOT
 from goalax.study import results, results_document
 from goalax.study.results import Row
 
 PATIENCE = 60.0  # seconds until a file of rows that could not be read is read again
 READINGS = 5  # of such a file, until the rows that it had before go on
-STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # exit codes of a training that was asked to stop
+STOPPED = {code for each in SIGNALS for code in (128 + each, -each)}  # exit codes of a training that was asked to stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,14 +97,15 @@ class Queue:
 
     def run(self, row: Row) -> None:
         """Trains a row from where it was, and keeps it if it gets to its end."""
-        before = results.newest_directories(row)
         argv = [*row.argv, "--exp_name", row.name, "--group_name", results.GROUP]
-        if before and all(checkpoint.steps(directory / "checkpoints") for directory in before):
-            argv.append("--resume")
         log = ROOT / results.GROUP / f"{row.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         self.say(f"{row.command}; its output goes to {log}")
         with log.open("a") as output:
+            self.wait_for(output)
+            before = results.newest_directories(row)
+            if before and all(checkpoint.steps(directory / "checkpoints") for directory in before):
+                argv.append("--resume")
             code = next((code for data in missing(row) if (code := self.collected(data, output))), 0)
             code = code or self.call([*self.command, *argv], output)
         if code == 0:
@@ -118,6 +120,14 @@ class Queue:
             self.failed[row.name] = lines[-1] if lines else f"exit code {code}"
         self.say(f"{row.name}: {self.state(row)}")
 
+    def wait_for(self, output: TextIO) -> None:
+        """Until nobody else writes into a log: the training of a queue that was killed takes its time to save."""
+        told = False
+        while not take(output) and not self.wake.wait(0.2):
+            if not told:
+                self.say("the training of the queue before still saves its state; this one goes on behind it.")
+            told = True
+
     def collected(self, data: Sequence[str], output: TextIO) -> int:
         """Makes a file of data, and notes beside it how; returns the exit code."""
         note_of(results.out_of(data)).write_text("")  # of data that are cut short
@@ -128,7 +138,7 @@ class Queue:
     def call(self, command: Sequence[str], output: TextIO) -> int:
         """Runs a program to its end; returns its exit code."""
         if self.stopping:
-            return STOPPED[0]
+            return 128 + signal.SIGINT
         self.child = child(command, output)
         if self.stopping:  # it was asked to while that one started
             self.child.terminate()
@@ -207,7 +217,7 @@ def pin(core: int) -> None:
 
 def work(queue: Queue) -> int:
     """Runs row after row; returns the exit code: 1 if rows failed."""
-    handlers = {number: signal.signal(number, queue.stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.signal(number, queue.stop) for number in listened()}
     try:
         queue.write()  # before the first hour of work: the documents must have places for all sections
         while not queue.stopping and (row := queue.next()) is not None:

@@ -40,9 +40,10 @@ def row(group: Group, threshold: float) -> dict[str, Any]:
         "environment": group.env,
         "agent": group.label,
         "seeds": len(group.runs),
-        "steps": int(group.steps[-1]),
+        "steps": int(group.at[-1]),
         **interval("reached", interquartile_mean([group.reached[:, -1]])),
         **interval("time_at_goal", interquartile_mean([group.near[:, -1]])),
+        **interval("success", measures.last_three(group, measures.TASKS)),  # of OGBench, over its tasks
         **interval("final_dist", interquartile_mean([group.metric("eval/final_dist")[:, -1]])),
         **interval("mean_time_at_goal", measures.area(group)),  # over training
         "threshold": threshold,
@@ -72,15 +73,23 @@ def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
         first = row["steps_to_threshold"]
         steps = f"> {row['steps']:,}" if first is None else f"{first:,}"
         speed = f"{steps} ({row['seeds_at_threshold']} of {row['seeds']} seeds)"
-        more = share(row, "falls", 3), share(row, "coverage", 3), share(row, "final_dist", 2)
+        more = [share(row, name, 3) for name in ("success", "falls", "coverage")] + [share(row, "final_dist", 2)]
         words = row["environment"], row["agent"], str(row["seeds"]), f"{row['steps']:,}"
         lines.append([*words, *shares, speed, *more, f"{row['seconds']:,.0f}", row["device"]])
     note = (
         "Interquartile means over seeds with 95% intervals; steps to a share of time at the goal are the median over"
-        " seeds; seconds are those of training and evaluation together."
+        " seeds; seconds are those of training and evaluation together, of all seeds that one program trained. Episodes"
+        " of OGBench's environments end at the goal: what is told over training is the success over their tasks."
     )
     whole = (*columns, "the same, mean over training", f"steps to {rows[0]['threshold']:g} of the time")
-    rest = ("episodes that end early", "cells visited", "distance at the end", "seconds", "device")
+    rest = (
+        "success over OGBench's tasks, mean of the last 3",
+        "episodes that end early",
+        "cells visited",
+        "distance at the end",
+        "seconds",
+        "device",
+    )
     return f"{note}\n\n" + markdown.table((*whole, *rest), lines)
 
 

@@ -26,6 +26,7 @@ RETURN = "sum of the rewards of an episode"
 SUCCESS = "success over the tasks"  # of OGBench
 AXES = {"steps": "environment steps", "wall_clock": "wall clock in minutes"}
 UPDATES = "updates"  # of runs that learn from a dataset alone
+AFTER = f"{AXES['steps']}, left of 0 {UPDATES} on a dataset"  # of those that go on after one
 # Okabe and Ito 2008 (Color Universal Design), those that show on white and on black; lines tell more groups apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINES = ("-", "--", ":", "-.")
@@ -40,29 +41,33 @@ def draw(rows: list[dict[str, float]], title: str, path: Path) -> None:
 
 def of_run(rows: list[dict[str, float]], title: str) -> Figure:
     """Success, or without goals rewards, and losses over environment steps, from the rows of metrics.csv."""
-    steps = [runs.progress(row) for row in rows]
+    last, marker = rows[-1], "o" if len(rows) == 1 else None  # a line of one point cannot be seen
+    offline = 0 if not last["training/envsteps"] else last.get(runs.OFFLINE, 0)
+    steps = [runs.progress(row) - offline for row in rows]
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     success, losses = figure.subplots(1, 2)
     if all("eval/time_at_goal" in row for row in rows):
-        success.plot(steps, [row["eval/episode_success_any"] for row in rows], label=REACHED)
-        success.plot(steps, [row["eval/time_at_goal"] for row in rows], label=NEAR)
+        success.plot(steps, [row["eval/episode_success_any"] for row in rows], label=REACHED, marker=marker)
+        success.plot(steps, [row["eval/time_at_goal"] for row in rows], label=NEAR, marker=marker)
         success.set(ylim=(-0.02, 1.02), ylabel="success", title=title)
     else:  # of an environment without goals
-        success.plot(steps, [row["eval/episode_reward"] for row in rows], label=RETURN)
+        success.plot(steps, [row["eval/episode_reward"] for row in rows], label=RETURN, marker=marker)
         success.set(ylabel="reward", title=title)
     for name in ("critic_loss", "actor_loss"):
         if all(f"training/{name}" in row for row in rows):
-            losses.plot(steps, [row[f"training/{name}"] for row in rows], label=name.replace("_", " "))
+            values = [row[f"training/{name}"] for row in rows]
+            losses.plot(steps, values, label=name.replace("_", " "), marker=marker)
     losses.set(ylabel="loss", title="training")
     for axes in (success, losses):
-        finish(axes, "steps", offline=not rows[-1]["training/envsteps"])
+        finish(axes, "steps", steps[0], offline=not last["training/envsteps"])
         axes.legend(frameon=False)
     return figure
 
 
-def finish(axes: Axes, x: str, offline: bool = False) -> None:
-    axes.set_xlabel(UPDATES if x == "steps" and offline else AXES[x])
-    axes.set_xlim(left=0)
+def finish(axes: Axes, x: str, first: float = 0, offline: bool = False) -> None:
+    """first: leftmost of all points, below 0 if some come before the first step."""
+    axes.set_xlabel((UPDATES if offline else AFTER if first < 0 else AXES[x]) if x == "steps" else AXES[x])
+    axes.set_xlim(left=min(first, 0))
     if x == "steps":
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     tidy(axes)
@@ -112,14 +117,15 @@ def compare(groups: Sequence[Group], x: str) -> Drawing:
     shown: list[Curve] = []
     alpha = min(0.2, 1.6 / len(styles))
     for group in track(groups, "drawing"):
-        at = group.steps if x == "steps" else group.metric("training/walltime").mean(0) / 60
+        at = group.at if x == "steps" else group.metric("training/walltime").mean(0) / 60
         label = group.label if group.label in styles else list(styles)[-1]
         for axes, scores in zip(panels[envs.index(group.env)], scores_of(group).values(), strict=False):
             estimate = interquartile_mean([scores])
             marker = "o" if len(at) == 1 else None
             (lines[label],) = axes.plot(at, estimate.value, marker=marker, **styles[label])
             low, high, colour = estimate.low, estimate.high, styles[label]["color"]
-            band = axes.fill_between(at, low, high, color=colour, alpha=alpha, linewidth=0)
+            # Of one point a band has no width.
+            band = axes.fill_between(at, low, high, color=colour, alpha=alpha, linewidth=6 if len(at) == 1 else 0)
             shown.append(Curve(label, axes, (lines[label], band), at, estimate))
     for env, row in zip(envs, panels, strict=True):
         members = [group for group in groups if group.env == env]
@@ -128,7 +134,7 @@ def compare(groups: Sequence[Group], x: str) -> Drawing:
             axes.set(ylabel=words, title=env.replace(", ", ",\n"))  # two names are wider than a picture
             if members[0].has_goals:
                 axes.set_ylim(-0.02, 1.02)
-            finish(axes, x, offline)
+            finish(axes, x, min(group.at[0] for group in members), offline)
         row[1].set_visible(len(scores_of(members[0])) == 2)
     legend.put(figure, lines)
     seeds = sorted({len(group.runs) for group in groups})

@@ -45,12 +45,19 @@ class Group(NamedTuple):
     env: str
     settings: dict[str, Any]  # those of its runs, with NAMES if it needs them to be told apart
     runs: list[Trained]
-    steps: np.ndarray  # [T] environment steps, and before them updates on a dataset
+    steps: np.ndarray  # [T] environment steps and updates on a dataset together
 
     def metric(self, name: str) -> np.ndarray:
         """Values [seeds, T]."""
         tables = [{runs.progress(row): row[name] for row in run.rows} for run in self.runs]
         return np.array([[table[step] for step in self.steps] for table in tables])
+
+    @property
+    def at(self) -> np.ndarray:
+        """Where its evaluations lie, [T]: environment steps; those on a dataset before the first one end at 0; or
+        updates, where it never makes a step."""
+        last = next(row for row in self.runs[0].rows if runs.progress(row) == self.steps[-1])
+        return self.steps - (last.get(runs.OFFLINE, 0) if last["training/envsteps"] else 0)
 
     def has(self, name: str) -> bool:
         """Whether all evaluations of all runs tell this; runs of older versions tell less."""
@@ -75,7 +82,7 @@ def directories(path: Path) -> list[Path]:
     """The path itself if it looks like a run, or like nothing; else what is below it."""
     try:
         children = sorted(path.iterdir())
-    except OSError:  # it is none, may not be read, or its name is too long
+    except (OSError, ValueError):  # it is none, may not be read, or its name is none for a file or too long
         return [path]
     folders = [child for child in children if os.path.isdir(child)]
     if not folders or {"config.json", "metrics.csv", "checkpoints"} & {child.name for child in children}:

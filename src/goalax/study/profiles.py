@@ -10,14 +10,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from goalax.flags import FlagError
-from goalax.study import curves
+from goalax.study import curves, measures
 from goalax.study.experiments import Group
 from goalax.study.hover import Curve, Drawing
 from goalax.study.statistics import performance_profile
 
 TAUS = np.linspace(0, 1, 101)
-# Final scores [seeds] of a group, by what they are.
-MEASURES = {curves.REACHED: lambda group: group.reached[:, -1], curves.NEAR: lambda group: group.near[:, -1]}
+# Final scores [seeds] of a group, by what they are; OGBench's episodes end at the goal, and their success is both.
+MEASURES = {
+    curves.REACHED: lambda group: group.reached[:, -1],
+    curves.NEAR: lambda group: measures.shares(group)[:, -1],
+}
 
 
 def by_label(groups: Sequence[Group]) -> dict[str, dict[str, Group]]:

@@ -26,6 +26,7 @@ PAGE = Path(__file__).with_name("report.html")
 SCRIPT = Path(__file__).with_name("report.js")
 ALL = "all environments"
 CURVES = "Point at a drawing for the values there; a click on a name in its legend hides the line, or shows it again."
+TASKS = "Episodes of OGBench's environments end at the goal: in place of time at it stands success over their tasks."
 FEW = "With few seeds, less than ten or so, intervals are narrower than they should be."
 
 
@@ -37,12 +38,15 @@ def save(groups: Sequence[Group], notes: Sequence[str], path: Path, threshold: f
       threshold: share of time at the goal; the report tells when it is reached.
     """
     maps, damaged = heat_maps.of_groups(groups)
+    tasks = f" {TASKS}" if any(map(measures.has_tasks, groups)) else ""
     sections = [
         section("Learning curves", CURVES, *drawings(groups)),
         section(
             "Final evaluation",
             "Interquartile mean over seeds with its 95% interval, at the last evaluation that all seeds have. All"
-            f" environments: over the seeds of all of them, resampled within each (stratified bootstrap). {FEW}",
+            " environments: over the seeds of all of them, each environment counting alike, resampled within each"
+            " (stratified bootstrap). The wall clock is that of a program, which may have trained several of the seeds"
+            f" at once. {FEW}{tasks}",
             table(
                 ("environment", "agent", "seeds", "steps", *MEASURES, "distance at the end", "wall clock"),
                 final(groups),
@@ -121,7 +125,7 @@ def final(groups: Sequence[Group]) -> list[list[str]]:
         measures = [cell(interquartile_mean([of(group)])) for of in MEASURES.values()]
         distance = cell(interquartile_mean([group.metric("eval/final_dist")[:, -1]]))
         seconds = duration(group.metric("training/walltime")[:, -1].mean())
-        words = [html.escape(group.env), html.escape(group.label), str(len(group.runs)), f"{group.steps[-1]:,}"]
+        words = [html.escape(group.env), html.escape(group.label), str(len(group.runs)), f"{group.at[-1]:,}"]
         rows.append([*words, *measures, distance, seconds])
     for label, members in by_label(groups).items():
         if len(envs) > 1 and members.keys() == set(envs):
@@ -142,13 +146,14 @@ def on_the_way(groups: Sequence[Group], threshold: float) -> str:
     rows = []
     for group in groups:
         first, seeds = measures.speed(group, threshold)
-        steps = f"{first:,.0f}" if np.isfinite(first) else f"&gt; {group.steps[-1]:,}"
+        steps = f"{first:,.0f}" if np.isfinite(first) else f"&gt; {group.at[-1]:,}"
         of_seeds = f'<span class="interval">{seeds} of {len(group.runs)} seeds</span>'
         more = [law.get(name, measures.last)(group, name) for name in told.values()]
         cells = [cell(measures.area(group)), steps + of_seeds, *("" if each is None else cell(each) for each in more)]
         rows.append([html.escape(group.env), html.escape(group.label), *cells])
     words = (
-        "The mean over training is the area under the learning curve, from the first evaluation to the last. Steps are"
+        "The mean over training is the area under the learning curve, from the first evaluation (the last one on a"
+        " dataset, where steps follow) to the last. Steps are"
         " those of the first evaluation with this share of time at the goal: the median over seeds, where a seed"
         " without one takes longer than all others. Episodes end early where a body falls or breaks; cells are those of"
         " the maze that the stored states visit."
@@ -206,7 +211,7 @@ def improvement(groups: Sequence[Group]) -> str:
 
 
 def unequal(first: Group, second: Group) -> str:
-    ends = [group.steps[-1] for group in (first, second)]
+    ends = [group.at[-1] for group in (first, second)]
     return "" if ends[0] == ends[1] else f" (after {ends[0]:,} and {ends[1]:,} steps)"
 
 
@@ -246,7 +251,7 @@ def films(groups: Sequence[Group]) -> str:
     """The GIF of each group's most typical seed: the one that ends nearest to the median of its time at the goal."""
     figures = []
     for group in groups:
-        scores = group.near[:, -1]
+        scores = measures.shares(group)[:, -1]
         for index in np.argsort(np.abs(scores - np.median(scores)), kind="stable"):
             file = group.runs[index].directory / "policy.gif"
             if file.is_file():

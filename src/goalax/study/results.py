@@ -119,6 +119,10 @@ def read_rows(path: Path) -> list[Row]:
     names = [row.name for row in rows]
     if twice := next((row for row in rows if names.count(row.name) > 1), None):
         raise FlagError(f"{path}: the row {twice.words!r} of {twice.flags.env_name} is there twice.")
+    alone = [(dataclasses.replace(row.flags, seed=0, num_seeds=1), row.agent_flags, row.data) for row in rows]
+    if twice := next((row for row, flags in zip(rows, alone, strict=True) if alone.count(flags) > 1), None):
+        words = f"the row {twice.words!r} of {twice.flags.env_name} is there with other seeds, too"
+        raise FlagError(f"{path}: {words}; --num_seeds makes one row of them.")
     return rows
 
 
@@ -140,17 +144,22 @@ def settings_of(row: Row, *here: Any) -> dict[str, Any]:
 
 def fits(row: Row, content: dict[str, Any]) -> bool:
     """Whether a config.json is of the row as it is now; a flag that its version did not have must be at its default.
-    FlagError as `settings_of`."""
+
+    Where the package of its environment is not installed, its name is believed, which has all flags that were given.
+    """
     flags, agent_flags = completed(content["flags"], content["agent_flags"])
     stored = flags | agent_flags
-    wanted, here = settings_of(row), [stored.get(name) for name in HERE]
+    try:
+        wanted, here = settings_of(row), [stored.get(name) for name in HERE]
+    except FlagError:
+        return True
     if here != [wanted[name] for name in HERE]:  # of another machine, or another row
         wanted = settings_of(row, *here)
     return all(stored.get(name) == value for name, value in wanted.items())
 
 
 def kept(row: Row, folder: Path) -> list[Trained]:
-    """What a folder holds of the row: a run for every seed, or nothing. FlagError as `settings_of`."""
+    """What a folder holds of the row: a run for every seed, or nothing."""
     found = []
     for seed in row.seeds:
         directory = folder / f"{row.name}_s{seed}"
@@ -166,16 +175,14 @@ def kept(row: Row, folder: Path) -> list[Trained]:
 
 def finished(row: Row, trained: Sequence[Trained]) -> bool:
     """Whether runs of a row have reached its budget."""
-    if not trained:
-        return False  # without a look at its environment, whose package may not be here
-    settings = settings_of(row)
-    updates = settings["offline_steps"] + settings["finetune_steps"]
 
-    def is_over(last: dict[str, float]) -> bool:
+    def is_over(run: Trained) -> bool:
+        last, budget = run.rows[-1], run.settings
         steps, learned = last["training/envsteps"], last["training/gradient_steps"]
-        return steps >= settings["num_timesteps"] and learned >= updates
+        updates = budget.get("offline_steps", 0) + budget.get("finetune_steps", 0)
+        return bool(steps >= budget["num_timesteps"] and learned >= updates)
 
-    return all(is_over(run.rows[-1]) for run in trained)
+    return bool(trained) and all(map(is_over, trained))
 
 
 def newest_directories(row: Row) -> list[Path]:

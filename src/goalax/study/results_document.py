@@ -14,9 +14,9 @@ from goalax.envs.control import TASKS
 from goalax.flags import FlagError
 from goalax.host.display import duration
 from goalax.host.resolve import resolve
-from goalax.study import curves, experiments, markdown, measures, statistics
+from goalax.study import curves, experiments, markdown, measures
 from goalax.study.experiments import REWARD, Group, Trained
-from goalax.study.results import Row, finished, kept, settings_of
+from goalax.study.results import Row, finished, kept
 from goalax.study.statistics import Estimate, interquartile_mean
 
 COLUMNS = (
@@ -39,7 +39,7 @@ def columns_of(groups: Sequence[Group], threshold: float) -> list[str]:
     """The head of the table of such groups, of one environment.
 
     Args:
-      threshold: what `shares` are compared with.
+      threshold: what `measures.shares` are compared with.
     """
     scores, what = COLUMNS[4:6], "of the time"
     if any(not group.has_goals for group in groups):
@@ -55,16 +55,9 @@ def unit_of(group: Group) -> str:
     return " updates" if measures.is_offline(group) else ""
 
 
-def shares(group: Group) -> np.ndarray:
-    """Of the time at the goal, of OGBench's episodes, or of the reward of one that gives 1 a step, [seeds, T]."""
-    if measures.has_tasks(group):
-        return group.metric(measures.TASKS)
-    return group.near if group.has_goals else group.metric(REWARD) / group.settings["episode_length"]
-
-
 def steps_to(group: Group, threshold: float) -> str:
     """Steps to the first evaluation with that share, the median over seeds."""
-    middle = float(np.median(statistics.steps_to(threshold, group.steps, shares(group))))
+    middle, _ = measures.speed(group, threshold)
     return "not reached" if np.isinf(middle) else f"{int(middle):,}{unit_of(group)}"
 
 
@@ -91,8 +84,8 @@ def cells(row: Row, trained: Sequence[Trained], note: str) -> list[str]:
     group = group_of(trained)
     content = json.loads((trained[0].directory / "config.json").read_text())
     last = trained[0].rows[-1]
-    unit, settings = unit_of(group), settings_of(row)
-    before = settings["offline_steps"] + settings["finetune_steps"]
+    unit = unit_of(group)
+    before = sum(group.settings.get(name, 0) for name in ("offline_steps", "finetune_steps"))
     ratio = 0 if unit else (last["training/gradient_steps"] - before) / last["training/envsteps"]
     steps = (
         f"{before:,} updates, {int(last['training/envsteps']):,}"
@@ -161,27 +154,36 @@ class Best(NamedTuple):
     row: Row
     group: Group
     line: list[str]  # of the table of its section
-    score: float  # of `shares` at the end
+
+    @property
+    def reached(self) -> float:
+        """Share of episodes that reach the goal, mean over seeds and the last three evaluations: one alone is noise."""
+        return float(self.group.reached[:, -3:].mean())
+
+    @property
+    def score(self) -> tuple[bool, float]:
+        """Whether its environment is solved, and then the time at the goal, or OGBench's success, as `reached`."""
+        return self.reached >= SOLVED, float(measures.shares(self.group)[:, -3:].mean())
 
     @property
     def env(self) -> str:
-        reached = self.group.reached[:, -1].mean()
-        note = ": not learned in these steps" if reached < POOR else ": not solved" if reached < SOLVED else ""
+        poor = self.reached < POOR
+        note = ": not learned in these steps" if poor else ": not solved" if self.reached < SOLVED else ""
         return f"`{self.group.env}`{note}"
 
 
 def best_rows(rows: Sequence[Row], folder: Path) -> list[Best]:
-    """Of every environment with goals, by the time at the goal at the end, or OGBench's success; datasets apart."""
+    """Of every environment with goals, by their scores; datasets apart, and episodes of another length."""
     found: dict[str, Best] = {}
     for row in rows:
-        if row.flags.dataset is not None:
-            continue  # what it learns is of the data as much as of the environment
+        if row.flags.dataset is not None or row.flags.episode_length is not None:
+            continue  # what it learns is of the data as much as of the environment, or it is another task
         if finished(row, trained := kept(row, folder)) and (group := group_of(trained)).has_goals:
-            score = float(interquartile_mean([shares(group)[:, -1]]).value)
-            if group.env not in found or score > found[group.env].score:
-                line = cells(row, trained, "")
-                line[5] = "" if measures.has_tasks(group) else line[5]  # these episodes end at the goal
-                found[group.env] = Best(row, group, line, score)
+            line = cells(row, trained, "")
+            line[5] = "" if measures.has_tasks(group) else line[5]  # these episodes end at the goal
+            best = Best(row, group, line)
+            if group.env not in found or best.score > found[group.env].score:
+                found[group.env] = best
     return list(found.values())
 
 

@@ -6,6 +6,7 @@ et al. 2021 (Deep Reinforcement Learning at the Edge of the Statistical Precipic
 environments.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -59,12 +60,21 @@ def share(values: np.ndarray) -> Estimate:
 def interquartile_mean(strata: Sequence[np.ndarray]) -> Estimate:
     """Mean of what is left of all scores without the floor(n / 4) highest and lowest, per entry of [...].
 
+    Every environment counts alike: a score of one with fewer seeds stands for several.
+
     Args:
       strata: scores [seeds, ...], one array per environment.
     """
+    common = math.lcm(*map(len, strata))
+    times = np.concatenate([np.full(len(scores), common // len(scores)) for scores in strata])
+    cut, number = int(times.sum()) // 4, int(times.sum())
 
     def statistic(*samples, axis):
-        return stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
+        scores = np.moveaxis(np.concatenate(samples, axis=axis), axis, -1)
+        order = np.argsort(scores, axis=-1)
+        end = np.cumsum(times[order], axis=-1)
+        kept = np.diff(np.clip(end, cut, number - cut), axis=-1, prepend=cut)
+        return np.sum(kept * np.take_along_axis(scores, order, axis=-1), axis=-1) / (number - 2 * cut)
 
     return bootstrapped(strata, statistic)
 
