@@ -5,7 +5,8 @@ import re
 from goalax.envs.base import ENVS, GoalEnv
 from goalax.envs.maze import MAZES
 from goalax.envs.stitching import MARK, split_of
-from goalax.registry import choices, import_all
+from goalax.registry import import_all
+from goalax.words import choices
 
 # By their installed name even where a checkout's own folder is imported as `envs`: nothing must register twice.
 import_all("goalax.envs", __path__)

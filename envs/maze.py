@@ -12,7 +12,7 @@ import numpy as np
 from goalax.core.goals import Cells
 from goalax.envs.base import ENVS, Camera, GoalEnv, set_numeric
 from goalax.envs.corridors import CORRIDORS
-from goalax.registry import choices
+from goalax.words import choices
 
 MAZES: dict[str, tuple[str, ...]] = {}  # body -> its layouts
 MAX_CONTACTS = 16  # of a body at once, the deepest; a walker in a corner has half as many

@@ -1,5 +1,6 @@
 """`import goalax`: the public names, training from Python, policies without a run directory, and the same sentences."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import goalax
 from goalax import cli
 from goalax.commands import train as training
+from goalax.host.lock import only_writer
 from tests.helpers import toy
 
 toy.register()
@@ -71,6 +73,15 @@ def test_a_state_is_saved_and_restored(run, tmp_path):
     for a, b in zip(jax.tree.leaves(run.restore(folder)), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(a, b)
     assert len(list(folder.glob("checkpoints/*.earlier"))) == 1
+    with only_writer([folder]), pytest.raises(goalax.FlagError, match="A training writes into .*saved already"):
+        run.save(other, folder)
+    with pytest.raises(goalax.FlagError, match="There is another run in"):
+        goalax.make("toy", agent="crl", seed=4, **SIZES).save(state, folder)
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(content | {"command": ["once"], "resumed": [{"device": "a"}]}))
+    run.save(other, folder)
+    kept = json.loads((folder / "config.json").read_text())
+    assert kept["command"] == ["once"] and kept["resumed"] == [{"device": "a"}]
     one, other = run.advance(state, 1), run.advance(again, 1)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -122,6 +133,9 @@ def test_the_sentences_of_the_command_line(flags, argv, capsys, tmp_path, monkey
         ({"num_envs": 4.5}, "--num_envs is 4.5; it must be a whole number."),
         ({"use_ln": "false"}, "--use_ln is 'false'; it must be true or false."),
         ({"discounting": None}, "--discounting is None; it must be a finite number."),
+        ({"discounting": 10**400}, "--discounting is 1e400 or more; it must be a finite number."),
+        ({"batch_size": 10**5000}, "--batch_size is 1e5000 or more; it must be at most 10,000,000."),
+        ({"batch_size": -(10**5000)}, "--batch_size is -1e5000 or more; it must be at least 2."),
         ({"discounting": float("nan")}, "--discounting is nan; it must be a finite number."),
         ({"exp_name": 3}, "--exp_name is 3; it must be text."),
     ],

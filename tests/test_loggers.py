@@ -4,6 +4,8 @@ None of them has an account, and none opens a connection to anything but this ma
 """
 
 import json
+import os
+import shutil
 import sys
 import time
 import types
@@ -146,12 +148,13 @@ def test_without_an_account_it_warns_once_and_every_seed_has_all_of_it_offline(r
 
 
 def check_tensorboard(directory):
-    """Its scalars are those of metrics.csv."""
-    table = {row["training/envsteps"]: row for row in read_metrics(directory / "metrics.csv")}
+    """Its scalars are those of metrics.csv, each once."""
+    table = read_metrics(directory / "metrics.csv")
+    expected = [(row["training/envsteps"], name, value) for row in table for name, value in row.items()]
     scalars = read_tensorboard(directory)
-    assert scalars.keys() == table.keys()
-    for steps, row in table.items():
-        assert scalars[steps] == pytest.approx(row, rel=1e-6)
+    assert sorted(scalar[:2] for scalar in scalars) == sorted(scalar[:2] for scalar in expected)
+    values = {scalar[:2]: scalar[2] for scalar in expected}
+    assert all(value == pytest.approx(values[step, name], rel=1e-6) for step, name, value in scalars)
 
 
 def test_a_resumed_run_keeps_its_id_and_goes_on(run):
@@ -241,3 +244,31 @@ def test_a_run_without_goals_ends_well(tmp_path):
     logger.run = types.SimpleNamespace(summary=summary, finish=lambda exit_code: codes.append(exit_code))
     logger.finish(True)
     assert codes == [0] and summary == {}
+
+
+def test_a_resumed_run_is_in_tensorboard_without_the_rows_that_it_was_resumed_before(run):
+    assert run("--log_tensorboard") == 0
+    shutil.rmtree(FIRST / "checkpoints" / "120")
+    assert run("--log_tensorboard", "--resume", "--num_timesteps", "160", "--num_evals", "2") == 0
+    assert [row["training/envsteps"] for row in read_metrics(FIRST / "metrics.csv")] == [60, 100, 160]
+    check_tensorboard(FIRST)
+
+
+def test_a_full_disk_ends_tensorboard_with_one_sentence(run, capsys, monkeypatch):
+    full = []
+
+    def fill(*_):
+        """Stands for the renderer, which is called after an evaluation: from now on the disk is full for this file."""
+        (events,) = [file for file in psutil.Process().open_files() if "tfevents" in file.path] or [None]
+        if events is not None:
+            with open("/dev/full", "wb") as device:
+                os.dup2(device.fileno(), events.fd)
+            full.append(Path(events.path))
+        return []
+
+    monkeypatch.setattr(kept, "film", fill)
+    assert run("--log_tensorboard", "--visualization_interval", "1") == 0
+    out = capsys.readouterr().out
+    assert out.count("TensorBoard failed ([Errno 28] No space left on device): training goes on without it") == 1
+    assert len(full) == 1 and {step for step, _, _ in read_tensorboard(FIRST)} == {60}
+    assert len(read_metrics(FIRST / "metrics.csv")) == 3 and checkpoint.steps(FIRST / "checkpoints")[0] == 120

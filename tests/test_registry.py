@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from goalax.registry import Registry, choices
+from goalax.registry import Registry
+from goalax.words import choices
 
 
 @pytest.fixture

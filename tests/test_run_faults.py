@@ -7,6 +7,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -17,6 +18,7 @@ from goalax.flags import FlagError
 from goalax.host import checkpoint, display, runs
 from goalax.host.config import read_flags
 from goalax.host.interrupt import Interrupt
+from goalax.host.make import make_run
 from tests.helpers import toy
 from tests.helpers.runs import LONGER, RUN, envsteps
 
@@ -154,8 +156,63 @@ def test_saved_is_said_only_of_what_is_there(run, monkeypatch, capsys):
     assert "the checkpoint runs/toy_crl_s0/checkpoints/160 cannot be written (it is not there)" in error
 
 
+class Slow:
+    """A saver of a seed whose last checkpoint is not there before somebody waits for it."""
+
+    def __init__(self, name, calls, error=None):
+        self.name, self.calls, self.error = name, calls, error
+
+    def wait(self):
+        self.calls.append(("wait", self.name))
+        if self.error is not None:
+            raise self.error
+
+
+def test_no_checkpoint_is_begun_before_the_last_ones_of_all_seeds_are_there(monkeypatch):
+    """Or a failure of the second seed, which shows late, would leave it none in common with the first."""
+    calls, session = [], object.__new__(training.Session)
+    session.num_seeds, session.progress = 2, lambda state: 5
+    state = {"x": jax.numpy.arange(6.0).reshape(2, 3)}
+    monkeypatch.setattr(checkpoint, "save", lambda saver, kept, *_: calls.append((saver.name, kept["x"].tolist())))
+    session.savers = [Slow("one", calls), Slow("two", calls)]
+    session._save(state, 0.0)
+    assert calls == [("wait", "one"), ("wait", "two"), ("one", [0, 1, 2]), ("two", [3, 4, 5])]
+    calls.clear()
+    session.savers = [Slow("one", calls), Slow("two", calls, checkpoint.SaveError("no space"))]
+    with pytest.raises(checkpoint.SaveError, match="no space"):
+        session._save(state, 0.0)
+    assert calls == [("wait", "one"), ("wait", "two")]
+
+
+def test_a_number_that_is_none_is_told_with_its_seed_and_its_checkpoint(run, monkeypatch):
+    shutil.copytree(RUN, "runs/toy_crl_s1")
+    session, calls = object.__new__(training.Session), []
+    session.num_seeds, session.seeds, session.data = 2, [3, 4], None
+    session.written, session.savers = [RUN, Path("runs/toy_crl_s1")], [Slow("one", calls)]
+    words = r"at 140 environment steps: of seed 4 a is nan; .* runs/toy_crl_s1/checkpoints/120, and other seeds go on"
+    with pytest.raises(training.NonFiniteError, match=words):
+        session._check_metrics({"a": np.array([1.0, np.nan])}, 140)
+    assert calls == [("wait", "one")]
+    session.num_seeds = 1
+    with pytest.raises(training.NonFiniteError, match="steps: a is inf; the last good .*toy_crl_s0/checkpoints/120.$"):
+        session._check_metrics({"a": np.array(np.inf)}, 140)
+
+
+def test_how_to_go_on_names_runs_that_newer_ones_hide(run):
+    flags = read_flags([*toy.TINY, "--num_seeds", "2"])
+    config = make_run(*flags).config
+    directories = [runs.create(config, seed) for seed in (0, 1)]
+    for directory in directories:
+        (directory / "config.json").write_text("{}")
+    whole = "python training.py --resume --exp_name toy_crl --seed 0 --num_seeds 2"
+    assert training.resuming(config, directories, "training.py") == whole
+    (runs.create(config, 1) / "config.json").write_text("{}")
+    one, two = training.resuming(config, directories, "training.py").split(" && ")
+    assert one.endswith(f"--resume --run_dir {directories[0]}") and two.endswith(f"--resume --run_dir {directories[1]}")
+
+
 def test_an_older_state_than_the_newest_is_not_passed_over_in_silence(run):
-    with checkpoint.manager(RUN / "checkpoints") as saver, pytest.raises(checkpoint.SaveError, match="newer ones"):
+    with checkpoint.Saver(RUN / "checkpoints") as saver, pytest.raises(checkpoint.SaveError, match="newer ones"):
         saver.save(80, {})
 
 
@@ -186,10 +243,6 @@ def test_a_checkpoint_that_goes_as_it_is_read(run, monkeypatch, recwarn):
 
 
 def template():
-    import jax
-
-    from goalax.host.make import make_run
-
     train = make_run(*read_flags([*toy.TINY, "--energy_fn", "l2"])).train
     return jax.eval_shape(train.init, np.zeros(2, np.uint32))
 
@@ -208,3 +261,16 @@ def test_signals_of_one_moment_are_one_wish_and_a_later_one_acts_as_usual():
             assert usual == [signal.SIGTERM]
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_terminal_that_closes_asks_to_stop_unless_that_is_ignored():
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        for handler, heard in ((signal.SIG_DFL, signal.SIGHUP), (signal.SIG_IGN, None)):
+            signal.signal(signal.SIGHUP, handler)
+            with Interrupt() as interrupt:
+                signal.raise_signal(signal.SIGHUP)
+                assert interrupt.signal == heard
+            assert signal.getsignal(signal.SIGHUP) is handler
+    finally:
+        signal.signal(signal.SIGHUP, before)

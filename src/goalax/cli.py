@@ -8,7 +8,7 @@ from types import ModuleType
 
 from goalax import __version__
 from goalax.host import output
-from goalax.registry import choices
+from goalax.words import choices
 
 COMMANDS = {
     "train": "train an agent",

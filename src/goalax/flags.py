@@ -8,7 +8,8 @@ import typing
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar, overload
 
-from goalax.registry import Registry, choices
+from goalax.registry import Registry
+from goalax.words import choices, shown
 
 
 class Flagged(Protocol):
@@ -108,7 +109,7 @@ def checked_type(field: dataclasses.Field[Any], value: Any) -> Any:
         return None
     if field.metadata["positional"]:
         return tuple(value)
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < 1e300:  # a longer one is too large for it
         value = float(value)
     if kind is int and type(value) is float and value.is_integer():
         value = int(value)
@@ -116,7 +117,7 @@ def checked_type(field: dataclasses.Field[Any], value: Any) -> Any:
         value = str(value)
     if type(value) is kind and (not isinstance(value, float) or math.isfinite(value)):
         return value
-    raise FlagError(f"--{field.name} is {value!r}; it must be {NOUNS[kind]}.")
+    raise FlagError(f"--{field.name} is {shown(value)}; it must be {NOUNS[kind]}.")
 
 
 def check(config: C) -> C:
@@ -140,12 +141,12 @@ def check(config: C) -> C:
         given = [(words, meta[name], holds) for name, words, holds in limits if meta[name] is not None]
         if not all(holds(value, limit) for _, limit, holds in given):
             valid = " and ".join(f"{words} {limit:g}" for words, limit, _ in given)
-            raise FlagError(f"--{field.name} is {value}; it must be {valid}.")
+            raise FlagError(f"--{field.name} is {shown(value)}; it must be {valid}.")
         most = meta["most"]
         if most is None and meta["high"] is None and value_type(field) is int:
             most = 1e9
         if most is not None and value > most:
-            raise FlagError(f"--{field.name} is {value:g}; it must be at most {most:,.0f}.")
+            raise FlagError(f"--{field.name} is {shown(value)}; it must be at most {most:,.0f}.")
     return dataclasses.replace(config, **resolved)
 
 

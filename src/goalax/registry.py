@@ -1,10 +1,11 @@
 """A table of named things (environments, energies, losses, agents) that explains itself when a name is wrong."""
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
+
+from goalax.words import choices
 
 T = TypeVar("T")
 
@@ -13,12 +14,6 @@ def import_all(package: str, path: Iterable[str]) -> None:
     """Imports every file of a package, so that all that they register is found: a new entry is a new file."""
     for module in pkgutil.iter_modules(path):
         importlib.import_module(f"{package}.{module.name}")
-
-
-def choices(name: str, valid: list[str]) -> str:
-    """The valid names as one phrase, nearest to `name` first."""
-    near = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
-    return ", ".join(near + [other for other in valid if other not in near])
 
 
 class Registry(Mapping[str, T], Generic[T]):

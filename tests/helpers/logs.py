@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tensorboardX.crc32c import crc32c
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 from wandb.proto.wandb_internal_pb2 import Record
 
 BLOCK = 32768
@@ -85,22 +85,40 @@ def masked(crc: int) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def read_tensorboard(directory: Path) -> dict[int, dict[str, float]]:
-    """Scalars by step and name, of all event files in a run directory (TFRecord: length, its CRC, data, its CRC)."""
-    scalars = {}
+def tensorboard_events(path: Path) -> list[Any]:
+    """The events of a file (TFRecord: length, its CRC, data, its CRC), but not a last one that a kill cut short."""
+    events, data, position = [], path.read_bytes(), 0
+    while position + 12 <= len(data):
+        length, length_crc = struct.unpack("<QI", data[position : position + 12])
+        if position + 16 + length > len(data):
+            break
+        event = data[position + 12 : position + 12 + length]
+        (event_crc,) = struct.unpack("<I", data[position + 12 + length : position + 16 + length])
+        assert length_crc == masked(crc32c(data[position : position + 8])) and event_crc == masked(crc32c(event))
+        events.append(Event.FromString(event))
+        position += 16 + length
+    return events
+
+
+def read_tensorboard(directory: Path) -> list[tuple[int, str, float]]:
+    """(step, name, value) of all scalars that TensorBoard shows of a run directory, both of its servers alike.
+
+    The one in Python drops what it has from the step of a START on, but not at the first START
+    (plugin_event_accumulator.py); the one in Rust drops it by name, from the step of each new value on (reservoir.rs).
+    """
+    slow, fast, started = [], [], False
     for path in sorted(directory.glob("events.out.tfevents.*")):
-        data, position = path.read_bytes(), 0
-        while position < len(data):
-            length, length_crc = struct.unpack("<QI", data[position : position + 12])
-            event = data[position + 12 : position + 12 + length]
-            (event_crc,) = struct.unpack("<I", data[position + 12 + length : position + 16 + length])
-            assert length_crc == masked(crc32c(data[position : position + 8])) and event_crc == masked(crc32c(event))
-            parsed = Event.FromString(event)
-            for value in parsed.summary.value:
+        for event in tensorboard_events(path):
+            if event.session_log.status == SessionLog.START:
+                slow = [scalar for scalar in slow if not started or scalar[0] < event.step]
+                started = True
+            for value in event.summary.value:
                 if value.WhichOneof("value") == "simple_value":
-                    scalars.setdefault(parsed.step, {})[value.tag] = value.simple_value
-            position += 16 + length
-    return scalars
+                    fast = [scalar for scalar in fast if scalar[1] != value.tag or scalar[0] < event.step]
+                    for shown in (slow, fast):
+                        shown.append((event.step, value.tag, value.simple_value))
+    assert sorted(slow) == sorted(fast)
+    return slow
 
 
 class Server:

@@ -169,8 +169,7 @@ def train(
     if session.stopped_by is None:
         display.note(f"Finished in {duration(time.monotonic() - started)}.")
         return 0
-    command = f"{invocation(prog)} {shlex.join(resume_flags(config, directories))}"
-    display.note(f"Stopped and saved. To continue exactly here: {command}")
+    display.note(f"Stopped and saved. To continue exactly here: {resuming(config, directories, prog)}")
     return 128 + session.stopped_by
 
 
@@ -250,12 +249,14 @@ def invocation(prog: str) -> str:
     return f"python {prog}" if prog.endswith(".py") else prog
 
 
-def resume_flags(config: Config, directories: list[Path]) -> list[str]:
-    if config.num_seeds == 1 and directories:
-        return ["--resume", "--run_dir", str(directories[0])]
+def resuming(config: Config, directories: list[Path], prog: str) -> str:
+    """The command line that goes on with these runs; one each where names would not say which, for newer ones have
+    them, too."""
     group = ["--group_name", config.group_name] if config.group_name else []
-    names = ["--exp_name", config.exp_name, *group]
-    return ["--resume", *names, "--seed", str(config.seed), "--num_seeds", str(config.num_seeds)]
+    names = ["--exp_name", config.exp_name, *group, "--seed", str(config.seed), "--num_seeds", str(config.num_seeds)]
+    whole = not directories or (config.num_seeds > 1 and runs.find_all(config) == directories)
+    lines = [names] if whole else [["--run_dir", str(directory)] for directory in directories]
+    return " && ".join(f"{invocation(prog)} {shlex.join(['--resume', *line])}" for line in lines)
 
 
 def unwritten(error: Exception, config: Config, directories: list[Path], prog: str) -> str:
@@ -264,10 +265,14 @@ def unwritten(error: Exception, config: Config, directories: list[Path], prog: s
         what = f"{error.filename} cannot be written ({error.strerror})" if error.filename else str(error)
     else:
         what = str(error)
-    common = set.intersection(*(set(checkpoint.steps(directory / "checkpoints")) for directory in directories))
-    if not common:
+    found = [set(checkpoint.steps(directory / "checkpoints")) for directory in directories]
+    common = set.intersection(*found)
+    if not any(found):
         return f"Training stopped: {what}; there is no checkpoint yet, so start it anew once that is mended."
-    command = f"{invocation(prog)} {shlex.join(resume_flags(config, directories))}"
+    if not common:
+        alone = "its seeds have no checkpoint in common, and go on one by one with --resume --run_dir"
+        return f"Training stopped: {what}; {alone}."
+    command = resuming(config, directories, prog)
     safe = f"everything up to the checkpoint at {max(common):,} steps is safe"
     return f"Training stopped: {what}; {safe}, and once that is mended, this continues from there: {command}"
 

@@ -78,12 +78,16 @@ class Saver(contextlib.AbstractContextManager):
             self.manager = ocp.CheckpointManager(stack.enter_context(searchable(directory)), options=options)
             self.stack = stack.pop_all()
 
+    def wait(self) -> None:
+        """Until the last one is there; SaveError if it could not be written."""
+        with self._telling(self.last):
+            self.manager.wait_until_finished()
+
     def save(self, step: int, items: dict[str, Any]) -> None:
         """Starts to write what is not there yet; SaveError if it, or the one before it, cannot be written."""
         import orbax.checkpoint as ocp
 
-        with self._telling(self.last if self.last is not None else step):
-            self.manager.wait_until_finished()  # so that what goes wrong belongs to the one before
+        self.wait()  # so that what goes wrong belongs to the one before
         with self._telling(step):
             if step not in steps(self.directory) and not self.manager.save(step, args=ocp.args.Composite(**items)):
                 raise ProblemError("there are newer ones")
@@ -109,11 +113,6 @@ class Saver(contextlib.AbstractContextManager):
             raise SaveError(
                 f"the checkpoint {self.directory / str(step)} cannot be written ({reason(error)})"
             ) from None
-
-
-def manager(directory: Path) -> Saver:
-    """What `save` writes with; use it in a `with`."""
-    return Saver(directory)
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from goalax.agents import AGENTS, Algorithm
 from goalax.core.command import COMMAND
 from goalax.flags import FlagError, Flagged, filled, flag, names_in, names_of, parse, set_in
 from goalax.host.names import EnvNames
-from goalax.registry import choices
+from goalax.words import choices
 
 F = TypeVar("F", bound="Flags")
 

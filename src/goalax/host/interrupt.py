@@ -5,9 +5,18 @@ import signal
 import time
 from typing import Any, ClassVar, Self
 
+# The last one comes where a terminal is closed or a connection lost; Windows has none.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+
+
+def listened() -> list[signal.Signals]:
+    """SIGNALS, but for a SIGHUP that is ignored: so `nohup` lets a program outlive its terminal."""
+    return [each for each in SIGNALS if each.name != "SIGHUP" or signal.getsignal(each) is not signal.SIG_IGN]
+
 
 class Interrupt(contextlib.AbstractContextManager):
-    """Turns the first Ctrl-C or SIGTERM into a wish to stop; one that comes later than AT_ONCE after it acts as usual.
+    """Turns the first of SIGNALS (Ctrl-C, say) into a wish to stop; one that comes later than AT_ONCE after it acts
+    as usual.
 
     It is entered before anything compiles: an exception that a signal raises there may be swallowed by a callback of
     JAX, a wish is not.
@@ -22,7 +31,7 @@ class Interrupt(contextlib.AbstractContextManager):
 
     def __enter__(self) -> Self:
         self.first: dict[int, float] = {}  # signal -> when it came
-        self.previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.previous = {number: signal.signal(number, self._note) for number in listened()}
         return self
 
     def _note(self, number: int, _frame: object) -> None:

@@ -3,7 +3,10 @@
 import contextlib
 import json
 import os
+import re
 import secrets
+import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -14,6 +17,7 @@ from goalax.host.runs import progress
 
 START_SECONDS, END_SECONDS = 30, 30  # how long a server that does not answer is waited for
 STEP = "training/envsteps"
+EVENTS = re.compile(r"events\.out\.tfevents\.([0-9]{10})\.")  # the second in which TensorBoard's file was begun
 BEST = ("eval/episode_success", "eval/episode_success_any")  # whose maxima a sweep may want, beside the last values
 
 
@@ -161,21 +165,80 @@ class Wandb:
 
 
 class TensorBoard:
-    """An event file in the run directory: `tensorboard --logdir runs` shows it under the name of the run."""
+    """Event files in the run directory: `tensorboard --logdir runs` shows them under the name of the run.
+
+    Written here and not by tensorboardX's SummaryWriter: its thread loses the end of a row when the process is killed,
+    and dies without a word when the disk is full; its queue then keeps `add_scalar` waiting for ever.
+    """
 
     def __init__(self, directory: Path):
-        from tensorboardX import SummaryWriter  # here, because it takes half a second
+        from tensorboardX import RecordWriter  # here, because it takes half a second
 
-        self.writer = SummaryWriter(str(directory))
-        self.writer.add_text("config", f"```\n{(directory / 'config.json').read_text()}\n```")
+        self.directory = directory
+        past = [int(name[1]) for path in directory.iterdir() if (name := EVENTS.match(path.name))]
+        second = max([int(time.time()), *(one + 1 for one in past)])  # files are read in the order of their names
+        self.records = RecordWriter(str(directory / f"events.out.tfevents.{second}.{socket.gethostname()}"))
+        self.continues = bool(past)  # and has not said from where yet, which the first row tells
+        with self._on_disk():
+            self._write(0, file_version="brain.Event:2")
+            if not self.continues:
+                self._write_config(0)
 
     def log(self, row: dict[str, float]) -> None:
-        for name, value in row.items():
-            self.writer.add_scalar(name, value, progress(row))
-        self.writer.flush()
+        with self._on_disk():
+            if self.continues:
+                self._continue(row)
+                self.continues = False
+            self._write_row(row)
 
     def artifact(self, *_: Any) -> None:
         """It has no place for files; they are in the run directory beside it."""
 
     def finish(self, _success: bool) -> None:
-        self.writer.close()
+        self.records.close()
+
+    def _continue(self, row: dict[str, float]) -> None:
+        """Takes back what earlier files have and metrics.csv has no more, as it came after the checkpoint.
+
+        row: the first one of this file. TensorBoard in Python forgets the steps from that of a START on, but not at the
+        first START of a run, so there are two. Its faster server knows no START: each value makes it forget those of
+        its name from the same step on, so the last row that stands is repeated.
+        """
+        from tensorboardX.proto.event_pb2 import SessionLog
+
+        rows = [past for past in runs.read_metrics(self.directory / "metrics.csv") if STEP in past]
+        last = [past for past in rows if progress(past) < progress(row)][-1:]  # none if it was killed before its first
+        step = int(progress(last[0])) if last else 0
+        for _ in range(2):
+            self._write(step, session_log=SessionLog(status=SessionLog.START))
+        self._write_config(step)
+        for past in last:
+            self._write_row(past)
+
+    def _write_config(self, step: int) -> None:
+        from tensorboardX.summary import text
+
+        self._write(step, summary=text("config", f"```\n{(self.directory / 'config.json').read_text()}\n```"))
+
+    def _write_row(self, row: dict[str, float]) -> None:
+        from tensorboardX.proto.summary_pb2 import Summary
+        from tensorboardX.summary import scalar
+
+        values = [value for name, number in row.items() for value in scalar(name, number).value]
+        self._write(int(progress(row)), summary=Summary(value=values))  # one record: all of a row is there, or nothing
+
+    def _write(self, step: int, **content: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self.records.write(Event(wall_time=time.time(), step=step, **content).SerializeToString())
+
+    @contextlib.contextmanager
+    def _on_disk(self) -> Iterator[None]:
+        """What is written in it is on disk at its end; where it cannot be, the file is closed."""
+        try:
+            yield
+            self.records.flush()  # with fsync
+        except Exception:
+            with contextlib.suppress(Exception):  # else Python would try, and complain, once more when it is collected
+                self.records.close()
+            raise

@@ -21,6 +21,7 @@ from goalax.envs import GoalEnv
 from goalax.flags import COMPARED, FlagError, Flagged, check, names_in
 from goalax.host import checkpoint, devices, ogbench, ogbench_rewards, runs
 from goalax.host.config import Config, Flags, algorithm_of, flags_from
+from goalax.host.lock import only_writer
 from goalax.host.phases import Phases
 from goalax.host.policy import Policy
 from goalax.host.resolve import resolve
@@ -216,24 +217,25 @@ class Run:
         steps that is there already is kept as STEP.earlier.
 
         Raises:
-          FlagError: another run is in the directory, or there is more than one seed.
+          FlagError: another run is in the directory, something trains there, or there is more than one seed.
           SaveError: it could not be written.
         """
         self._require_one_seed("save")
         folder = Path(directory)
-        if (folder / "config.json").exists():
-            flags, agent_flags = runs.read_config(folder)
-            ours = {name: getattr(self.config, name) for name in names_in(self.config, COMPARED)}
-            others = any(flags.get(name, ours[name]) != ours[name] for name in ours)
-            if others or agent_flags != vars(self.agent_config):
-                raise FlagError(f"There is another run in {folder}: save into a directory of its own.")
         folder.mkdir(parents=True, exist_ok=True)
-        runs.write_config(folder, self.config, self.agent_config, self.config.seed, **self.datasets)
-        checkpoints, step = folder / "checkpoints", self.progress(state)
-        if step in checkpoint.steps(checkpoints):
-            checkpoint.put_aside(checkpoints, step, "earlier")
-        with checkpoint.manager(checkpoints) as saver:
-            checkpoint.save(saver, jax.tree.map(devices.fetch, state), step)
+        with only_writer([folder]):
+            if (folder / "config.json").exists():
+                flags, agent_flags = runs.read_config(folder)
+                ours = {name: getattr(self.config, name) for name in ("seed", *names_in(self.config, COMPARED))}
+                others = any(flags.get(name, ours[name]) != ours[name] for name in ours)
+                if others or agent_flags != vars(self.agent_config):
+                    raise FlagError(f"There is another run in {folder}: save into a directory of its own.")
+            runs.write_config(folder, self.config, self.agent_config, self.config.seed, **self.datasets)
+            checkpoints, step = folder / "checkpoints", self.progress(state)
+            if step in checkpoint.steps(checkpoints):
+                checkpoint.put_aside(checkpoints, step, "earlier")
+            with checkpoint.Saver(checkpoints) as saver:
+                checkpoint.save(saver, jax.tree.map(devices.fetch, state), step)
         return folder
 
     def restore(self, directory: str | Path) -> RunState:

@@ -95,8 +95,7 @@ def write_config(
     directory: Path, config: "Flags", agent_config: Flagged, seed: int, **datasets: "Dataset | None"
 ) -> None:
     """config.json: all flags that mean something to the agent, as if this seed had run alone on one device; versions,
-    device, git commit and command, and of a run that was resumed those of its later parts; the SHA-256 of each of its
-    datasets, by the names of their flags."""
+    device, git commit and command, and those of later parts; SHA-256 of datasets, by the names of their flags."""
     unused = names_in(config, AGENTS[config.agent].unused)
     meant = {name: value for name, value in vars(config).items() if name not in unused}
     alone = {"seed": seed, "num_seeds": 1, "resume": False, "run_dir": None}
@@ -108,9 +107,11 @@ def write_config(
         "git_commit": _git_commit(),
         "command": [program(), *sys.argv[1:]],
     }
-    if config.resume:
+    if (directory / "config.json").exists():
         before = read_content(directory)
-        made = {name: before.get(name) for name in made} | {"resumed": [*before.get("resumed", []), made]}
+        earlier = before.get("resumed")
+        later = [*(earlier if isinstance(earlier, list) else []), *([made] if config.resume else [])]
+        made = {name: before.get(name) for name in made} | ({"resumed": later} if later else {})
     content = {"flags": {**meant, **alone}, "agent_flags": dataclasses.asdict(agent_config), **made}
     content |= {f"{name}_sha256": dataset.sha256 for name, dataset in datasets.items() if dataset is not None}
     _write(directory / "config.json", json.dumps(content, indent=2) + "\n")

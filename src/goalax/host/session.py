@@ -70,6 +70,7 @@ class Session:
         # Takes a sentence about a file that is not as it should be, and what became of it.
         self.note: Callable[[str], object] = warnings.warn
         self.damaged: set[Path] = set()  # checkpoints that could not be read
+        self.savers: list[checkpoint.Saver] = []  # of `written`, while it runs
         self.stopped_by: int | None = None  # the signal that ended training early
         # Positions at which to evaluate: updates on a dataset, then train steps more. The distances between those of a
         # phase differ by one train step at most, or by as many updates as follow an unroll.
@@ -77,7 +78,7 @@ class Session:
         if run.config.num_timesteps > 0:
             online = spread(run.sizes.train_steps(run.config.num_timesteps), run.config.num_evals)
             self.boundaries += [self.offline_steps + number for number in online]
-        self.key = run.keys(seeds[0])
+        self.key, self.seeds = run.keys(seeds[0]), seeds
 
     @property
     def total_steps(self) -> int:
@@ -162,7 +163,7 @@ class Session:
         """
         self._put_aside(self.progress(state))
         with contextlib.ExitStack() as stack:
-            savers = [stack.enter_context(checkpoint.manager(path / "checkpoints")) for path in self.written]
+            self.savers = [stack.enter_context(checkpoint.Saver(path / "checkpoints")) for path in self.written]
             files = [MetricsFile(path, self.progress(state), self.note) for path in self.written]
             done, chunk, stop = self.position(state), 1, 0
             before = self._seconds_of(state)  # of training since the last row, until this call
@@ -196,7 +197,7 @@ class Session:
                 due = self.checkpoint_interval > 0 and number % self.checkpoint_interval == 0
                 if last or due or stop:
                     self._check_parameters(state)
-                    self._save(state, savers, before + seconds)
+                    self._save(state, before + seconds)
                 self.stopped_by = stop if stop and done < self.boundaries[-1] else None
                 if evaluation is not None:
                     yield evaluation
@@ -254,26 +255,35 @@ class Session:
             file.append(row)
         return rows, recording, outcomes
 
-    def _save(self, state: RunState, savers: list[checkpoint.Saver], seconds: float) -> None:
+    def _save(self, state: RunState, seconds: float) -> None:
+        for saver in self.savers:  # before one of the next begins, or seeds might have none in common
+            saver.wait()
         for index in range(self.num_seeds):
             fetched = jax.tree.map(lambda leaf, index=index: devices.fetch(self.of_seed(leaf, index)), state)
-            if savers:
-                checkpoint.save(savers[index], fetched, self.progress(state), seconds)
+            if self.savers:
+                checkpoint.save(self.savers[index], fetched, self.progress(state), seconds)
 
     def _check_metrics(self, metrics: Metrics, steps: int) -> None:
         for name, value in sorted(metrics.items()):
-            for bad in np.extract(~np.isfinite(value), value):
-                self._stop_nonfinite(f"{name} is {bad}", steps)
+            of_seeds = np.ravel(value)
+            for index in np.flatnonzero(~np.isfinite(of_seeds)):
+                self._stop_nonfinite(f"{name} is {of_seeds[index]}", steps, int(index))
 
     def _check_parameters(self, state: RunState) -> None:
         if nonfinite_parameters(state.agent) > 0:
-            self._stop_nonfinite("a parameter of the agent is not finite", self.progress(state))
+            bad = (nonfinite_parameters(self.of_seed(state.agent, index)) > 0 for index in range(self.num_seeds))
+            self._stop_nonfinite("a parameter of the agent is not finite", self.progress(state), list(bad).index(True))
 
-    def _stop_nonfinite(self, what: str, done: int) -> None:
+    def _stop_nonfinite(self, what: str, done: int, index: int) -> None:
         words = "environment steps" if self.data is None else "updates on the dataset and environment steps"
+        what = what if self.num_seeds == 1 else f"of seed {self.seeds[index]} {what}"
         if not self.written:
             raise NonFiniteError(f"Training stopped at {done:,} {words}: {what}.")
-        folder = self.written[0] / "checkpoints"
+        for saver in self.savers:
+            with contextlib.suppress(checkpoint.SaveError):
+                saver.wait()  # else the newest may not be there yet
+        folder = self.written[index] / "checkpoints"
         good = checkpoint.steps(folder)
         last = f"the last good checkpoint is {folder / str(good[0])}" if good else "there is no checkpoint before it"
-        raise NonFiniteError(f"Training stopped at {done:,} {words}: {what}; {last}.")
+        others = ", and other seeds go on alone with --resume --run_dir" if good and self.num_seeds > 1 else ""
+        raise NonFiniteError(f"Training stopped at {done:,} {words}: {what}; {last}{others}.")

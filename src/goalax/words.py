@@ -1,0 +1,17 @@
+"""How sentences about a wrong value show it, and what it may be."""
+
+import difflib
+import math
+from typing import Any
+
+
+def choices(name: str, valid: list[str]) -> str:
+    """The valid names as one phrase, nearest to `name` first."""
+    near = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
+    return ", ".join(near + [other for other in valid if other not in near])
+
+
+def shown(value: Any) -> str:
+    """A value as Python writes it, but a whole number that is too long for that by its size."""
+    long = type(value) is int and abs(value) >= 10**15
+    return f"{'-' * (value < 0)}1e{int(math.log10(abs(value)))} or more" if long else repr(value)
