@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from goalax.flags import FlagError, flag, parse
 from goalax.host import lock, runs
+from goalax.host.interrupt import Interrupt, listened
 from goalax.study import sweeps
 from goalax.study.sweep import Sweep, mean, short
 from goalax.study.sweeps import Job, SweepError
@@ -107,16 +109,36 @@ def main(argv: Sequence[str], prog: str = "sweep.py") -> int:
     if not complete:
         console.print("Interrupted; the same command goes on from here.")
         return 130
+    if left := sweep.left():
+        which = f"run{'s' if len(left) > 1 else ''} {', '.join(map(str, left))}"
+        console.print(f"The same command goes on with {which}.", soft_wrap=True)
     if sweep.best() is None:
         print(f"{prog}: No run finished; the logs are in {sweep.out}.", file=sys.stderr)
         return 1
     return 0
 
 
-def interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
+class Wish:
+    """Ends a sweep as Ctrl-C does, where a signal comes; one that follows at once is the same wish.
+
+    A shell that loses its terminal passes on the SIGHUP that its programs have had already, and systemd sends one
+    behind its SIGTERM: a second KeyboardInterrupt would not let the sweep wait until its programs have saved.
+    """
+
+    came = -math.inf
+
+    def __call__(self, *_: Any) -> None:
+        now = time.monotonic()
+        if now - self.came > Interrupt.AT_ONCE:
+            self.came = now
+            raise KeyboardInterrupt
+
+
+interrupt = Wish()
 
 
 def start() -> None:
     """What it does first where it is a program of its own."""
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in listened():
+        if number != signal.SIGINT:  # which is a KeyboardInterrupt as it is
+            signal.signal(number, interrupt)

@@ -3,9 +3,11 @@
 import csv
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from goalax.study.shared_search import SharedSearch
 from goalax.study.sweeps import Job, SweepError
 
 LEFT_OUT = ("log_wandb", "seed")  # a local sweep takes the place of the one, and numbers the other
+NO_NUMBER = "it logged no number as"
+RESUMED = 1  # times that one call goes on with a job after signals: one that takes too much memory is killed every time
 
 
 class Sweep:
@@ -46,6 +50,8 @@ class Sweep:
         self.jobs = sweeps.grid(self.sweep, self.count) if self.sweep["method"] == "grid" else []
         self.seen: dict[int, int] = {}  # number of a job -> its evaluations
         self.passed: dict[int, int] = {}  # number of a job -> the last bracket at which it was compared
+        self.killed: Counter[int] = Counter()  # number of a job -> signals that ended its program in this call
+        self.again: set[int] = set()  # numbers of those that failed in an earlier call, and are tried again in this one
         self.shared = None
         if storage is not None:
             name = self.sweep.get("name") or path.stem
@@ -54,9 +60,10 @@ class Sweep:
     def load(self) -> None:
         """Goes on with the jobs of an earlier call, if there was one; new ones of a grid are numbered after these."""
         jobs = sweeps.load(self.out / "sweep.json", self.sweep, self.shared is not None)
+        self.again = {job.number for job in jobs if self.may_be_mended(job)}
         if self.shared is not None:
             for job in jobs:  # what a call that was killed did not tell
-                if job.state in sweeps.ENDED:
+                if job.state in sweeps.ENDED and job.number not in self.again:
                     self.shared.tell(job)
         elif self.sweep["method"] == "grid":
             jobs = sweeps.begun(jobs)  # all of them, of a larger --count, too
@@ -88,12 +95,25 @@ class Sweep:
         return [*argv], config
 
     def next(self) -> Job | None:
-        """The job to start now, if there is one left; of an earlier call with a larger --count the last ones wait."""
+        """The job to start now, if there is one left; those that a signal ended in this call come behind all others."""
+        ready = [job for job in self.counted() if job.state in ("waiting", "stopped") or job.number in self.again]
+        first = next((job for job in ready if job.number not in self.killed), None)
+        if first is not None or (first := self.new()) is not None:
+            return first
+        return next((job for job in ready if self.killed[job.number] <= RESUMED), None)
+
+    def counted(self) -> list[Job]:
+        """The jobs that --count has room for: of an earlier call with a larger one the last ones wait."""
         room = math.inf if self.shared is not None else self.count  # that of hosts which share counts other jobs, too
+        jobs = []
         for job in self.jobs:
-            if job.state in ("waiting", "stopped") and room > 0:
-                return job
+            if room > 0:
+                jobs.append(job)
             room -= len(job.seeds)
+        return jobs
+
+    def new(self) -> Job | None:
+        """A job that was not there before, if the search has one left."""
         if self.shared is not None:
             if (taken := self.shared.take()) is not None:
                 self.jobs.append(taken)
@@ -103,8 +123,27 @@ class Sweep:
         self.jobs.append(sweeps.suggest(self.sweep, self.jobs))
         return self.jobs[-1]
 
+    def has_checkpoints(self, job: Job) -> bool:
+        """Whether all runs of a job can go on."""
+        begun = self.own(job)
+        return bool(begun) and all(checkpoint.steps(path / "checkpoints") for path in begun)
+
+    def may_be_mended(self, job: Job) -> bool:
+        """Whether the next call tries a failed job again: its program ended with 1, and left a checkpoint.
+
+        So it ends at a full disk, which somebody may have cleared by then. So it does where a loss is not finite, which
+        costs every call the way from the checkpoint. With 2 a flag is wrong, and will be.
+        """
+        if job.state != "failed" or job.code not in (1, None) or job.reason.startswith(NO_NUMBER):
+            return False
+        return self.has_checkpoints(job)
+
+    def left(self) -> list[int]:
+        """Numbers of the jobs that another call goes on with."""
+        return [job.number for job in self.counted() if job.state == "stopped" or self.may_be_mended(job)]
+
     def start(self, job: Job, workers: int, note: Callable[[str], None]) -> subprocess.Popen:
-        """Starts the program of a job, from its checkpoint if it was stopped."""
+        """Starts the program of a job, from its checkpoint if it was started before."""
         environment = dict(os.environ)
         if workers > 1:  # JAX would give 75% of a GPU's memory to the first program
             environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 / workers:.2f}")
@@ -114,12 +153,12 @@ class Sweep:
                 while not lock.take(log):
                     time.sleep(0.2)
             argv, config = self.flags(job)
-            begun = self.own(job)
-            if job.state == "stopped" and begun and all(checkpoint.steps(path / "checkpoints") for path in begun):
+            if job.state != "waiting" and self.has_checkpoints(job):
                 argv.append("--resume")
             else:
                 job.older = [str(path) for path in self.directories(config)]
-            job.state = "running"
+            job.state, job.reason, job.code = "running", "", None
+            self.again.discard(job.number)
             self.save()  # before it starts: what is killed now must not be begun twice
             command = [*self.command, *argv]
             return lock.child(command, log, environment)
@@ -170,6 +209,7 @@ class Sweep:
 
     def finish(self, job: Job, status: int, early: bool = False) -> None:
         """Takes note of how a program ended; early: because it was hopeless."""
+        job.code = status
         if early and status != 0:
             curve = self.curve(job)
             job.state, job.evaluations, job.values = "ended early", len(curve), [self.sign * curve[-1]]
@@ -179,13 +219,17 @@ class Sweep:
             values = [table[-1].get(self.metric, math.nan) for table in tables if table]
             job.values = [value for value in values if math.isfinite(value)]
             job.state = "finished" if len(job.values) == len(job.seeds) else "failed"
-            job.reason = "" if job.state == "finished" else f"it logged no number as {self.metric}"
+            job.reason = "" if job.state == "finished" else f"{NO_NUMBER} {self.metric}"
+        elif number := signal_of(status):
+            self.killed[job.number] += 1
+            job.state, job.reason = "stopped", f"signal {number} ({signal.strsignal(number)}) ended it"
         else:
             lines = self.log(job).read_text(errors="replace").strip().splitlines()
             job.state, job.reason = "failed", lines[-1] if lines else f"exit code {status}"
         if self.shared is not None:
             self.shared.report(job, [self.sign * value for value in self.curve(job)])
-            self.shared.tell(job)
+            if job.state in sweeps.ENDED and not self.may_be_mended(job):  # what is told cannot be taken back
+                self.shared.tell(job)
 
     def save(self) -> None:
         """Writes sweep.json and sweep.csv, each replaced as a whole; OSError names the file."""
@@ -225,7 +269,7 @@ class Sweep:
         for job in shown:
             directories = self.own(job)
             rows = [row for path in directories[:1] for row in runs.read_metrics(path / "metrics.csv")]
-            last = rows[-1] if rows and not job.reason else {}
+            last = rows[-1] if rows and (job.state == "stopped" or not job.reason) else {}
             value = mean(job.values) if job.values else last.get(self.metric)
             steps = f"{last[runs.STEPS]:,}" if runs.STEPS in last else ""
             seeds = f"{job.seeds[0]} to {job.seeds[-1]}" if len(job.seeds) > 1 else job.seeds[0]
@@ -233,6 +277,15 @@ class Sweep:
             cells = map(str, (job.number, job.state, steps, short(value), seeds, flags))
             table.add_row(*cells, style="bold green" if job is best else "red" if job.reason else None)
         return table
+
+
+def signal_of(status: int) -> int | None:
+    """The signal that ended a program; None if its exit code tells of none.
+
+    A training that is asked to stop, and a shell whose program was killed, end with 128 + signal.
+    """
+    number = -status if status < 0 else status - 128
+    return number if number in signal.valid_signals() else None
 
 
 def mean(values: list[float]) -> float:

@@ -27,7 +27,8 @@ class Job:
     seeds: list[int]
     state: str = "waiting"  # one of STATES
     values: list[float] = dataclasses.field(default_factory=list)  # of the metric, one per seed
-    reason: str = ""  # of a failure
+    reason: str = ""  # of a failure, or the signal that ended its program
+    code: int | None = None  # exit code of its program, once it ended; an older sweep.json does not say it
     evaluations: int = 0  # of a job that was ended early
     older: list[str] = dataclasses.field(default_factory=list)  # directories of its name from before it was started
 
@@ -195,4 +196,5 @@ def sound(job: Job, names: set[str]) -> bool:
     seeds = bool(job.seeds) and all(type(seed) is int for seed in job.seeds)
     values = all(type(value) in (int, float) for value in job.values)
     complete = len(job.values) == len(job.seeds) if job.state == "finished" else job.state in STATES
-    return type(job.evaluations) is int and job.parameters.keys() == names and seeds and values and complete
+    counts = type(job.evaluations) is int and (job.code is None or type(job.code) is int)
+    return counts and job.parameters.keys() == names and seeds and values and complete
