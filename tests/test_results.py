@@ -99,7 +99,7 @@ def test_a_row_that_learns_offline_makes_its_data_once_and_counts_updates(folder
     assert {axes.get_xlabel() for axes in figure.axes} == {"updates"}
     (trained,) = results.kept(row, folder / "benchmarks/results")
     trained.rows[-1]["training/gradient_steps"] = 39
-    assert not results.finished(row, [trained])
+    assert not results.finished([trained])
 
 
 def test_other_data_make_another_row(folder, monkeypatch):

@@ -58,7 +58,7 @@ def test_without_goals_returns_are_told(folder):
     ]
     leave(folder, row, told, results.experiments.PROGRESS)
     (trained,) = found = results.kept(row, folder / "benchmarks/results")
-    assert len(trained.rows) == 4 and results.finished(row, found)
+    assert len(trained.rows) == 4 and results.finished(found)
     line = results_document.cells(row, found, "")
     assert line[2:7] == ["120", "1:40.0", "4", "7", "60"]
     assert command.main(["--tables"]) == 0

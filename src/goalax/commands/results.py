@@ -62,7 +62,7 @@ class Queue:
         return results.read_rows(Path(self.config.rows))
 
     def is_finished(self, row: Row) -> bool:
-        return results.finished(row, results.kept(row, self.keep))
+        return results.finished(results.kept(row, self.keep))
 
     def state(self, row: Row) -> str:
         """What to say of a row, in a few words."""

@@ -173,8 +173,8 @@ def kept(row: Row, folder: Path) -> list[Trained]:
     return found
 
 
-def finished(row: Row, trained: Sequence[Trained]) -> bool:
-    """Whether runs of a row have reached its budget."""
+def finished(trained: Sequence[Trained]) -> bool:
+    """Whether runs that fit a row have reached its budget, which is theirs."""
 
     def is_over(run: Trained) -> bool:
         last, budget = run.rows[-1], run.settings

@@ -114,7 +114,7 @@ def labels(rows: Sequence[Row]) -> list[str]:
 def draw(rows: Sequence[Row], folder: Path, path: Path) -> bool:
     """Draws the learning curves of the rows of a section that are finished; returns whether there are any."""
     pairs = zip(rows, labels(rows), strict=True)
-    found = [(label, trained) for row, label in pairs if finished(row, trained := kept(row, folder))]
+    found = [(label, trained) for row, label in pairs if finished(trained := kept(row, folder))]
     if not found:
         return False
     path.parent.mkdir(exist_ok=True)
@@ -178,7 +178,7 @@ def best_rows(rows: Sequence[Row], folder: Path) -> list[Best]:
     for row in rows:
         if row.flags.dataset is not None or row.flags.episode_length is not None:
             continue  # what it learns is of the data as much as of the environment, or it is another task
-        if finished(row, trained := kept(row, folder)) and (group := group_of(trained)).has_goals:
+        if finished(trained := kept(row, folder)) and (group := group_of(trained)).has_goals:
             line = cells(row, trained, "")
             line[5] = "" if measures.has_tasks(group) else line[5]  # these episodes end at the goal
             best = Best(row, group, line)
