@@ -23,7 +23,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 declare -A most=([speed]=150 [ant]=210 [seeds]=120 [profile]=90) # seconds of a part in one call
 first_parts=(speed ant seeds profile maze)
 all_parts=("${first_parts[@]}" envs curves success)
-[ $# -ge 1 ] || die "Usage: scripts/gpu_report.sh OUT [${all_parts[*]}]"
+usage="Usage: scripts/gpu_report.sh OUT [${all_parts[*]}]"
+case ${1:-} in
+  "") die "$usage" ;;
+  -h | --help) say "$usage" && exit ;;
+esac
 out=$1
 shift
 parts=("$@")
@@ -117,9 +121,12 @@ do_part() {
     speed) for env in "${bodies[@]}"; do measure "speed_$env" --env_name "$env" "${sizes[@]}" || return; done ;;
     profile) measure "profile_$body" --profile --env_name "$body" "${sizes[@]}" ;;
     envs)
-      [ -n "${TOY:-}" ] && names=$body || names=$(cd "$root" && PYTHONPATH="$root/src:${PYTHONPATH:-}" "$python" -c 'from goalax.envs import ENVS
+      names=$body
+      if [ -z "${TOY:-}" ]; then
+        names=$(cd "$root" && PYTHONPATH="$root/src:${PYTHONPATH:-}" "$python" -c 'from goalax.envs import ENVS
 from goalax.envs.control import TASKS
-print(*(name for name in ENVS if name not in TASKS))')
+print(*(name for name in ENVS if name not in TASKS))') || return 1
+      fi
       for env in $names; do measure "envs/$env" --all_envs --env_match "^$env$" "${sizes[@]}" || return; done
       ;;
     curves)

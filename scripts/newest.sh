@@ -22,7 +22,7 @@ if [ -z "$python" ]; then
   exit 0
 fi
 stamp=$newest/ready
-now="$(cat pyproject.toml | cksum) $("$python" --version)"
+now="$(cksum <pyproject.toml) $("$python" --version) $root" # which is in its programs
 if [ "$(cat "$stamp" 2>/dev/null)" != "$now" ]; then
   say "Installing the newest packages for $("$python" --version) into .venv-newest."
   rm -rf "$newest"

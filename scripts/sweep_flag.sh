@@ -2,7 +2,11 @@
 # Trains values of one flag on five seeds each: `sweep_flag.sh energy_fn "l2 dot" [flags]`; SEEDS="1 2" for fewer seeds.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-if [ $# -lt 2 ]; then die "Usage: ${0##*/} FLAG \"VALUE ...\" [flags of training.py]"; fi
+usage="Usage: scripts/sweep_flag.sh FLAG \"VALUE ...\" [flags], which training.py --help lists; SEEDS=\"1 2\" for fewer."
+for word in "$@"; do
+  case $word in -h | --help) say "$usage" && exit ;; esac
+done
+if [ $# -lt 2 ]; then die "$usage"; fi
 flag=${1#--} values=$2
 shift 2
 ensure_env

@@ -138,6 +138,8 @@ def test_all_envs_measures_them_against_those_of_brax(name, tmp_path, capsys):
         (["--backend", "warp"], "benchmark.py: --backend is 'warp' with --env_name toy: "),
         (["--trace", "t"], "benchmark.py: --trace is that of a --profile; give both."),
         (["--profile", "--curve", "h_dim"], "benchmark.py: --profile and --curve are two measurements; give one"),
+        (["--env_match", "ant"], "benchmark.py: --env_match is that of --all_envs; give both."),
+        (["--profile", "--offline"], "benchmark.py: --offline is that of a run; --profile has none."),
         (["--values", "1,2"], "benchmark.py: --values are those of a --curve; name its flag."),
         (["--curve", "seed"], "benchmark.py: --curve is 'seed'; choose from: "),
         (["--curve", "num_envs", "--values", "1,many"], "benchmark.py: --values is 'many'; it must be a whole number."),
@@ -369,6 +371,13 @@ def test_a_document_without_a_place_for_the_speeds_is_one_sentence(speed_documen
         capsys.readouterr().err.startswith("speed.py: The document is without a place for speed")
         and not Path("k.json").exists()
     )
+
+
+def test_a_table_of_nothing_is_refused(speed_document, capsys):
+    assert speed_document("--tables") == 2
+    assert capsys.readouterr().err == "speed.py: --keep is 'k.json'; there is no such file to write the table from.\n"
+    assert speed_document("--out", "no/d.md") == 2
+    assert capsys.readouterr().err == "speed.py: no/d.md cannot be read or written: No such file or directory.\n"
 
 
 @pytest.mark.table

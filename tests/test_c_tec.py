@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from goalax.agents.c_tec import CTeCConfig, make, unit
+from goalax.agents.c_tec import CTeCConfig, make
 from goalax.core.types import Batch, Spec
 from goalax.learning.networks import gaussian_actor, sample_action
 
@@ -123,8 +123,3 @@ def test_score_is_nearness_of_the_future_to_the_policy():
     x, y = representations(config, state.params["critic"], acted)
     score = agent.score(state, batch.state, batch.future_state)
     np.testing.assert_allclose(score, -np.abs(x - y).sum(axis=1), rtol=1e-5)
-
-
-def test_unit_vectors():
-    np.testing.assert_allclose(unit(jnp.array([[3.0, 4.0], [0.0, 0.0]])), [[0.6, 0.8], [0, 0]], rtol=1e-6)
-    assert bool(jnp.all(jnp.isfinite(jax.grad(lambda x: jnp.sum(unit(x)))(jnp.zeros(3)))))

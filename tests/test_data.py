@@ -315,6 +315,9 @@ def test_the_newest_rows_of_a_run_alone(toy_runs, tmp_path, capsys):
     last = ring.rows.state[slots].reshape(-1, 2)
     found = np.load(tmp_path / "x.npz")["observations"]
     assert 16 <= len(found) <= 24 and {*map(tuple, found)} <= {*map(tuple, last)}
+    assert dataset.main([str(toy_runs / "l2_s0"), "--out", str(tmp_path / "z.npz"), "--newest", "4"]) == 2
+    assert "--newest is 4; of 4 environments these rows hold no transition" in capsys.readouterr().err
+    assert not (tmp_path / "z.npz").exists()
     assert dataset.main(["--env_name", "simple_u_maze", "--newest", "5", "--out", str(tmp_path / "y.npz")]) == 2
     assert "--newest are rows of a run" in capsys.readouterr().err
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from goalax.learning.energies import ENERGIES, base
+from goalax.learning.pairwise import unit
 from goalax.registry import Registry
 
 GOLDEN, GOLDEN_QUASIMETRICS = (
@@ -149,3 +150,8 @@ def test_adding_an_energy_takes_a_decorator(monkeypatch):
 def test_alias_is_the_same_entry(name, alias):
     assert ENERGIES[alias] is ENERGIES[name]
     assert name in list(ENERGIES) and alias not in list(ENERGIES)
+
+
+def test_unit_vectors():
+    np.testing.assert_allclose(unit(jnp.array([[3.0, 4.0], [0.0, 0.0]])), [[0.6, 0.8], [0, 0]], rtol=1e-6)
+    assert bool(jnp.all(jnp.isfinite(jax.grad(lambda x: jnp.sum(unit(x)))(jnp.zeros(3)))))

@@ -136,6 +136,7 @@ def test_every_agent_can_be_exported(name):
         (["none"], "There is no run in none: its config.json cannot be read."),
         (["none", "--out", "no/policy"], "--out is 'no/policy'; it must name a file, in a directory that exists."),
         (["none", "--out", "."], "--out is '.'; it must name a file, in a directory that exists."),
+        (["-o", "policy", "none"], "Unexpected argument '-o'; flags are written --name value."),
         (["none", "--card", "card.txt"], "--card is 'card.txt'; it must name a file that ends in .md, in a directory"),
         (["none", "--format", "onnx"], "Unknown flag --format"),
     ],
@@ -152,6 +153,8 @@ def test_one_sentence_where_it_cannot_be_written(toy_runs, tmp_path, capsys):
     (tmp_path / "policy.json").mkdir()
     assert command.main([str(toy_runs / "l2_s0"), "--out", str(tmp_path / "policy")]) == 2
     assert capsys.readouterr().err == f"export.py: {tmp_path}/policy.json cannot be written: Is a directory.\n"
+    assert command.main([str(toy_runs / "l2_s0"), "--out", str(tmp_path / ("a" * 300))]) == 2
+    assert "cannot be written: File name too long." in capsys.readouterr().err
 
 
 def test_one_sentence_without_flatbuffers(toy_runs, tmp_path, monkeypatch, capsys):
@@ -194,6 +197,27 @@ def test_an_onnx_file_that_differs_is_not_written(toy_runs, tmp_path, monkeypatc
     monkeypatch.setattr("goalax.interop.onnx.TOLERANCE", -1.0)
     assert command.main([str(toy_runs / "l2_s0"), "--out", str(tmp_path / "policy.onnx")]) == 2
     assert "The ONNX file would differ from the policy by" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_a_card_of_strange_names_and_bytes(tmp_path):
+    """A byte that is no UTF-8 in the command, a space in the card's own name; and its command runs as it is written."""
+    config = SimpleNamespace(agent="crl", env_name="toy", seed=0)
+    spec = SimpleNamespace(state_size=2, goal_size=2, action_size=2, goal_reach_thresh=0.5)
+    run = SimpleNamespace(config=config, spec=spec, env=SimpleNamespace(backend="none"))
+    command = ["training.py", "--exp_name", "a\udcff"]
+    content = {"flags": {}, "agent_flags": {}, "command": command}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    (tmp_path / "policy.gif").write_bytes(b"a film")
+    path = tmp_path / "my (card).md"
+    state = SimpleNamespace(env_steps=60, gradient_steps=3)
+    assert card.write(run, state, tmp_path, tmp_path / "policy", path) == [path, tmp_path / "my (card).gif"]
+    text = path.read_text(encoding="utf-8")
+    assert "![crl in toy](my%20%28card%29.gif)\n" in text and "\npython training.py --exp_name 'a\\udcff'\n" in text
+    path.unlink()
+    (tmp_path / "my (card).md.part").mkdir()
+    with pytest.raises(OSError, match="Is a directory"):  # and no half of a card
+        card.write(run, state, tmp_path, tmp_path / "policy", path)
+    assert not path.exists()
 
 
 def test_a_card_tells_of_its_own_checkpoint(tmp_path):

@@ -69,9 +69,9 @@ def test_chunks_are_whole(horizon):
     np.testing.assert_array_equal(long.action, np.concatenate(list(np.moveaxis(batch.path.action, 1, 0)), axis=1))
     np.testing.assert_array_equal(long.next_state, batch.path.state[:, -1])
     np.testing.assert_allclose(long.discount, batch.path.discount.prod(axis=1), rtol=1e-6)
-    there = np.linalg.norm(long.next_state - batch.future_state, axis=1) < SPEC.goal_reach_thresh
-    np.testing.assert_array_equal(long.future_reward, there)
-    assert (long.future_reward != batch.future_reward).any()
+    way = np.linalg.norm(batch.path.state[:, 1:] - batch.future_state[:, None], axis=2) < SPEC.goal_reach_thresh
+    np.testing.assert_array_equal(long.future_reward, way.any(axis=1))  # passed on the way is reached, too
+    assert (long.future_reward != batch.future_reward).any() and (long.future_reward != way[:, -1]).any()
 
 
 def test_chunks_of_an_episode_that_is_too_short_stay_in_its_last_state():
@@ -148,7 +148,7 @@ def test_first_visits_equal_a_loop(goals, original):
         last = last_row(everything, r, c)
         dist = np.linalg.norm(everything.state[r : last + 1, c] - batch.future_state[i], axis=1)
         found = [k for k in range(min(len(dist), within + 1)) if dist[k] < SPEC.goal_reach_thresh]
-        ends = everything.terminal[last - 1, c]
+        ends = everything.terminal[last - 1, c] * (last - r <= within)
         visit = jax.tree.map(lambda leaf, i=i: leaf[i], batch.visit)
         assert visit.reached == bool(found) and visit.steps == (found[0] if found else within)
         assert visit.left == last - r and visit.terminates == ends

@@ -65,6 +65,12 @@ def test_the_actor_moves_in_every_third_update_and_as_if_there_were_no_others(na
         state = after
 
 
+def test_the_temperature_is_known_before_the_actor_moves():
+    agent = make("crl", policy_delay=3, alpha_init=0.1)
+    _, metrics = agent.update(agent.init(jax.random.PRNGKey(0)), small_batch(agent.needs), jax.random.PRNGKey(1))
+    np.testing.assert_allclose(metrics["log_alpha"], np.log(0.1), rtol=1e-6)
+
+
 def test_seeds_run_one_branch():
     """A program of several seeds has a conditional, where `jax.lax.cond` alone would become both branches."""
 

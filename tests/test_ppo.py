@@ -130,6 +130,26 @@ def test_speeds_are_compared(capsys):
     assert re.search(r"wall clock: median ratio [\d.]+ ", capsys.readouterr().out)
 
 
+def test_a_trainer_goes_on_with_the_state_that_it_brought_about(monkeypatch):
+    """Of two runs in turns each has its own, even at equal steps."""
+    number = iter(range(1, 9))
+
+    def trainer(_env, restore_params, policy_params_fn, progress_fn, **_arguments):
+        of_this = next(number)
+        mine = jax.tree.map(lambda leaf: np.full_like(leaf, of_this), restore_params.value)
+        while True:
+            policy_params_fn(0, None, (restore_params.normalizer, restore_params.policy, mine))
+            progress_fn(0, {f"training/{name}": np.zeros(()) for name in ppo.METRICS})
+
+    monkeypatch.setattr(ppo.brax_ppo, "train", trainer)
+    train = make_run(*read_flags(TINY)).train
+    first, second = (train.init(jax.random.PRNGKey(seed)) for seed in range(2))
+    first, second = train.advance(first, 1, 0), train.advance(second, 1, 0)
+    again = train.advance(train.advance(first, 1, 0), 1, 0)
+    trainers = [float(np.ravel(jax.tree.leaves(state.agent.value)[0])[0]) for state in (first, second, again)]
+    assert trainers == [1, 2, 3]  # the third has trained twice
+
+
 def test_an_episode_may_be_longer_than_a_buffer():
     config = make_run(*read_flags([*TINY, "--episode_length", "20000"])).config
     assert (config.episode_length, config.min_replay_size) == (20_000, 0)

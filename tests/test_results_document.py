@@ -200,6 +200,8 @@ def test_a_document_that_cannot_be_written_is_one_sentence(folder, capsys):
         assert command.main(["--tables", "--out", name]) == 2
         error = capsys.readouterr().err
         assert what in error and error.count("\n") == 1
+    assert command.main(["--tables", "--keep", "nowhere"]) == 2  # not: a table of rows that have not run
+    assert capsys.readouterr().err.startswith("results.py: --keep is 'nowhere'; there is no such folder")
     (folder / "docs/results.md.part").mkdir()
     assert command.main(["--tables"]) == 2
     assert "docs/results.md.part cannot be written: Is a directory." in capsys.readouterr().err

@@ -118,8 +118,10 @@ def test_a_sweep_over_a_flag_goes_on_after_a_diverged_run_only(uv_machine):
         calls = [ast.literal_eval(line) for line in out.splitlines()]
         assert [call[call.index("--seed") + 1] for call in calls] == tried and status == code
         assert ("goalax: These runs failed: tau 0.1, seed 1;" in error) == (code == 1)
-    usage = 'goalax: Usage: sweep_flag.sh FLAG "VALUE ..." [flags of training.py]'
-    assert uv_machine.run(SWEEPS[2], "tau") == (1, "", [usage])
+    usage = 'goalax: Usage: scripts/sweep_flag.sh FLAG "VALUE ..." [flags], which training.py --help lists;'
+    for argv, code in ((["tau"], 1), (["tau", "0.1", "--help"], 0)):  # the help of 25 trainings would be no help
+        status, out, (said,) = uv_machine.run(SWEEPS[2], *argv)
+        assert (status, out) == (code, "") and said.startswith(usage)
 
 
 def test_dev_tools_are_added_and_stay(uv_machine):

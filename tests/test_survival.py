@@ -195,9 +195,13 @@ def test_representations_of_srl_have_mean_0_and_length_1_a_number_in_its_loss_an
         np.asarray(critic.encoder.apply(params[name], seen), np.float64)
         for name, seen in (("phi", pairs), ("psi", states[:, :2] + 1))
     )
-    x, y = ((raw - raw.mean(axis=1, keepdims=True)) / raw.std(axis=1, keepdims=True) for raw in (x, y))
     np.testing.assert_allclose(critic.phi(params, states, actions), x, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(critic.psi(params, states + 1), y, rtol=1e-3, atol=1e-4)
+    for found in (x, y):  # at first, for LayerNorm learns a scale and a bias
+        np.testing.assert_allclose(found.mean(axis=1), 0, atol=1e-4)
+        np.testing.assert_allclose(found.std(axis=1), 1, rtol=1e-3)
+    norm = params["phi"]["params"]["LayerNorm_0"]
+    assert {name: leaf.shape for name, leaf in norm.items()} == {"scale": (4,), "bias": (4,)}
 
     times = critic.head.apply(params["head"], floats(x), floats(y))
     seen = visit_of(steps=jnp.arange(8) * 2, reached=jnp.arange(8) % 2.0, goal=states[:, :2])

@@ -156,6 +156,16 @@ def test_an_actor_that_nothing_teaches_is_refused(value):
         chain_agent("tmd", actor_value=value)
 
 
+def test_a_distance_that_nothing_teaches_is_refused():
+    nothing = dict.fromkeys(("contrastive_weight", "zeta", "invariance_weight", "step_weight"), 0.0)
+    with pytest.raises(FlagError, match="^--contrastive_weight is 0, .* with --actor_value distance one of them must"):
+        chain_agent("tmd", **nothing)
+    with pytest.raises(FlagError, match="^--contrastive_weight is 0, .* with --actor_value distance one of them must"):
+        chain_agent("tmd", **nothing, hazard_weight=1.0)  # of a head
+    for teaches in ({"step_weight": 0.1}, {"time_weight": 1.0}, {"hazard_weight": 1.0, "hazards": "distance"}):
+        chain_agent("tmd", **nothing | teaches)
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -246,6 +256,24 @@ def test_a_share_of_original_goals_that_is_none_or_all_is_refused(share, number)
     flags = read_flags([*toy.TINY, "--agent", "srl", "--original_goals", share])  # batches of 8
     with pytest.raises(FlagError, match=f"^--original_goals is {share}, which is {number} of --batch_size 8 samples"):
         make_run(*flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--random_goals 0.05", "--random_goals is 0.05, which is 0 of --batch_size 8 samples; it must be 0, or at"),
+        ("--agent sac --use_her --her_ratio 0.05", "--her_ratio is 0.05, which is 0 of --batch_size 8 samples"),
+        ("--agent sac --use_her --her_ratio 0 --her_strategy goal_law", "--her_strategy .* with --her_ratio 0"),
+        ("--agent td3 --target_noise 0 --noise_clip 0.3", "--noise_clip is 0.3; it .* with --target_noise 0"),
+        ("--agent td3 --noise_clip 0 --target_noise 0.3", "--target_noise is 0.3; it .* with --noise_clip 0"),
+    ],
+)
+def test_what_comes_to_nothing_is_refused(flags, words):
+    sizes = ["--env_name", "toy", "--num_envs", "4", "--batch_size", "8", "--num_timesteps", "1000000"]
+    with pytest.raises(FlagError, match=f"^{words}"):
+        make_run(*read_flags([*sizes, *flags.split()]))
+    for all_of_them in ("--random_goals 1", "--agent sac --use_her --her_ratio 1", "--agent td3 --target_noise 0"):
+        make_run(*read_flags([*sizes, *all_of_them.split()]))
 
 
 def test_goals_that_nobody_came_to_are_no_positives():

@@ -216,7 +216,7 @@ def normalize(argv: Sequence[str], configs: Sequence[Flagged], others: Mapping[s
     while rest:
         token = rest.pop(0)
         if not token.startswith("--"):
-            if not takes_words:
+            if not takes_words or token.startswith("-"):
                 raise FlagError(f"Unexpected argument {token!r}; flags are written --name value.")
             words.append(token)
             continue

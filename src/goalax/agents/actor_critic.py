@@ -11,7 +11,7 @@ import optax
 from goalax.agents.base import ActorConfig, EntropyConfig
 from goalax.agents.chunks import chunked, of_decisions
 from goalax.agents.delayed import all_due
-from goalax.agents.extraction import AdvantageConfig, awr_loss, clipped_policy, ddpg_bc_loss, log_density
+from goalax.agents.extraction import AdvantageConfig, awr_loss, clipped_policy, ddpg_bc_loss, log_density, with_noise
 from goalax.core.branch import together
 from goalax.core.types import Agent, Array, Batch, Metrics, Needs, Spec
 from goalax.learning.diagnostics import neighbours
@@ -66,7 +66,8 @@ class ActorCriticState(NamedTuple):
 def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs | None = None) -> Agent:
     """A tanh-Gaussian actor and a critic that learn side by side from the same batch, one gradient per update.
 
-    The actor is trained on the goals of the critic's samples (`random_goals` of them from another sample). With
+    The actor is trained on the goals of the critic's samples (`random_goals` of them from another sample), or on goals
+    of its own with --actor_relabel. With
     --bc_weight it is a Gaussian without tanh, whose clipped mean maximises the critic near stored actions, and with
     --extraction awr one that imitates those that are better than others of their states. With
     --policy_delay only every so many updates are of both, the others of the critic alone. With --action_chunk it
@@ -147,7 +148,10 @@ def start_delay(config: ActorConfig, agent: ActorCriticState) -> ActorCriticStat
         return agent
     entropy = [] if config.disable_entropy_actor else ["alpha_loss", "log_alpha"]
     names = ["actor_loss", "log_density"] if config.imitation else ["actor_loss", "entropy", *entropy]
-    return agent._replace(updates=jnp.zeros((), jnp.int32), actor_metrics=dict.fromkeys(names, jnp.zeros(())))
+    metrics = dict.fromkeys(names, jnp.zeros(()))  # nothing is known of them before the actor's first update, but one
+    if "log_alpha" in metrics:
+        metrics["log_alpha"] = agent.params["log_alpha"]
+    return agent._replace(updates=jnp.zeros((), jnp.int32), actor_metrics=metrics)
 
 
 def with_delay(
@@ -198,11 +202,7 @@ def noisy_policy(actor: Network[Array], noise: float) -> tuple[Callable, Callabl
     def mode(agent, state, goal):
         return jnp.tanh(actor.apply(agent.params["actor"], state, goal))
 
-    def act(agent, state, goal, key):
-        action = mode(agent, state, goal)
-        return jnp.clip(action + noise * jax.random.normal(key, action.shape), -1, 1)
-
-    return act, mode
+    return with_noise(mode, noise), mode
 
 
 def actor_goals(goal: Array, random_goals: float) -> Array:
@@ -221,7 +221,7 @@ def entropy_actor_loss(
     log_alpha: Array,
     key: Array,
 ) -> tuple[Array, dict[str, Array]]:
-    """Loss of a tanh-Gaussian actor and of its temperature (arXiv 1812.05905, equations 17 and 18).
+    """Loss of a tanh-Gaussian actor and of its temperature (arXiv 1812.05905, equations 7 and 18).
 
     Args:
       policy: mean and log standard deviation of the actions before tanh, both [B, A].

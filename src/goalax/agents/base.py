@@ -153,7 +153,12 @@ def shares_of_goals(config: Any) -> tuple[float, float, float]:
 class ActorConfig(EntropyConfig):
     random_goals: float = flag(0.0, "share of actor goals taken from another sample of the batch", low=0, high=1)
     critic_lr: float = flag(3e-4, "learning rate of the critic", above=0)
-    policy_delay: int = flag(1, "updates of the critic per update of the actor and its temperature", low=1, high=1000)
+    policy_delay: int = flag(
+        1,
+        "updates of the critic per update of the actor and its temperature (whose metrics are 0 before the first)",
+        low=1,
+        high=1000,
+    )
     repr_dim: int = flag(64, "size of the representations", low=1, most=1_000_000)
     action_chunk: int = flag(
         1, "actions chosen at once, and taken one after the other (arXiv 2608.30640: AC-CRL, 3)", low=1, high=64

@@ -16,8 +16,7 @@ from goalax.flags import flag
 from goalax.learning.energies import ENERGIES
 from goalax.learning.losses import CONTRASTIVE_LOSSES, contrastive_loss
 from goalax.learning.networks import gaussian_actor, state_action
-
-FLOOR = 1e-6  # under squared norms, so that the gradient at 0 is finite
+from goalax.learning.pairwise import unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +43,6 @@ class CTeCState(NamedTuple):
 def blind(goal: Array) -> Array:
     """A goal [..., G] without coordinates, [..., 0]: what policy and value get."""
     return goal[..., :0]
-
-
-def unit(x: Array) -> Array:
-    """x / |x|, [..., D] -> [..., D]."""
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x**2, axis=-1, keepdims=True), FLOOR))
 
 
 def make(config: CTeCConfig, spec: Spec) -> Agent:

@@ -20,16 +20,21 @@ class Plan(NamedTuple):
 
 
 def of_decisions(batch: Batch) -> Batch:
-    """The batch with whole chunks as actions [B, H * A], the states after them, and their discounts."""
+    """The batch with chunks as actions [B, H * A], the states after them, and their discounts.
+
+    Chunks are whole but where an episode ended for good in fewer than H rows: there `Path` repeats its last one.
+    """
     if batch.path is None:
         return batch
-    actions = batch.path.action.reshape(len(batch.action), -1)
+    actions, reached = batch.path.action.reshape(len(batch.action), -1), batch.future_reward
+    if batch.path.future_reward is not None:
+        reached = jnp.max(batch.path.future_reward, axis=1)  # at its goal after any of its actions
     return batch._replace(
         action=actions,
         next_state=batch.path.state[:, -1],
         future_action=actions,  # some chunk: what is taken in the future is not stored with the sample
         discount=jnp.prod(batch.path.discount, axis=1),
-        future_reward=batch.future_reward if batch.path.future_reward is None else batch.path.future_reward[:, -1],
+        future_reward=reached,
     )
 
 

@@ -30,7 +30,7 @@ class CMDConfig(QuasimetricConfig, ContrastiveConfig):
 @dataclasses.dataclass(frozen=True)
 class CMD2Config(QuasimetricConfig, ContrastiveConfig):
     energy_fn: str = flag("l2", "what turns two representations into a logit", valid=ENERGIES)
-    distillation_weight: float = flag(1.0, "weight of the distillation", low=0)
+    distillation_weight: float = flag(1.0, "weight of the distillation", above=0)
 
 
 class Goals(NamedTuple):

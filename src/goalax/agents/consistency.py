@@ -20,7 +20,7 @@ class ConsistencyConfig(AgentConfig):
     step_weight: float = flag(0.1, "weight of d(s, a -> s') = log(1 / gamma), the backup where g = s'", low=0)
     invariance_pairs: str = flag("matched", "action invariance of every state with", valid=("matched", "all"))
     linex_clip: float = flag(3.0, "where the backup's divergence turns from exponential to linear", above=0)
-    diag_backup: float = flag(0.5, "share of the backup's weight that is for positives alone", low=0, high=1)
+    diag_backup: float = flag(0.5, "share of the backup's weight for every sample's own goal alone", low=0, high=1)
     stop_invariance: str = flag("none", "side of invariance without gradient", valid=("none", "state", "action"))
     stop_backup: bool = flag(True, "no gradient through the backup's target")
     # A row further on the way to the goal in the place of the next one: MQE, arXiv 2511.07730.

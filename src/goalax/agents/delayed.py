@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from goalax.agents.base import AgentConfig
 from goalax.agents.q_learning import TwinCritic
 from goalax.core.branch import together
 from goalax.core.types import Array, Batch, Metrics
@@ -16,7 +17,7 @@ from goalax.learning.networks import Network
 
 
 @dataclasses.dataclass(frozen=True)
-class DelayedFlags:
+class DelayedFlags(AgentConfig):
     """Rates, delay and smoothing of TD3 (arXiv 1802.09477, section 6.1)."""
 
     policy_lr: float = flag(1e-3, "learning rate of the actor", above=0)
@@ -24,6 +25,13 @@ class DelayedFlags:
     policy_delay: int = flag(2, "updates of the critics per update of the actor and of the target networks", low=1)
     target_noise: float = flag(0.2, "standard deviation of the noise on actions of the target policy", low=0)
     noise_clip: float = flag(0.5, "largest noise on actions of the target policy", low=0)
+
+    def require_noise(self) -> None:
+        """FlagError if one flag of the noise is set beside another one that leaves none."""
+        if self.target_noise == 0:
+            self.require_unset(["noise_clip"], "with --target_noise 0")
+        elif self.noise_clip == 0:
+            self.require_unset(["target_noise"], "with --noise_clip 0")
 
 
 class DelayedState(NamedTuple):
@@ -58,6 +66,7 @@ def delayed(
       backup: (target, batch, key) -> what the critics are regressed to, [B].
       actor_loss: (parameters of the actor, of the critics, batch) -> loss of the actor, [].
     """
+    config.require_noise()
     adam = {"actor": optax.adam(config.policy_lr), "critic": optax.adam(config.critic_lr)}
     spec = critic.spec
 

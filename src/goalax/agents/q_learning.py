@@ -24,6 +24,8 @@ class RelabelConfig(HindsightConfig):
         """FlagError if relabelled rewards would be of another kind than those of the environment."""
         if not self.use_her:
             self.require_unset(["her_ratio", "her_strategy"], "without --use_her")
+        elif self.her_ratio == 0:
+            self.require_unset(["her_strategy"], "with --her_ratio 0")
         if self.use_her and spec.goal_size == 0:
             raise FlagError("--use_her learns from achieved goals, and the environment has none: leave it out.")
         if self.use_her and spec.dense_reward:

@@ -6,7 +6,6 @@ import dataclasses
 import math
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from goalax.agents.actor_critic import Critic, actor_critic
@@ -15,7 +14,7 @@ from goalax.agents.first_visits import Times, VisitConfig, VisitHead, goals_apar
 from goalax.core.types import Agent, Array, Batch, Metrics, Spec, Visit
 from goalax.flags import FlagError, flag
 from goalax.learning import survival
-from goalax.learning.networks import BLOCK, Network, state_action
+from goalax.learning.networks import BLOCK, Network, normed, state_action
 from goalax.learning.pairwise import pairwise_squared_distance
 
 PAIR_EPS = 1e-6  # under the root of distances between all pairs, whose squares are rounded to about as much
@@ -28,7 +27,7 @@ class SRLConfig(VisitConfig, ActorConfig):
 
     current_goals: float = flag(0.05, "share of relabelled goals that are the state itself", low=0, high=1)
     any_goals: float = flag(0.10, "share of relabelled goals that are any stored state", low=0, high=1)
-    repr_dim: int = flag(128, "size of the representations", low=1)
+    repr_dim: int = flag(128, "size of the representations", low=1, most=1_000_000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +35,7 @@ class ChronoConfig(SRLConfig):
     action_chunk: int = flag(
         2, "actions chosen at once, and taken one after the other (arXiv 2608.30640)", low=1, high=64
     )
-    repr_dim: int = flag(64, "size of the representations", low=1)
+    repr_dim: int = flag(64, "size of the representations", low=1, most=1_000_000)
     time_weight: float = flag(1.0, "weight of the distance being the time that the way took", low=0)
     separation_weight: float = flag(1.0, "weight of goals being as far as the window, unless reached", low=0)
     occupancy_weight: float = flag(1.0, "weight of the share of later times at the goal; 0: none", low=0)
@@ -64,16 +63,19 @@ class SurvivalCritic(NamedTuple):
 
     @property
     def encoder(self) -> Network[Array]:
-        """SRL's encoders have half as many layers as its head, ChronoSRL's as many. Half a --depth that is no whole
-        block is that many plain layers; of one with half a block left over, only the whole blocks count."""
+        """SRL's encoders have half as many layers as its head, and LayerNorm at the end; ChronoSRL's have as many and
+        no such end, for it needs lengths. Half a --depth that is no whole block is that many plain layers; of one with
+        half a block left over, only the whole blocks count."""
         config, half = self.config, self.config.depth // 2
         if isinstance(config, ChronoConfig):
             return config.mlp(config.repr_dim)
         if not config.depth:
-            return config.mlp(config.repr_dim, n_hidden=max(1, math.ceil(config.n_hidden / 2)))
-        if half < BLOCK:
-            return config.mlp(config.repr_dim, depth=0, n_hidden=half, skip_connections=0)
-        return config.mlp(config.repr_dim, depth=half // BLOCK * BLOCK)
+            layers = {"n_hidden": max(1, math.ceil(config.n_hidden / 2))}
+        elif half < BLOCK:
+            layers = {"depth": 0, "n_hidden": half, "skip_connections": 0}
+        else:
+            layers = {"depth": half // BLOCK * BLOCK}
+        return normed(config.mlp(config.repr_dim, **layers))
 
     def init(self, keys: Any) -> dict[str, Any]:
         spec = self.spec
@@ -83,18 +85,11 @@ class SurvivalCritic(NamedTuple):
             "head": self.head.init(next(keys)),
         }
 
-    def normed(self, x: Array) -> Array:
-        """SRL normalises its representations [B, D], ChronoSRL needs their lengths."""
-        if isinstance(self.config, ChronoConfig):
-            return x
-        centred = x - jnp.mean(x, axis=-1, keepdims=True)
-        return centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + 1e-6)
-
     def phi(self, params: dict, state: Array, action: Array) -> Array:
-        return self.normed(self.encoder.apply(params["phi"], state_action(state, action)))
+        return self.encoder.apply(params["phi"], state_action(state, action))
 
     def psi(self, params: dict, future_state: Array) -> Array:
-        return self.normed(self.encoder.apply(params["psi"], self.spec.goal_of(future_state)))
+        return self.encoder.apply(params["psi"], self.spec.goal_of(future_state))
 
     def goals(self, params: dict, future_state: Array, future_action: Array) -> Goals:
         return Goals(self.psi(params, future_state), jnp.zeros(len(future_state)))

@@ -18,8 +18,9 @@ from goalax.learning.networks import deterministic_actor
 
 @dataclasses.dataclass(frozen=True)
 class TD3Config(DelayedFlags, QConfig, NoisyConfig):
-    """Learning rates, delay and smoothing of the paper, 6.1, and of its authors' code (sfujim/TD3); their exploration
-    noise is 0.1, for dense rewards. HER's authors have the same learning rates (openai/baselines, baselines/her)."""
+    """Learning rates, delay and smoothing of the paper, 6.1, and of its authors' code (sfujim/TD3, the first version);
+    their exploration noise is 0.1, for dense rewards. HER's authors have the same learning rates (openai/baselines,
+    baselines/her)."""
 
     # Not of TD3 but of HER (arXiv 1707.01495, appendix A; its authors' code weighs squared actions after tanh with 1).
     # Without it the actor saturates: on reacher, --use_her, 600k steps, seed 0, 62% of the episodes reached the goal

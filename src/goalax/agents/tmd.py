@@ -58,17 +58,31 @@ class TMDConfig(ConsistencyConfig, QuasimetricConfig, VisitConfig, AdvantageConf
     time_weight: float = flag(0.0, "weight of the distance being the time that the way took", low=0)
     separation_weight: float = flag(0.0, "weight of goals being as far as the window, unless reached", low=0)
     actor_value: str = flag("distance", "what the actor improves", valid=("distance", "hazard", "both"))
-    time_bins: int = flag(48, "bins of the time to the first visit, growing geometrically; 0: one a row", low=0)
+    time_bins: int = flag(
+        48, "bins of the time to the first visit, growing geometrically; 0: one a row", low=0, high=100_000
+    )
     value_discounting: float = flag(0.99, "gamma of the time that the actor minimises", above=0, below=1)
 
     @property
     def learns_visits(self) -> bool:
         return max(self.hazard_weight, self.time_weight, self.separation_weight) > 0
 
+    @property
+    def teaches_distance(self) -> bool:
+        """Whether any loss does."""
+        weights = [self.contrastive_weight, self.zeta, self.invariance_weight, self.step_weight]
+        of_time = [self.time_weight, self.separation_weight, self.hazard_weight * (self.hazards != "head")]
+        return max(*weights, *of_time) > 0
+
     def needs(self, spec: Spec) -> Needs:
         """FlagError where the actor should improve what nothing teaches, or a flag means nothing."""
         if self.actor_value != "distance" and self.hazard_weight == 0:
             raise FlagError(f"--actor_value is {self.actor_value!r}; it must come with --hazard_weight above 0.")
+        if self.actor_value == "distance" and not self.teaches_distance:
+            raise FlagError(
+                "--contrastive_weight is 0, as are the other weights of losses that the distance learns from; with"
+                " --actor_value distance one of them must be above 0."
+            )
         if not self.learns_visits:
             why = "with --hazard_weight, --time_weight and --separation_weight 0"
             self.require_unset(["window", "censor", "original_goals"], why)
@@ -117,7 +131,9 @@ class TMDVisitsConfig(TMDConfig):
     hazard_weight: float = flag(1.0, "weight of the likelihood of first visits", low=0)
     actor_value: str = flag("hazard", "what the actor improves", valid=("distance", "hazard", "both"))
     value_discounting: float = flag(0.999, "gamma of the time that the actor minimises", above=0, below=1)
-    time_bins: int = flag(0, "bins of the time to the first visit, growing geometrically; 0: one a row", low=0)
+    time_bins: int = flag(
+        0, "bins of the time to the first visit, growing geometrically; 0: one a row", low=0, high=100_000
+    )
     head_dim: int = flag(128, "width of the head that reads representations; 0: h_dim", low=0, most=1_000_000, before=0)
     current_goals: float = flag(0.05, "share of relabelled goals that are the state itself", low=0, high=1)
     any_goals: float = flag(0.10, "share of relabelled goals that are any stored state", low=0, high=1)

@@ -152,6 +152,10 @@ def mode(config: BenchmarkFlags) -> Mode:
     names = [name for name in asked if getattr(config, name)]
     if len(names) > 1:
         raise FlagError(f"--{names[0]} and --{names[1]} are two measurements; give one of them.")
+    if config.env_match and not config.all_envs:
+        raise FlagError("--env_match is that of --all_envs; give both.")
+    if config.offline and names and names != ["curve"]:
+        raise FlagError(f"--offline is that of a run; --{names[0]} has none.")
     if config.values is not None and not config.curve:
         raise FlagError("--values are those of a --curve; name its flag.")
     if config.trace is not None:

@@ -1,6 +1,7 @@
 """Writes a dataset, in OGBench's format or Minari's: what a run holds in its buffer, or scripted walks in a maze."""
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -60,7 +61,7 @@ def check(config: DatasetConfig) -> None:
         minari.check_new([config.out, sources.validation_name(config.out)] if both else [config.out])
         return
     place = Path(config.out).parent
-    if not place.is_dir():
+    if not os.path.isdir(place):
         raise FlagError(f"--out is {config.out!r}; there is no folder {place}.")
 
 
@@ -72,7 +73,13 @@ def write_run(config: DatasetConfig) -> None:
     ring = jax.device_get(state.buffer)
     if int(ring.count) == 0:
         raise FlagError(f"The buffer of the run {config.run[0]} is empty at this checkpoint.")
-    write(config.out, files.columns_of(ring, config.newest), run.spec.goal_indices)
+    columns = files.columns_of(ring, config.newest)
+    if len(columns["observations"]) == 0:  # one row of each environment, say
+        raise FlagError(
+            f"--newest is {config.newest}; of {run.config.num_envs} environments these rows hold no transition: it must"
+            " be larger."
+        )
+    write(config.out, columns, run.spec.goal_indices)
 
 
 def write_walks(config: DatasetConfig) -> None:

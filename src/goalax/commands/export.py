@@ -1,6 +1,7 @@
 """Writes the policy of a run as a file that runs without Goalax (StableHLO or ONNX), and a card that describes it."""
 
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,8 @@ class ExportConfig:
 def file_in_a_folder(name: str, value: str, suffix: str = "") -> Path:
     """A path that can be written, as far as one can say; FlagError."""
     path = Path(value)
-    if not path.name or path.is_dir() or not path.absolute().parent.is_dir() or not path.name.endswith(suffix):
+    there = bool(path.name) and not os.path.isdir(path) and os.path.isdir(path.absolute().parent)
+    if not there or not path.name.endswith(suffix):
         ending = f" that ends in {suffix}" if suffix else ""
         raise FlagError(f"--{name} is {value!r}; it must name a file{ending}, in a directory that exists.")
     return path

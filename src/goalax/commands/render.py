@@ -35,7 +35,9 @@ class RenderConfig(given.GivenFlags):
     vis_length: int = flag(1000, "environment steps to show", low=1)
     episode_length: int | None = flag(None, "time limit in environment steps (default: per environment)", low=2)
     height: int = flag(360, "height of pictures in pixels, a multiple of 6; the width is 4/3 of it", low=120, high=2160)
-    out: str | None = flag(None, "files to write, separated by commas: .html, .gif, .mp4 (default: ENV_NAME.html)")
+    out: str | None = flag(
+        None, "files to write, separated by commas: .html, .gif, .mp4 (default: .html, named after --env_name or --run)"
+    )
 
 
 def check(config: RenderConfig) -> list[Path]:

@@ -192,6 +192,8 @@ def main(argv: Sequence[str], prog: str = "results.py") -> int:
         if config.readme is not None and not config.tables:
             raise FlagError("--readme is written with --tables; give both.")
         if config.tables:
+            if config.keep != ResultsConfig.keep and not queue.keep.is_dir():  # before its first row it has no other
+                raise FlagError(f"--keep is {config.keep!r}; there is no such folder to write the tables from.")
             queue.write()
             for name in config.readme.split(",") if config.readme else []:
                 results_document.write_best(Path(name), queue.rows(), queue.keep, "results.py")

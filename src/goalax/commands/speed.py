@@ -145,6 +145,8 @@ def main(argv: Sequence[str], prog: str = "speed.py", sizes: str = SIZES) -> int
         description = "Measures the speeds that the documents give, and adds them to those of other hours."
         (config,) = parse(argv, SpeedConfig(), others={}, prog=prog, description=description)
         keep, out = Path(config.keep), Path(config.out)
+        if config.tables and not keep.exists():
+            raise FlagError(f"--keep is {config.keep!r}; there is no such file to write the table from.")
         calls = json.loads(keep.read_text()) if keep.exists() else []
         markdown.replace(out.read_text(), "speed", "speed.py", "")  # what is wrong is told before minutes of measuring
         part = keep.with_name(f"{keep.name}.part")
@@ -167,7 +169,10 @@ def main(argv: Sequence[str], prog: str = "speed.py", sizes: str = SIZES) -> int
     except FlagError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        print(f"{prog}: {error.filename} cannot be read or written: {error.strerror}.", file=sys.stderr)
+        return 2
+    except ValueError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 1
     return 0

@@ -27,7 +27,7 @@ from goalax.study.sweeps import Job, SweepError
 class SweepConfig:
     """Which sweep, and how."""
 
-    file: str | None = flag(None, "the sweep file, which may also be given without --file")
+    file: str | None = flag(None, "the sweep file; as the first word it may be given without --file")
     count: int | None = flag(
         None,
         "runs in all, those of an interrupted call included (default: run_cap, or all of a grid)",

@@ -132,7 +132,7 @@ class Visit(NamedTuple):
     steps: Array  # [B] int32 to the first visit, 0 where it is there already; `within` where there is none
     reached: Array  # [B] 1 where there is one, else 0
     left: Array  # [B] int32 rows to the last stored one of the episode
-    terminates: Array  # [B] 1 where the episode is known to end for good, else 0
+    terminates: Array  # [B] 1 where the episode is known to end for good within these rows, else 0
     # Of each bin of steps ahead (`Needs.bins`), without the present: in how many of the nested regions of 1, 1/2 and
     # 1/4 of the radius the way is, on average over the steps of the bin that were observed; and whether any was. After
     # a true termination the way is nowhere; after a time limit, or where the buffer ends, nothing is observed.
@@ -141,7 +141,7 @@ class Visit(NamedTuple):
 
 
 class Waypoint(NamedTuple):
-    """A state between a sample and its future_state."""
+    """A state between a sample and its future_state, or where that is any stored state, later in the episode."""
 
     state: Array  # [B, S]
     steps: Array  # [B] int32 rows from the sample, 1 or more

@@ -38,7 +38,7 @@ def find(
     alive = ahead[None] <= left[:, None]
     steps = jnp.min(jnp.where((dist < spec.goal_reach_thresh) & alive, ahead[None], within + 1), axis=1)
     last = (slot + left - 1) % capacity  # the action that led into the last state
-    terminates = rows.terminal.at[last, column].get(mode="promise_in_bounds")
+    terminates = rows.terminal.at[last, column].get(mode="promise_in_bounds") * (left <= within)
     occupancy, observed = occupied(dist, alive, terminates, spec.goal_reach_thresh, bins)
     return Visit(
         goal=goal,

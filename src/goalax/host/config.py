@@ -63,7 +63,11 @@ class Flags:
         most=1_000_000,
     )
     utd_ratio: float | None = flag(
-        None, "gradient updates per environment step (default: derived)", above=0, scope="replay", most=10_000
+        None,
+        "gradient updates per environment step, one an unroll or more (default: that of the environment, or derived)",
+        above=0,
+        scope="replay",
+        most=10_000,
     )
     # A resumed run may find its dataset elsewhere, and if it never collects, learn from it for longer.
     dataset: str | None = flag(
@@ -84,7 +88,7 @@ class Flags:
         below=1,
         scope="replay",
     )
-    discounting: float = flag(0.99, "gamma of the goal law", above=0, below=1)
+    discounting: float = flag(0.99, "gamma of the goal law and of returns", above=0, below=1)
     commanded_goals: str = flag("env", "goals of the episodes that collect", valid=COMMAND, scope="replay")
     num_evals: int = flag(50, "evaluations, the last one at the end", low=1, scope="budget", most=1_000_000)
     seed: int = flag(0, "seed of everything random", low=0, high=2**31 - 1, scope="seed")

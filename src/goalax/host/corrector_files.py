@@ -1,5 +1,6 @@
 """The npz files of `goalax correct`: decisions by plans, and correctors that learned from them."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,9 +49,9 @@ def require_npz(name: str, value: str, exists: bool) -> Path:
     path = Path(value)
     if path.suffix != ".npz":
         raise FlagError(f"--{name} is {value!r}; it must be an npz file.")
-    if exists and not path.is_file():
+    if exists and not os.path.isfile(path):
         raise FlagError(f"--{name} is {value!r}; there is no such file.")
-    if not exists and not path.parent.is_dir():
+    if not exists and not os.path.isdir(path.parent):
         raise FlagError(f"--{name} is {value!r}; there is no folder {path.parent}.")
     return path
 

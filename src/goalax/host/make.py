@@ -11,7 +11,6 @@ from jax.sharding import Mesh
 
 from goalax.core import sharding
 from goalax.core.command import COMMAND
-from goalax.core.goals import originals
 from goalax.core.sizes import Sizes, sizes_of
 from goalax.core.train import Train, compile_train, forget_metrics, make_train
 from goalax.core.types import BufferState, RunState, Spec
@@ -24,7 +23,7 @@ from goalax.host.config import Config, Flags, algorithm_of, flags_from
 from goalax.host.lock import only_writer
 from goalax.host.phases import Phases
 from goalax.host.policy import Policy
-from goalax.host.resolve import resolve
+from goalax.host.resolve import check_shares, resolve
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -255,16 +254,6 @@ class Run:
             raise FlagError(f"--num_seeds is {self.config.num_seeds}; `{what}` takes the state of a run with one seed.")
 
 
-def check_originals(share: float, batch_size: int) -> None:
-    """FlagError if a share of a batch is none of it, or all."""
-    number = originals(share, batch_size)
-    if share and not 0 < number < batch_size:
-        raise FlagError(
-            f"--original_goals is {share:g}, which is {number} of --batch_size {batch_size} samples; it must be 0,"
-            " or at least one of them and not all."
-        )
-
-
 def make_run(flags: Flags, agent_config: Flagged) -> Run:
     """Environments, agent and training functions of flags; compiles nothing. FlagError as in `resolve`."""
     devices.check()
@@ -277,7 +266,7 @@ def make_run(flags: Flags, agent_config: Flagged) -> Run:
     mesh, normalize, num_seeds = None, config.normalize_observations, config.num_seeds
     if algorithm.make is not None:
         agent = algorithm.make(agent_config, spec)
-        check_originals(agent.needs.original, config.batch_size)
+        check_shares(agent_config, agent.needs.original, config.batch_size)
         mesh = sharding.make_mesh(num_seeds, devices.chosen(config.num_devices))
         command = COMMAND[config.commanded_goals]
         if isinstance(eval_env, ogbench.OGBenchEnv):

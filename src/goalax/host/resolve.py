@@ -1,7 +1,7 @@
 """What flags stand for: presets fill their gaps, and they must fit each other and the environment."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -206,3 +206,15 @@ def check_together(config: Config) -> None:
             raise FlagError(f"--{name} is {value!r}; it must be a plain name, for it names a folder.")
     if config.run_dir is not None and (not config.resume or config.num_seeds > 1):
         raise FlagError("--run_dir names the one run to continue; it must come with --resume and without --num_seeds.")
+
+
+def check_shares(agent_config: Any, original: float, batch_size: int) -> None:
+    """FlagError if a share of a batch is not a sample of it, or one of commanded goals (`Needs.original`) is all."""
+    shares = {name: getattr(agent_config, name, 0.0) for name in ("random_goals", "her_ratio")}
+    for name, share in {**shares, "original_goals": original}.items():
+        number, all_may = round(share * batch_size), name != "original_goals"
+        if share and not 0 < number < batch_size + all_may:
+            raise FlagError(
+                f"--{name} is {share:g}, which is {number} of --batch_size {batch_size} samples; it must be 0, or at"
+                f" least one of them{'' if all_may else ' and not all'}."
+            )

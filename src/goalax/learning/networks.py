@@ -57,6 +57,21 @@ class MLP(nn.Module):
         return nn.Dense(self.outputs, kernel_init=KERNEL_INIT)(x)
 
 
+class Normed(nn.Module):
+    """What another module gives, with LayerNorm behind it."""
+
+    module: nn.Module
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        return nn.LayerNorm()(self.module(x))
+
+
+def normed(network: Network[Array]) -> Network[Array]:
+    """The network with LayerNorm behind its last layer, and so with a learned scale and bias of its outputs."""
+    return cast(Network[Array], Normed(cast(nn.Module, network)))
+
+
 class Block(nn.Module):
     """[..., h_dim] -> [..., h_dim]: the input plus what BLOCK hidden layers make of it."""
 

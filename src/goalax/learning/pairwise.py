@@ -11,7 +11,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+FLOOR = 1e-6  # under squared norms
 MAX_INTERVALS = 16  # in a row of `pairwise_mean_max_union`: two bits of a 32-bit word each
+
+
+def unit(x: Array) -> Array:
+    """x / |x|, [..., D] -> [..., D]; the floor under |x| keeps value and gradient finite at 0."""
+    return x * lax.rsqrt(jnp.maximum(jnp.sum(x**2, axis=-1, keepdims=True), FLOOR))
 
 
 def pairwise_dot(x: Array, y: Array) -> Array:

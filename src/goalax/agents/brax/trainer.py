@@ -158,7 +158,7 @@ def make_ppo(
     sizes = sizes._replace(updates_per_unroll=updates)
     agent = make_agent(config, spec, normalize)
     train = make_train(env, eval_env, agent, spec, sizes, normalize=False, num_seeds=num_seeds)
-    running: dict[int, tuple[int, Reports[Learned]]] = {}  # index of a seed -> its steps so far, its trainer
+    running: dict[int, tuple[bytes, Reports[Learned]]] = {}  # index of a seed -> its newest key, its trainer
 
     def init(key: Array) -> RunState:
         key, agent_key = jax.random.split(key)
@@ -179,13 +179,16 @@ def make_ppo(
             metric_sums={name: counting.added(state.metric_sums[name], term) for name, term in terms.items()},
         )
 
+    def name_of(state: RunState) -> bytes:
+        return jax.device_get(state.key).tobytes()  # every phase has a key of its own
+
     def advance_one(index: int, state: RunState, count: int) -> RunState:
         for _ in range(count):
-            done, trainer = running.get(index, (None, None))
-            if trainer is None or done != int(state.env_steps):
+            newest, trainer = running.get(index, (None, None))
+            if trainer is None or newest != name_of(state):  # another state than this trainer has brought about
                 trainer = start(env, sizes, config, normalize, state)
             state = learned(state, *next(trainer))
-            running[index] = int(state.env_steps), trainer
+            running[index] = name_of(state), trainer
         return state
 
     def advance(state: RunState, unrolls: int, _updates: int) -> RunState:
