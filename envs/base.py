@@ -20,6 +20,7 @@ with contextlib.redirect_stdout(io.StringIO()):  # MJX prints that the optional 
 from etils import epath
 
 from goalax.core import goals
+from goalax.envs.checks import require_goal, require_measures, require_shape
 from goalax.registry import Registry
 
 Array = jax.Array
@@ -169,6 +170,7 @@ class GoalEnv(PipelineEnv):
     # ---- the common law ----------------------------------------------------------------------------------------------
 
     def __init__(self, backend: str | None = None, dense_reward: bool = False):
+        require_goal(self, BACKENDS)
         backend = backend or self.backends[0]
         if backend not in self.backends:
             raise ValueError(f"Unsupported backend: {backend}. Choose from: {', '.join(self.backends)}.")
@@ -214,8 +216,10 @@ class GoalEnv(PipelineEnv):
         """A fresh start and a fresh goal. Consumes rng."""
         goal_key, start_key = jax.random.split(rng)
         goal = self.sample_goal(goal_key)
+        require_shape(self, "sample_goal", goal, self.goal_dim)
         pipeline_state = self.pipeline_init(*self.sample_start(start_key, goal))
         state = self.state_of(pipeline_state)
+        require_shape(self, "state_of", state, self.state_dim)
         zero = jnp.zeros(())
         return State(
             pipeline_state,
@@ -257,7 +261,9 @@ class GoalEnv(PipelineEnv):
 
     def told(self, state: Array, goal: Array, broken: Array | bool = False) -> dict[str, Array]:
         """The metrics of a step: `measures`, and 1 where the physics gave no numbers any more."""
-        return {**self.measures(state, goal), "broken": jnp.asarray(broken, jnp.float32)}
+        measures = self.measures(state, goal)
+        require_measures(self, measures)
+        return {**measures, "broken": jnp.asarray(broken, jnp.float32)}
 
     # Brax's engines add vectors to matrices in a few places, which strict rank promotion would refuse.
     def pipeline_init(self, *args, **kwargs):

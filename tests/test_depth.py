@@ -184,6 +184,7 @@ def test_depth_is_checked_from_python_too():
 def layers_of(network, *inputs):
     """(plain hidden layers, layers in blocks) of a network by the shapes of its parameters."""
     params = jax.eval_shape(network.init, jax.random.key(0), *inputs)["params"]
+    params = params.get("module", params)  # of what has LayerNorm behind it
     blocks = params.get("blocks", {})
     in_blocks = sum(leaf["kernel"].shape[0] for name, leaf in blocks.items() if name.startswith("Dense"))
     return sum(name.startswith("Dense") for name in params) - 1, in_blocks

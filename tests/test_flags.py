@@ -170,7 +170,7 @@ def test_help_of_an_agent_names_its_paper(name, capsys):
     with pytest.raises(SystemExit):
         read_flags(["--agent", name, "--help"])
     about, _, flags = capsys.readouterr().out.partition("Flags options")
-    assert "arXiv" in about
+    assert "arXiv" in about, "the first line of an agent's file names the paper it is from"
     assert ("arXiv 2608.30640" in " ".join(flags.replace("│", "").split())) == ("--action_chunk" in flags)
 
 

@@ -1,5 +1,6 @@
 """Contrastive losses against golden values, loops in float64, extreme inputs and wrong shapes."""
 
+import re
 from pathlib import Path
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from goalax.flags import FlagError
 from goalax.learning.losses import CONTRASTIVE_LOSSES, contrastive_loss
 from goalax.learning.losses.infonce import infonce
 
@@ -17,6 +19,9 @@ each_loss = pytest.mark.parametrize("name", CONTRASTIVE_LOSSES)
 
 def normal(seed, *shape):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+LOGITS, PHI, PSI = 2 * normal(13, 6, 6), normal(14, 6, 8), normal(15, 6, 8)
 
 
 def lse(values):
@@ -137,12 +142,22 @@ def test_infonce_resolves_small_losses_of_large_logits():
 @pytest.mark.parametrize("shape", [(6,), (6, 5), (1, 6), (2, 6, 6), ()])
 def test_loss_refuses_logits_that_are_not_square(name, shape):
     with pytest.raises(ValueError, match="square logits"):
-        CONTRASTIVE_LOSSES[name](jnp.zeros(shape))
+        contrastive_loss(CONTRASTIVE_LOSSES[name], jnp.zeros(shape), PHI, PSI)
+    if name in {**LOSS_LOOPS, **RESUBS_LOSS_LOOPS}:  # those of Goalax, also called by themselves
+        with pytest.raises(ValueError, match="square logits"):
+            CONTRASTIVE_LOSSES[name](jnp.zeros(shape))
+
+
+@pytest.mark.parametrize(("result", "found"), [(jnp.zeros(6), "[6]"), (None, "nothing")])
+def test_a_loss_that_is_no_number_is_named(result, found):
+    def odd(logits):
+        return result
+
+    with pytest.raises(FlagError, match=f"^The contrastive loss odd returns {re.escape(found)}; it must return one"):
+        contrastive_loss(odd, LOGITS, PHI, PSI)
 
 
 # ---- contrastive_loss: penalties and metrics ----
-
-LOGITS, PHI, PSI = 2 * normal(13, 6, 6), normal(14, 6, 8), normal(15, 6, 8)
 
 
 @pytest.mark.parametrize("resubs", [True, False])

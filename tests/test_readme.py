@@ -129,9 +129,11 @@ def test_the_notebook_runs(tmp_path):
 def test_every_name_and_flag_is_mentioned():
     flags = [f"--{name}" for config in (Flags, CRLConfig) for name in config.__dataclass_fields__]
     assert [flag for flag in flags if f"`{flag}`" not in README] == []
-    assert [name for name in AGENTS if f"`{name}`" not in README] == []
+    missing = [name for name in AGENTS if f"`{name}`" not in README]
+    assert missing == [], "a new agent has a row in README's table of algorithms"
     environments = [name for name in ENVS if not name.startswith("toy")]
-    assert [name for name in environments if f"`{name}`" not in README + ENVIRONMENTS] == []
+    missing = [name for name in environments if f"`{name}`" not in README + ENVIRONMENTS]
+    assert missing == [], "python scripts/gallery.py writes rows of docs/environments.md"
 
 
 def test_the_readme_is_short():

@@ -72,3 +72,14 @@ def test_choices_holds_each_name_once():
 def test_is_read_only(colours):
     with pytest.raises(TypeError):
         colours["red"] = 5
+
+
+def test_a_name_is_a_plain_word_and_not_forgotten():
+    with pytest.raises(TypeError, match=r"^The name of a new colour is <function .*; it must be text, as in register"):
+
+        @Registry("colour").register
+        def red():
+            return 1
+
+    with pytest.raises(ValueError, match=r"^The name of a new colour is 'my/red'; it must be of letters, digits and"):
+        Registry("colour").add("my/red", 1)

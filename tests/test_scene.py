@@ -131,4 +131,5 @@ def test_every_environment_can_be_shown(name, env_of, opengl):
     assert len(picture.getcolors(2**17)) > 100, "an empty picture"
     geoms = page.content(env, film)["geoms"]
     assert sum(geom["marker"] for geom in geoms) == film.points.shape[1]
-    assert sum(geom["mesh"] == "plane" for geom in geoms) == 1
+    planes = sum(geom["mesh"] == "plane" for geom in geoms)
+    assert planes == 1, "the body of an environment has one plane, the floor"

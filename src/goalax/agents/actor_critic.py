@@ -14,6 +14,7 @@ from goalax.agents.delayed import all_due
 from goalax.agents.extraction import AdvantageConfig, awr_loss, clipped_policy, ddpg_bc_loss, log_density, with_noise
 from goalax.core.branch import together
 from goalax.core.types import Agent, Array, Batch, Metrics, Needs, Spec
+from goalax.flags import FlagError
 from goalax.learning.diagnostics import neighbours
 from goalax.learning.networks import Network, deterministic_actor, gaussian_actor, sample_action
 
@@ -81,6 +82,8 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs |
     """
     config.require_entropy()
     config.require_no_entropy()
+    if config.imitation and not config.bc_weight and critic.advantage is None:
+        raise FlagError(f"{config.imitation} needs advantages, and the critic of this agent has no `advantage`.")
     imitates = bool(config.imitation)
     size = config.decision(spec).action_size
     gaussian, cloning = gaussian_actor(config.mlp, size), deterministic_actor(config.mlp, size)

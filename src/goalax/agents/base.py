@@ -8,7 +8,8 @@ from typing import Any, NoReturn, Protocol, cast
 import jax
 import jax.numpy as jnp
 
-from goalax.core.relabel import RELABEL
+from goalax.core.contract import require_flags
+from goalax.core.relabel import RELABEL, law_of
 from goalax.core.sizes import Sizes
 from goalax.core.train import Train
 from goalax.core.types import Agent, Array, Env, Needs, Spec
@@ -46,9 +47,10 @@ class Algorithm:
     def __post_init__(self) -> None:
         if (self.make is None) == (self.train is None):
             raise ValueError("An algorithm has either `make`, for the common loop, or `train`, a loop of its own.")
+        require_flags(self.config)
 
 
-AGENTS: Registry[Algorithm] = Registry("agent")
+AGENTS: Registry[Algorithm] = Registry("agent", Algorithm)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,12 +188,12 @@ class ActorConfig(EntropyConfig):
 
     def needs(self, spec: Spec) -> Needs:
         """What these flags ask of the buffer. FlagError if the shares of goals are more than all."""
-        law = None if self.relabel == "geometric" else RELABEL[self.relabel](spec.discounting)
+        law = None if self.relabel == "geometric" else law_of(self.relabel, spec.discounting)
         needs = Needs(shares_of_goals(self), law, horizon=self.action_chunk)
         if self.actor_relabel == "critic":
             self.require_unset(["actor_any_goals"], "with --actor_relabel critic")
             return needs
-        actor_law = RELABEL[self.actor_relabel](spec.discounting)
+        actor_law = law_of(self.actor_relabel, spec.discounting)
         return needs._replace(actor_goals=(1 - self.actor_any_goals, 0.0, self.actor_any_goals), actor_law=actor_law)
 
     @property

@@ -10,7 +10,7 @@ import optax
 
 from goalax.agents.base import CriticGoalConfig, NoisyConfig, shares_of_goals
 from goalax.agents.extraction import GeluConfig, expectile
-from goalax.core.relabel import RELABEL
+from goalax.core.relabel import RELABEL, law_of
 from goalax.core.types import AgentState, Array, Batch, Metrics, Needs, Spec
 from goalax.flags import flag
 from goalax.learning.networks import Network
@@ -43,9 +43,9 @@ class GoalValueConfig(CriticGoalConfig, GeluConfig, NoisyConfig):
             self.require_unset(["actor_relabel"], "with --actor_any_goals 1, which are all")
         return Needs(
             goals=shares_of_goals(self),
-            law=RELABEL[self.relabel](spec.discounting),
+            law=law_of(self.relabel, spec.discounting),
             actor_goals=(1 - self.actor_any_goals, 0.0, self.actor_any_goals),
-            actor_law=RELABEL[self.actor_relabel](spec.discounting),
+            actor_law=law_of(self.actor_relabel, spec.discounting),
             same=True,
         )
 

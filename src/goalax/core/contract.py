@@ -1,5 +1,6 @@
-"""What the loop asks of an agent's functions, told by name: `fori_loop` and `scan` would speak of their carry."""
+"""What is asked of an agent's flags and functions, told by name: `fori_loop` and `scan` would speak of their carry."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -10,6 +11,21 @@ from goalax.flags import FlagError
 
 RESERVED = ("updates", "coverage")  # metrics of the loop itself
 FEWEST_ROWS = 3  # of a ring: of two, the older one may end an episode, and then no row has its next state beside it
+
+
+def require_flags(config: type) -> None:
+    """TypeError unless a class is a frozen dataclass whose fields are `flag`s of a type, not of its name."""
+    if not isinstance(config, type) or not dataclasses.is_dataclass(config):
+        raise TypeError(f"The flags of an agent are {config!r}; they must be a frozen dataclass.")
+    if own := [name for name in vars(config).get("__annotations__", ()) if name not in config.__dataclass_fields__]:
+        raise TypeError(f"{config.__name__} has {', '.join(own)} and is no dataclass itself: decorate it.")
+    for field in dataclasses.fields(config):
+        if "positional" not in field.metadata:
+            raise TypeError(f"{config.__name__}.{field.name} has a bare default; it must be a `flag(default, help)`.")
+        if isinstance(field.type, str):
+            raise TypeError(
+                f"The type of {config.__name__}.{field.name} is text: leave `from __future__ import annotations` out."
+            )
 
 
 def pair(result: Any) -> tuple[AgentState, Metrics]:

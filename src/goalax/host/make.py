@@ -9,11 +9,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from goalax.core import sharding
+from goalax.core import contract, sharding
 from goalax.core.command import COMMAND
 from goalax.core.sizes import Sizes, sizes_of
 from goalax.core.train import Train, compile_train, forget_metrics, make_train
-from goalax.core.types import BufferState, RunState, Spec
+from goalax.core.types import Agent, BufferState, RunState, Spec
 from goalax.core.updates import Offline
 from goalax.data import files, sources
 from goalax.envs import GoalEnv
@@ -193,8 +193,11 @@ class Run:
         FlagError for less than none, and for more than int32 can number the rows of.
         """
         self._require_online()
-        if not 0 <= unrolls <= (most := 2**28 // self.sizes.unroll_length):
-            raise FlagError(f"`unrolls` is {unrolls}; it must be at least 0 and at most {most:,} in one call.")
+        most = 2**28 // self.sizes.unroll_length
+        if not isinstance(unrolls, int | np.integer) or not 0 <= unrolls <= most:
+            raise FlagError(
+                f"`unrolls` is {unrolls}; it must be a whole number of at least 0 and at most {most:,} in one call."
+            )
         updates = self.sizes.updates_per_unroll
         return self.compiled.advance(forget_metrics(state), unrolls, updates, *self.mixed_in)
 
@@ -266,6 +269,10 @@ def make_run(flags: Flags, agent_config: Flagged) -> Run:
     mesh, normalize, num_seeds = None, config.normalize_observations, config.num_seeds
     if algorithm.make is not None:
         agent = algorithm.make(agent_config, spec)
+        if not isinstance(agent, Agent):
+            raise FlagError(
+                f"`make` of --agent {config.agent} returns {contract.shown(agent)}; it must return an Agent."
+            )
         check_shares(agent_config, agent.needs.original, config.batch_size)
         mesh = sharding.make_mesh(num_seeds, devices.chosen(config.num_devices))
         command = COMMAND[config.commanded_goals]

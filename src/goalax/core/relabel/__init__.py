@@ -8,7 +8,7 @@ choice of --relabel:
         return lambda uniform, left: jnp.ones_like(left)
 """
 
-from goalax.core.relabel.base import RELABEL, Law
+from goalax.core.relabel.base import RELABEL, Law, law_of
 from goalax.registry import import_all
 
 import_all(__name__, __path__)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from goalax.flags import FlagError
 from goalax.learning.quasimetrics import require_pairable, require_same_shape
 from goalax.registry import Registry
 
@@ -34,12 +35,20 @@ class Energy:
     def __call__(self, x: Array, y: Array, param: Array | float | None = None) -> Array:
         """Energies of corresponding x and y, [..., D] x [..., D] -> [...]; ValueError on any other shapes."""
         require_same_shape(x, y)
-        return self.between(x, y, *self._arguments(param))
+        return self._checked(self.between(x, y, *self._arguments(param)), x.shape[:-1], "two representations [..., D]")
 
     def pairwise(self, x: Array, y: Array, param: Array | float | None = None) -> Array:
         """Energies of all pairs, [B, D] x [C, D] -> [B, C]; ValueError on any other shapes."""
         require_pairable(x, y)
-        return self.matrix(x, y, *self._arguments(param))
+        pairs = (x.shape[0], y.shape[0])
+        return self._checked(self.matrix(x, y, *self._arguments(param)), pairs, "all pairs of [B, D] and [C, D]")
+
+    def _checked(self, result: Array, shape: tuple[int, ...], of: str) -> Array:
+        """The result. FlagError unless it is of this shape: a broadcast would train something else without a word."""
+        if getattr(result, "shape", None) != shape:
+            found = list(result.shape) if hasattr(result, "shape") else "nothing"
+            raise FlagError(f"The energy {self.name} of {of} returns {found}; it must return {list(shape)}.")
+        return result
 
     def _arguments(self, param: Array | float | None) -> tuple[Array | float, ...]:
         if self.init is None and param is not None:
@@ -62,6 +71,10 @@ def energy(name: str, *aliases: str, pairwise: Callable[..., Array] | None = Non
         each pair.
       init: initial value of its learned scalar parameter, the third argument of both functions; None if it has none.
     """
+
+    if not isinstance(name, str):
+        function = getattr(name, "__name__", name)
+        raise TypeError(f'The energy {function} has no name; it must be registered as @energy("name").')
 
     def register(between: Callable[..., Array]) -> Callable[..., Array]:
         ENERGIES.add(name, Energy(name, between, pairwise or _on_all_pairs(between), init), aliases)

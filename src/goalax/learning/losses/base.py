@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.nn import logsumexp
 
+from goalax.flags import FlagError
 from goalax.registry import Registry
 
 CONTRASTIVE_LOSSES: Registry[Callable[..., Array]] = Registry("contrastive loss")
@@ -50,6 +51,9 @@ def contrastive_loss(
     options = {"resubs": resubs} if "resubs" in inspect.signature(loss_fn).parameters else {}
     row_logsumexp = logsumexp(logsumexp_terms(logits, resubs), axis=1)
     loss = loss_fn(logits, **options)
+    if getattr(loss, "shape", None) != ():
+        found = list(loss.shape) if hasattr(loss, "shape") else "nothing"
+        raise FlagError(f"The contrastive loss {loss_fn.__name__} returns {found}; it must return one number [].")
     loss += logsumexp_penalty * jnp.mean(row_logsumexp**2)
     loss += l2_penalty * (jnp.mean(phi**2) + jnp.mean(psi**2))
     metrics = {
