@@ -145,6 +145,24 @@ def test_a_row_that_a_crash_cut_short_is_left_out(tmp_path):
     assert (group.steps.tolist(), notes) == ([60, 100], [])
 
 
+def test_a_last_row_without_its_end_is_left_out(tmp_path):
+    """Cut inside its last value it has as many values as all others: 0.98 may have been 0.9861."""
+    run = make_run(tmp_path / "x_s0", 0, (0.5, 1))
+    text = (run / "metrics.csv").read_bytes()
+    (run / "metrics.csv").write_bytes(text[:-4])
+    ((group,), notes) = experiments.compare([run])
+    assert (group.steps.tolist(), notes) == ([60, 100], [])
+    (run / "metrics.csv").write_bytes(text)
+    assert experiments.compare([run])[0][0].steps.tolist() == [60, 100, 120]
+
+
+def test_a_run_on_a_dataset_stops_at_updates(tmp_path):
+    for seed, updates in enumerate(((20, 40, 60), (20, 40))):
+        make_run(tmp_path / f"x_s{seed}", seed, (0.5, 1), steps=(0,) * len(updates), updates=updates)
+    _, notes = experiments.compare([tmp_path])
+    assert notes == [f"{tmp_path}/x_s1 stops at 40 updates: its group is compared up to there only."]
+
+
 def test_a_flag_that_an_older_version_did_not_have_is_at_its_default(tmp_path):
     make_run(tmp_path / "old_s0", 0, (0.5, 1), agent="tmd", agent_flags={"tmd_goal": "goal", "h_dim": 32})
     make_run(
@@ -180,6 +198,49 @@ def test_curves_are_interquartile_means_with_bands(tmp_path):
     assert panels[0, 0].get_title() == "toy" and panels[1, 1].get_xlabel() == "wall clock in minutes"
     assert [text.get_text() for text in figure.legends[0].texts] == ["crl"]
     assert "mean over 4 seeds, bands are 95%" in figure.get_supxlabel()
+
+
+@pytest.mark.parametrize(
+    ("names", "label", "left"),
+    [
+        (["online"], "environment steps", 0),
+        (["offline"], "updates", 0),
+        (["online", "offline"], "environment steps, of offline runs updates", 0),
+        (["after"], "environment steps, left of 0 updates on a dataset", -20),
+        (["after", "offline"], "environment steps, left of 0 and of offline runs updates", -20),
+    ],
+)
+def test_the_horizontal_axis_says_what_all_its_runs_count(names, label, left, tmp_path):
+    """And the wall clock begins at 0 whatever came before the first step."""
+    runs = {
+        "online": {"agent": "crl"},
+        "offline": {"agent": "gcbc", "steps": (0, 0, 0), "updates": (20, 40, 60)},
+        "after": {"agent": "qrl", "steps": (0, 0, 60), "updates": (20, 40, 40)},
+    }
+    for name in names:
+        make_run(tmp_path / f"{name}_s0", 0, (0.5, 1), **runs[name])
+    groups, _ = experiments.compare([tmp_path])
+    for axes in curves.compare(groups, "steps").figure.axes:
+        assert (axes.get_xlabel(), axes.get_xlim()[0]) == (label, left)
+    for axes in curves.compare(groups, "wall_clock").figure.axes:
+        assert (axes.get_xlabel(), axes.get_xlim()[0]) == ("wall clock in minutes", 0)
+
+
+def test_links_between_folders_are_followed_once(tmp_path):
+    """`latest -> .` once turned a run into 41, and a second such link never ended."""
+    runs, other = tmp_path / "runs", tmp_path / "elsewhere"
+    first, second = make_run(runs / "b_s0", 0, (0.5, 1)), make_run(other / "z_s1", 1, (0.5, 1))
+    third = make_run(tmp_path / "third_s2", 2, (0.5, 1))
+    links = {"a": ".", "again": "b_s0", "c": "..", "d": other, "third_s2": third, "gone": "nothing"}
+    for name, target in links.items():
+        (runs / name).symlink_to(target)
+    (other / "back").symlink_to(runs)
+    assert experiments.directories(runs) == [first, runs / "d" / "z_s1", runs / "third_s2"]
+    assert experiments.directories(other) == [second, other / "back" / "b_s0", other / "back" / "third_s2"]
+    assert experiments.directories(runs / "again") == [runs / "again"]  # one that is asked for by its own name
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "latest").symlink_to(".")
+    assert experiments.directories(tmp_path / "empty") == [tmp_path / "empty"]
 
 
 @pytest.fixture(scope="module")

@@ -204,6 +204,15 @@ def test_a_strange_file_is_one_sentence_and_left_out_of_the_report(change, tmp_p
     assert f"{path} is not what a run writes. It is left out." in text and "Goals of the maze" in text
 
 
+def test_seeds_whose_mazes_disagree_have_no_heat_map_and_a_note(tmp_path):
+    for seed in range(2):
+        table = table_of((1, 0, 1))
+        goal_cells.save(make_run(tmp_path / f"a_s{seed}", seed, (0.5, 1)), table._replace(place=table.place + seed))
+    assert report.main([str(tmp_path), "--out", str(tmp_path / "a.html")]) == 0
+    text = (tmp_path / "a.html").read_text()
+    assert "crl in toy has no heat map: its seeds tell of different mazes." in text and "Goals of the maze" not in text
+
+
 def test_the_picture_shows_shares_walls_and_numbers():
     figure = heat_maps.figure(table_of((1, 0, 1)), "a run")
     reached, near = figure.axes[:2]

@@ -24,6 +24,7 @@ from tests.helpers.logs import Server, read_tensorboard, read_wandb
 
 toy.register()
 FIRST = Path("runs/toy_crl_s0")
+SMALL = {"project_name": "p", "group_name": None, "env_name": "toy", "agent": "crl"}  # what a logger reads of flags
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def test_an_offline_run_has_everything(run, monkeypatch):
     logged = read_wandb(directory)
     assert (logged.run.project, logged.run.display_name, logged.run.run_group) == ("p", "x_s0", "")
     assert [{name: row[name] for name in table[0]} for row in logged.history] == table
-    assert logged.axes["*"] == "training/envsteps"
+    assert logged.axes == {"*": "_step"}
     expected = {**config["flags"], **config["agent_flags"], "versions": config["versions"]}
     assert {name: logged.config[name] for name in expected} == expected
     for name, value in table[-1].items():
@@ -145,6 +146,20 @@ def test_without_an_account_it_warns_once_and_every_seed_has_all_of_it_offline(r
         assert [{name: row[name] for name in table[0]} for row in each.history] == table
         assert (each.config["seed"], each.run.run_group, each.run.display_name) == (seed, "g", f"toy_crl_s{seed}")
         check_tensorboard(directory)
+
+
+def test_updates_on_a_dataset_lie_side_by_side(run, tmp_path):
+    """There the environment makes no step: wandb would draw all rows at 0. Steps follow behind them."""
+    (tmp_path / "config.json").write_text(json.dumps({"flags": SMALL, "agent_flags": {}, "versions": {}}))
+    logger = loggers.Wandb(tmp_path, "offline", None)
+    names = "training/envsteps", "training/offline_updates", "eval/x"
+    table = [dict(zip(names, values, strict=True)) for values in ((0, 20, 1), (0, 40, 2), (60, 40, 3), (120, 40, 4))]
+    for row in table:
+        logger.log(row)
+    logger.run.finish()
+    logged = read_wandb(tmp_path)
+    assert [row[logged.axes["*"]] for row in logged.history] == [20, 40, 100, 160]
+    assert [{name: row[name] for name in table[0]} for row in logged.history] == table
 
 
 def check_tensorboard(directory):

@@ -47,6 +47,7 @@ def saved_by_a_spreadsheet(text):
         (saved_by_a_spreadsheet, True, [60, 100, 120]),
         (lambda text: text.replace(",", "\t"), True, [60, 100, 120]),
         (lambda text: text + "130,1,0", False, [60, 100, 120]),  # torn by a crash
+        (lambda text: text[:-2], True, [60, 100]),  # torn inside its last value, or by somebody's editor
         (lambda text: text.replace("\n60,", "\nsixty,"), True, [100, 120]),
         (lambda text: text.replace("\n60,", "\n60,1,1,1,"), True, [100, 120]),
         (lambda text: text.replace("envsteps", "steps"), True, []),

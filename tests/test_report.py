@@ -3,6 +3,7 @@
 import base64
 import html
 import itertools
+import json
 import os
 import re
 from pathlib import Path
@@ -13,7 +14,9 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from goalax.commands import report as script
-from goalax.study import curves
+from goalax.study import curves, experiments
+from goalax.study.hover import described
+from goalax.study.script import script as runs_script
 from tests.helpers.experiments import EPISODE, STEPS, make_run
 from tests.helpers.films import count
 from tests.helpers.runs import last
@@ -132,6 +135,59 @@ def test_single_seeds_and_unequal_budgets(tmp_path):
     ]
     assert "Performance profiles" in found
     assert [row[4][1] for row in found["Final evaluation"] if row[1] == ["qrl"]] == ["one seed"]
+
+
+def test_updates_on_a_dataset_are_no_steps(tmp_path):
+    for seed in range(2):
+        make_run(tmp_path / f"a_s{seed}", seed, (0.5, 1))
+        make_run(tmp_path / f"b_s{seed}", seed, (0.3, 1), agent="gcbc", steps=(0, 0, 0), updates=(40, 60, 120))
+        make_run(tmp_path / f"c_s{seed}", seed, (0.9, 1), agent="qrl", steps=(0, 0), updates=(40, 60))
+    assert script.main([str(tmp_path), "--out", str(tmp_path / "a.html")]) == 0
+    text = (tmp_path / "a.html").read_text()
+    found = tables(text)
+    assert [row[3] for row in plain(found["Final evaluation"])] == ["120", "120 updates", "60 updates"]
+    assert [row[3] for row in plain(found["On the way, and how safely"])] == ["120", "> 120 updates", "60 updates"]
+    assert [row[1] for row in plain(found["Probability of improvement"])] == [
+        "toy (after 120 steps and 120 updates)",
+        "toy (after 120 steps and 60 updates)",
+        "toy (after 120 and 60 updates)",
+    ]
+    assert "Learning curves over environment steps, of offline runs updates" in text
+
+
+def test_a_film_that_cannot_be_read_is_left_out_and_named(many, tmp_path, monkeypatch):
+    """A training that goes on may have moved it away, just now."""
+    read, gone = Path.read_bytes, many / "toy_crl_s3" / "policy.gif"
+    (many / "toy_tmd_s1" / "policy.gif").write_bytes(b"a film")
+
+    def fail(path):
+        if path == gone:
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    assert script.main([str(many), "--out", str(tmp_path / "a.html")]) == 0
+    text = (tmp_path / "a.html").read_text()
+    assert text.count("data:image/gif") == 1 and "tmd in toy, seed 1" in text
+    assert f"{gone} cannot be read (No such file or directory). It is left out." in text
+
+
+def test_an_error_of_the_system_names_its_own_file(many, tmp_path, capsys):
+    def save(*_):
+        raise PermissionError(13, "Permission denied", "another/file")
+
+    argv = [str(many), "--out", str(tmp_path / "a.html")]
+    assert runs_script(argv, script.ReportConfig(), "report.py", "", (".html",), save) == 2
+    assert capsys.readouterr().err == "report.py: another/file cannot be read or written: Permission denied.\n"
+
+
+def test_the_pointer_tells_whole_numbers_as_they_are(tmp_path):
+    make_run(tmp_path / "a_s0", 0, (0.123456789, 1), steps=(301_568, 10_027_008, 1_000_000_007))
+    groups, _ = experiments.compare([tmp_path])
+    (first, *_) = json.loads(described(curves.compare(groups, "steps"), "a"))["curves"]
+    assert first["x"] == [301_568, 10_027_008, 1_000_000_007]
+    (_, near) = json.loads(described(curves.compare(groups, "steps"), "a"))["curves"]
+    assert near["y"][0][-1] == 0.12346 and near["y"][1] == [None] * 3
 
 
 def test_a_browser_without_network_shows_all_of_it(many, browser, tmp_path):

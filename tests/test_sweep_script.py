@@ -134,6 +134,18 @@ def test_a_larger_count_trains_only_the_new_seeds(folder):
     assert found == [(str(n), str(s), f"{value:.1g}", f"runs/s_{n:03}_s{s}") for n, s, value in wanted]
 
 
+@pytest.mark.parametrize(("out", "name"), [("out", "out"), (".", "here"), ("..", "above"), ("link", "link")])
+def test_runs_have_the_name_of_the_directory_however_it_is_given(out, name, tmp_path, monkeypatch):
+    """A link keeps its own: its runs have been named by it since they began."""
+    (tmp_path / "above" / "here" / "out").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "above" / "here")
+    Path("link").symlink_to("out")
+    Path("train.py").write_text(PROGRAM)
+    write("grid", {})
+    sweep = script.Sweep(Path("s.yml"), Path(out), None)
+    assert [sweep.read(job)[1].exp_name for job in sweep.jobs] == [f"{name}_000"]
+
+
 def saved(folder, jobs):
     """Sweeps of s.yml by --count, each of which goes on with these jobs of an earlier call."""
     sweeps.save(folder / "sweep.json", sweeps.read(Path("s.yml")), jobs)

@@ -61,6 +61,31 @@ def test_numbers_of_the_way_by_hand(tmp_path, capsys):
     assert "| > 120 (1 of 3 seeds) |" in (tmp_path / "t.md").read_text()
 
 
+def test_updates_on_a_dataset_are_no_steps(tmp_path):
+    for name, more in {"a": {}, "b": {"agent": "gcbc", "steps": (0, 0, 0), "updates": (40, 60, 30_000)}}.items():
+        make_run(tmp_path / f"{name}_1_s0", 0, (0.3, 1), **more)
+        make_run(tmp_path / f"{name}_2_s0", 0, (0.9, 1), env_name="toy_eval", **more)
+    for suffix in ("md", "json"):
+        assert table.main([str(tmp_path), "--out", str(tmp_path / f"t.{suffix}")]) == 0
+    units = ["environment steps", "environment steps", "updates on a dataset", "updates on a dataset"]
+    assert [row["unit"] for row in json.loads((tmp_path / "t.json").read_text())] == units
+    lines = (tmp_path / "t.md").read_text().splitlines()[-4:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert [line[3] for line in cells] == ["120", "120", "30,000 updates", "30,000 updates"]
+    assert [line[7].split(" (")[0] for line in cells] == ["> 120", "100", "> 30,000 updates", "60 updates"]
+
+
+def test_the_command_runs_as_it_is_written(tmp_path):
+    """config.json keeps the bare name of the program."""
+    for name, program in {"a": "training.py", "b": "goalax"}.items():
+        run = make_run(tmp_path / f"{name}_s0", 0, (0.3, 1), exp_name=name)
+        content = json.loads((run / "config.json").read_text())
+        (run / "config.json").write_text(json.dumps(content | {"command": [program, "--exp_name", "a b"]}))
+    assert table.main([str(tmp_path), "--out", str(tmp_path / "t.json")]) == 0
+    commands = [row["command"] for row in json.loads((tmp_path / "t.json").read_text())]
+    assert commands == ["python training.py --exp_name 'a b'", "goalax --exp_name 'a b'"]
+
+
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
@@ -87,7 +112,15 @@ def test_gpu_report_refuses_what_it_does_not_know(tmp_path):
     result = gpu_report(tmp_path / "out", "sped")
     assert result.returncode == 1 and "There is no part sped; choose from: speed " in result.stderr
     assert not (tmp_path / "out").exists()
-    assert "Usage" in gpu_report().stderr
+    assert "Usage" in gpu_report().stderr and "Usage" in gpu_report("--help").stderr
+    assert (gpu_report().returncode, gpu_report("--help").returncode) == (1, 0)
+
+
+def test_gpu_report_says_where_nothing_can_be_listed(tmp_path):
+    environment = {**os.environ, "GOALAX_PYTHON": "/bin/false"}
+    argv = [str(SCRIPT), str(tmp_path), "envs"]
+    result = subprocess.run(argv, capture_output=True, text=True, env=environment)
+    assert result.returncode == 1 and "All is there" not in result.stderr
 
 
 @pytest.mark.slow

@@ -4,15 +4,16 @@ import csv
 import dataclasses
 import io
 import json
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from goalax.flags import flag
+from goalax.host.origin import command_line
 from goalax.study import markdown, measures
 from goalax.study.experiments import Group
 from goalax.study.measures import MeasuresConfig
+from goalax.study.results_document import unit_of
 from goalax.study.script import script
 from goalax.study.statistics import Estimate, interquartile_mean
 
@@ -41,6 +42,7 @@ def row(group: Group, threshold: float) -> dict[str, Any]:
         "agent": group.label,
         "seeds": len(group.runs),
         "steps": int(group.at[-1]),
+        "unit": "updates on a dataset" if unit_of(group) else "environment steps",  # of all steps here
         **interval("reached", interquartile_mean([group.reached[:, -1]])),
         **interval("time_at_goal", interquartile_mean([group.near[:, -1]])),
         **interval("success", measures.last_three(group, measures.TASKS)),  # of OGBench, over its tasks
@@ -55,7 +57,7 @@ def row(group: Group, threshold: float) -> dict[str, Any]:
         "seconds": float(group.metric("training/walltime")[:, -1].mean()),
         "device": origin["device"] or "unknown",
         **{name: str((origin["versions"] or {}).get(name, "unknown")) for name in ("jax", "brax")},
-        "command": shlex.join(map(str, origin["command"] or [])),
+        "command": command_line(origin["command"] or []),
     }
 
 
@@ -71,10 +73,11 @@ def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         shares = [share(row, name, 3) for name in ("reached", "time_at_goal", "mean_time_at_goal")]
         first = row["steps_to_threshold"]
+        unit = " updates" if row["unit"].startswith("updates") else ""  # as `unit_of` has it
         steps = f"> {row['steps']:,}" if first is None else f"{first:,}"
-        speed = f"{steps} ({row['seeds_at_threshold']} of {row['seeds']} seeds)"
+        speed = f"{steps}{unit} ({row['seeds_at_threshold']} of {row['seeds']} seeds)"
         more = [share(row, name, 3) for name in ("success", "falls", "coverage")] + [share(row, "final_dist", 2)]
-        words = row["environment"], row["agent"], str(row["seeds"]), f"{row['steps']:,}"
+        words = row["environment"], row["agent"], str(row["seeds"]), f"{row['steps']:,}{unit}"
         lines.append([*words, *shares, speed, *more, f"{row['seconds']:,.0f}", row["device"]])
     note = (
         "Interquartile means over seeds with 95% intervals; steps to a share of time at the goal are the median over"

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import shlex
 import signal
 import sys
 import time
@@ -26,6 +25,7 @@ from goalax.host.interrupt import Interrupt
 from goalax.host.lock import only_writer
 from goalax.host.loggers import Loggers
 from goalax.host.make import Run, make_run
+from goalax.host.origin import command_line
 from goalax.host.session import Evaluation, NonFiniteError, Session
 from goalax.host.stored import read_resumed_flags
 
@@ -244,11 +244,6 @@ def files_of(directory: Path) -> list[Path]:
     return [directory / name for name in names if (directory / name).exists()]
 
 
-def invocation(prog: str) -> str:
-    """How the command line begins that runs this again."""
-    return f"python {prog}" if prog.endswith(".py") else prog
-
-
 def resuming(config: Config, directories: list[Path], prog: str) -> str:
     """The command line that goes on with these runs; one each where names would not say which, for newer ones have
     them, too."""
@@ -256,7 +251,7 @@ def resuming(config: Config, directories: list[Path], prog: str) -> str:
     names = ["--exp_name", config.exp_name, *group, "--seed", str(config.seed), "--num_seeds", str(config.num_seeds)]
     whole = not directories or (config.num_seeds > 1 and runs.find_all(config) == directories)
     lines = [names] if whole else [["--run_dir", str(directory)] for directory in directories]
-    return " && ".join(f"{invocation(prog)} {shlex.join(['--resume', *line])}" for line in lines)
+    return " && ".join(command_line([prog, "--resume", *line]) for line in lines)
 
 
 def unwritten(error: Exception, config: Config, directories: list[Path], prog: str) -> str:

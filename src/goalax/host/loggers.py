@@ -140,8 +140,9 @@ class Wandb:
                 finish_timeout_raises=True,
             ),
         )
-        self.run.define_metric(STEP)
-        self.run.define_metric("*", step_metric=STEP)
+        # The step that `log` gives: environment steps stay 0 while a run learns from a dataset. wandb keeps it of every
+        # row, so that the rows from before a run was resumed have it, too, whichever version wrote them.
+        self.run.define_metric("*", step_metric="_step")
 
     def log(self, row: dict[str, float]) -> None:
         # With a step of its own, a resumed run goes on behind its first part, and whichever part is sent first.

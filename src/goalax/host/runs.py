@@ -10,7 +10,6 @@ import math
 import os
 import platform
 import re
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ import jax
 from goalax import __version__
 from goalax.agents import AGENTS
 from goalax.flags import FlagError, Flagged, names_in
+from goalax.host.origin import git_commit
 
 if TYPE_CHECKING:
     from goalax.data.files import Dataset
@@ -104,7 +104,7 @@ def write_config(
     made: dict[str, Any] = {
         "versions": versions | {name: importlib.metadata.version(name) for name in PACKAGES},
         "device": f"{config.num_devices} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
         "command": [program(), *sys.argv[1:]],
     }
     if (directory / "config.json").exists():
@@ -145,13 +145,6 @@ def version_of(directory: Path) -> str:
     versions = read_content(directory).get("versions")
     version = versions.get("goalax") if isinstance(versions, dict) else None
     return f"goalax {version}" if version else "a version before goalax 0.2"
-
-
-def _git_commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
-    return None
 
 
 def _write(path: Path, text: str) -> None:
@@ -265,7 +258,8 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 def _parse(path: Path) -> tuple[list[dict[str, float]], bool]:
     """The numbers of every row, and whether there is anything that no run writes: words, other separators.
 
-    Spaces around a value and a byte order mark change nothing; rows with too few or too many values are left out.
+    Spaces around a value and a byte order mark change nothing; rows with too few or too many values are left out, and a
+    last one without the end of its line.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig", errors="replace")
@@ -282,6 +276,9 @@ def _parse(path: Path) -> tuple[list[dict[str, float]], bool]:
     for number, line in enumerate(lines[1:], start=2):
         if len(line) != len(names):
             strange |= number < len(lines)  # a crash may cut the last one short
+            continue
+        if number == len(lines) and not text.endswith(("\n", "\r")):
+            strange = True  # it was cut inside its last value, or somebody's editor ends files so: then it is kept
             continue
         row = {}
         for name, value in zip(names, map(str.strip, line), strict=True):

@@ -1,14 +1,16 @@
 """The card of a policy in Markdown: what it is, what it reached, how it was trained, how to call it."""
 
-import shlex
+import os
 import shutil
 from pathlib import Path
+from urllib.parse import quote
 
 import jax
 
 from goalax.core.types import RunState
 from goalax.host import runs
 from goalax.host.make import Run
+from goalax.host.origin import command_line
 from goalax.interop import export
 from goalax.study import markdown
 
@@ -76,9 +78,8 @@ def text(run: Run, state: RunState, directory: Path, policy: str, film: str | No
         f" [{spec.goal_size}], and is at the goal when nearer than {spec.goal_reach_thresh:g}.\n",
     ]
     if film is not None:
-        parts.append(
-            f"![{config.agent} in {config.env_name}]({film})\n" if film.endswith("gif") else f"[Film]({film})\n"
-        )
+        words = f"![{config.agent} in {config.env_name}]" if film.endswith("gif") else "[Film]"
+        parts.append(f"{words}({quote(os.fsencode(film))})\n")  # with a space in it, it would be no address
     metrics = measured(directory, state)
     if metrics:
         rows = [[f"`{name}`", f"{value:.4g}"] for name, value in sorted(metrics.items())]
@@ -86,20 +87,25 @@ def text(run: Run, state: RunState, directory: Path, policy: str, film: str | No
         words = f"Means over {length}{REMEMBERED if jax.tree.leaves(state.env.memory) else ''}.\n"
         parts += ["## What it reached\n", words, markdown.table(("metric", "mean"), rows)]
     if isinstance(command, list):
-        parts += ["## How it was trained\n", f"```\n{shlex.join(map(str, command))}\n```\n"]
+        parts += ["## How it was trained\n", f"```\n{command_line(command)}\n```\n"]
     if isinstance(versions, dict):
         parts.append("With " + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".\n")
     return "\n".join([*parts, "## How to call it\n", usage(run, policy)])
 
 
 def write(run: Run, state: RunState, directory: Path, policy: Path, path: Path) -> list[Path]:
-    """Writes the card, and a copy of the run's film beside it where there is one; returns their paths. OSError."""
+    """Writes the card, all of it or nothing, and a copy of the run's film beside it where there is one; returns their
+    paths. OSError."""
     film = next((directory / name for name in FILMS if (directory / name).is_file()), None)
     newest = runs.read_metrics(directory / "metrics.csv")
     if film is not None and newest and not is_of(newest[-1], state):
         film = None  # it shows the end of the run, not this checkpoint
     copied = None if film is None else path.with_name(f"{path.stem}{film.suffix}")
+    content = text(run, state, directory, policy.name, None if copied is None else copied.name)
+    part = path.with_name(f"{path.name}.part")
+    with runs.naming(part):  # bytes of a command that are no UTF-8 stand as they are written in Python
+        part.write_text(content, encoding="utf-8", errors="backslashreplace")
     if film is not None and copied is not None and film.resolve() != copied.resolve():
         shutil.copyfile(film, copied)
-    path.write_text(text(run, state, directory, policy.name, None if copied is None else copied.name))
+    part.replace(path)
     return [path] if copied is None else [path, copied]

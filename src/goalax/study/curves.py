@@ -26,7 +26,6 @@ RETURN = "sum of the rewards of an episode"
 SUCCESS = "success over the tasks"  # of OGBench
 AXES = {"steps": "environment steps", "wall_clock": "wall clock in minutes"}
 UPDATES = "updates"  # of runs that learn from a dataset alone
-AFTER = f"{AXES['steps']}, left of 0 {UPDATES} on a dataset"  # of those that go on after one
 # Okabe and Ito 2008 (Color Universal Design), those that show on white and on black; lines tell more groups apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINES = ("-", "--", ":", "-.")
@@ -59,15 +58,31 @@ def of_run(rows: list[dict[str, float]], title: str) -> Figure:
             losses.plot(steps, values, label=name.replace("_", " "), marker=marker)
     losses.set(ylabel="loss", title="training")
     for axes in (success, losses):
-        finish(axes, "steps", steps[0], offline=not last["training/envsteps"])
+        finish(axes, "steps", steps[0], [not last["training/envsteps"]])
         axes.legend(frameon=False)
     return figure
 
 
-def finish(axes: Axes, x: str, first: float = 0, offline: bool = False) -> None:
-    """first: leftmost of all points, below 0 if some come before the first step."""
-    axes.set_xlabel((UPDATES if offline else AFTER if first < 0 else AXES[x]) if x == "steps" else AXES[x])
-    axes.set_xlim(left=min(first, 0))
+def along(x: str, first: float, offline: Sequence[bool]) -> str:
+    """What the horizontal axis counts, of all that is drawn over it; arguments as of `finish`."""
+    if x == "steps" and all(offline):
+        return UPDATES
+    if x != "steps" or (first >= 0 and not any(offline)):
+        return AXES[x]
+    if not any(offline):
+        return f"{AXES[x]}, left of 0 {UPDATES} on a dataset"
+    return f"{AXES[x]}, {'left of 0 and ' if first < 0 else ''}of offline runs {UPDATES}"
+
+
+def finish(axes: Axes, x: str, first: float, offline: Sequence[bool]) -> None:
+    """Names and cuts the horizontal axis.
+
+    Args:
+      first: leftmost of all points over steps, below 0 if some come before the first step.
+      offline: of all that is drawn, whether it learns from a dataset alone.
+    """
+    axes.set_xlabel(along(x, first, offline))
+    axes.set_xlim(left=min(first, 0) if x == "steps" else 0)
     if x == "steps":
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     tidy(axes)
@@ -129,12 +144,11 @@ def compare(groups: Sequence[Group], x: str) -> Drawing:
             shown.append(Curve(label, axes, (lines[label], band), at, estimate))
     for env, row in zip(envs, panels, strict=True):
         members = [group for group in groups if group.env == env]
-        offline = all(measures.is_offline(group) for group in members)
         for axes, words in zip(row, scores_of(members[0]), strict=False):
             axes.set(ylabel=words, title=env.replace(", ", ",\n"))  # two names are wider than a picture
             if members[0].has_goals:
                 axes.set_ylim(-0.02, 1.02)
-            finish(axes, x, min(group.at[0] for group in members), offline)
+            finish(axes, x, *starts(members))
         row[1].set_visible(len(scores_of(members[0])) == 2)
     legend.put(figure, lines)
     seeds = sorted({len(group.runs) for group in groups})
@@ -143,6 +157,11 @@ def compare(groups: Sequence[Group], x: str) -> Drawing:
     words = f"Interquartile mean over {number} seed{'s' * (seeds[-1] > 1)}{bands}"
     figure.supxlabel(words, fontsize=9, alpha=0.8)
     return Drawing(figure, list(legend.names), shown)
+
+
+def starts(groups: Sequence[Group]) -> tuple[float, list[bool]]:
+    """What `finish` is told of groups: where the first of them begins, and which of them learn from a dataset alone."""
+    return min(float(group.at[0]) for group in groups), [measures.is_offline(group) for group in groups]
 
 
 def scores_of(group: Group) -> dict[str, np.ndarray]:

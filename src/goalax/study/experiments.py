@@ -79,15 +79,36 @@ class Group(NamedTuple):
 
 
 def directories(path: Path) -> list[Path]:
-    """The path itself if it looks like a run, or like nothing; else what is below it."""
-    try:
-        children = sorted(path.iterdir())
-    except (OSError, ValueError):  # it is none, may not be read, or its name is none for a file or too long
-        return [path]
-    folders = [child for child in children if os.path.isdir(child)]
-    if not folders or {"config.json", "metrics.csv", "checkpoints"} & {child.name for child in children}:
-        return [path]
-    return [found for folder in folders for found in directories(folder)]
+    """The path itself if it looks like a run, or like nothing; else what is below it, every directory once.
+
+    Links are followed behind all else, so that what has two names is found by its own; not those to a folder that they
+    lie in themselves, such as `latest -> .`.
+    """
+    found, links, seen = list[Path](), list[Path](), set[tuple[int, int]]()
+
+    def search(folder: Path) -> None:
+        try:
+            place, children = folder.stat(), sorted(folder.iterdir())
+        except (OSError, ValueError):  # it is none, may not be read, or its name is none for a file or too long
+            found.append(folder)
+            return
+        if (place.st_dev, place.st_ino) in seen:
+            return
+        seen.add((place.st_dev, place.st_ino))
+        folders = [child for child in children if os.path.isdir(child)]
+        if not folders or {"config.json", "metrics.csv", "checkpoints"} & {child.name for child in children}:
+            found.append(folder)
+            return
+        links.extend(child for child in folders if child.is_symlink())
+        for child in folders:
+            if not child.is_symlink():
+                search(child)
+
+    search(path)
+    for link in links:  # which grow on the way
+        if not Path(os.path.realpath(link.parent)).is_relative_to(os.path.realpath(link)):
+            search(link)
+    return found or [path]
 
 
 def read_one(directory: Path, rewards: bool = False) -> Trained:
@@ -192,7 +213,8 @@ def group(trained: Sequence[Trained]) -> tuple[list[Group], list[str]]:
             continue
         if common[-1] < max(map(max, steps)):
             first = min(members, key=lambda run: runs.progress(run.rows[-1]))
-            notes.append(f"{first.directory} stops at {common[-1]:,} steps: its group is compared up to there only.")
+            unit = "steps" if any(row["training/envsteps"] for row in first.rows) else "updates"  # on a dataset alone
+            notes.append(f"{first.directory} stops at {common[-1]:,} {unit}: its group is compared up to there only.")
         groups.append(Group(label, env_of(settings), settings, members, common))
     return groups, notes
 

@@ -67,7 +67,7 @@ def draw(directory: Path, title: str) -> None:
 def of_group(group: Group) -> tuple[GoalCells | None, list[str]]:
     """The last evaluations of all seeds together, None where there are none; and a sentence on each that is left out.
 
-    Groups whose runs disagree about the maze have none.
+    Groups whose runs disagree about the maze have none, and a sentence about that.
     """
     tables, notes = [], []
     for run in group.runs:
@@ -75,7 +75,10 @@ def of_group(group: Group) -> tuple[GoalCells | None, list[str]]:
             tables.append(goal_cells.read(run.directory))
         except FlagError as error:
             notes.append(f"{error} It is left out.")
-    found = goal_cells.merged([table for table in tables if table is not None])
+    known = [table for table in tables if table is not None]
+    found = goal_cells.merged(known)
+    if known and found is None:
+        notes.append(f"{group.label} in {group.env} has no heat map: its seeds tell of different mazes.")
     return (found if found is not None and found.episodes.any() else None), notes
 
 

@@ -77,5 +77,7 @@ def described(drawing: Drawing, name: str) -> str:
 
 
 def _number(value: Any) -> float | None:
-    """A number in few digits, None where there is none (an interval of one seed)."""
-    return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None
+    """A number in few digits, a whole one (steps, say) as it is; None where there is none (an interval of one seed)."""
+    if not np.isfinite(value):
+        return None
+    return float(value if float(value).is_integer() else f"{value:.{DIGITS}g}")

@@ -122,5 +122,5 @@ function nearest(values, wanted) {
 }
 
 function number(value) {
-  return value.toLocaleString("en", { maximumSignificantDigits: 6 });
+  return value.toLocaleString("en", { maximumSignificantDigits: Number.isInteger(value) ? 21 : 6 });
 }

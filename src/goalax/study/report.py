@@ -19,6 +19,7 @@ from goalax.study import curves, heat_maps, measures, profiles
 from goalax.study.experiments import NAMES, Group, differing, short
 from goalax.study.hover import Drawing, described, mark
 from goalax.study.profiles import MEASURES, by_label
+from goalax.study.results_document import unit_of
 from goalax.study.statistics import Estimate, interquartile_mean, probability_of_improvement
 from goalax.study.svg import svg
 
@@ -38,6 +39,7 @@ def save(groups: Sequence[Group], notes: Sequence[str], path: Path, threshold: f
       threshold: share of time at the goal; the report tells when it is reached.
     """
     maps, damaged = heat_maps.of_groups(groups)
+    policies, unread = films(groups)
     tasks = f" {TASKS}" if any(map(measures.has_tasks, groups)) else ""
     sections = [
         section("Learning curves", CURVES, *drawings(groups)),
@@ -57,9 +59,9 @@ def save(groups: Sequence[Group], notes: Sequence[str], path: Path, threshold: f
         improvement(groups),
         goal_maps(maps),
         settings(groups),
-        films(groups),
+        policies,
         section("Where they were trained", "", origins(groups)),
-        section("About these runs", "", listing(groups, [*notes, *damaged])),
+        section("About these runs", "", listing(groups, [*notes, *damaged, *unread])),
     ]
     number = sum(len(group.runs) for group in groups)
     title = f"{number} run{'s' * (number > 1)} of {', '.join(dict.fromkeys(g.settings['agent'] for g in groups))}"
@@ -98,7 +100,8 @@ def drawings(groups: Sequence[Group]) -> list[str]:
 
 
 def drawing(groups: Sequence[Group], x: str) -> str:
-    return chart(partial(curves.compare, groups, x), f"Learning curves over {curves.AXES[x]}", f"over-{x}")
+    label = f"Learning curves over {curves.along(x, *curves.starts(groups))}"
+    return chart(partial(curves.compare, groups, x), label, f"over-{x}")
 
 
 def chart(draw: Callable[[], Drawing], label: str, name: str) -> str:
@@ -125,7 +128,8 @@ def final(groups: Sequence[Group]) -> list[list[str]]:
         measures = [cell(interquartile_mean([of(group)])) for of in MEASURES.values()]
         distance = cell(interquartile_mean([group.metric("eval/final_dist")[:, -1]]))
         seconds = duration(group.metric("training/walltime")[:, -1].mean())
-        words = [html.escape(group.env), html.escape(group.label), str(len(group.runs)), f"{group.at[-1]:,}"]
+        steps = f"{group.at[-1]:,}{unit_of(group)}"
+        words = [html.escape(group.env), html.escape(group.label), str(len(group.runs)), steps]
         rows.append([*words, *measures, distance, seconds])
     for label, members in by_label(groups).items():
         if len(envs) > 1 and members.keys() == set(envs):
@@ -146,7 +150,7 @@ def on_the_way(groups: Sequence[Group], threshold: float) -> str:
     rows = []
     for group in groups:
         first, seeds = measures.speed(group, threshold)
-        steps = f"{first:,.0f}" if np.isfinite(first) else f"&gt; {group.at[-1]:,}"
+        steps = (f"{first:,.0f}" if np.isfinite(first) else f"&gt; {group.at[-1]:,}") + unit_of(group)
         of_seeds = f'<span class="interval">{seeds} of {len(group.runs)} seeds</span>'
         more = [law.get(name, measures.last)(group, name) for name in told.values()]
         cells = [cell(measures.area(group)), steps + of_seeds, *("" if each is None else cell(each) for each in more)]
@@ -211,8 +215,10 @@ def improvement(groups: Sequence[Group]) -> str:
 
 
 def unequal(first: Group, second: Group) -> str:
-    ends = [group.at[-1] for group in (first, second)]
-    return "" if ends[0] == ends[1] else f" (after {ends[0]:,} and {ends[1]:,} steps)"
+    (end, unit), (other, other_unit) = ((f"{group.at[-1]:,}", unit_of(group) or " steps") for group in (first, second))
+    if unit == other_unit:
+        return "" if end == other else f" (after {end} and {other}{unit})"
+    return f" (after {end}{unit} and {other}{other_unit})"
 
 
 def settings(groups: Sequence[Group]) -> str:
@@ -247,15 +253,23 @@ def origins(groups: Sequence[Group]) -> str:
 # ---- films and directories -------------------------------------------------------------------------------------------
 
 
-def films(groups: Sequence[Group]) -> str:
-    """The GIF of each group's most typical seed: the one that ends nearest to the median of its time at the goal."""
-    figures = []
+def films(groups: Sequence[Group]) -> tuple[str, list[str]]:
+    """The GIF of each group's most typical seed: the one that ends nearest to the median of its time at the goal.
+
+    And a sentence on each that cannot be read: a training that goes on moves those of its earlier end away.
+    """
+    figures, notes = [], []
     for group in groups:
         scores = measures.shares(group)[:, -1]
         for index in np.argsort(np.abs(scores - np.median(scores)), kind="stable"):
             file = group.runs[index].directory / "policy.gif"
-            if file.is_file():
+            try:
+                if not file.is_file():
+                    continue
                 data = base64.b64encode(file.read_bytes()).decode()
+            except OSError as error:
+                notes.append(f"{file} cannot be read ({error.strerror}). It is left out.")
+            else:
                 words = html.escape(f"{group.label} in {group.env}, seed {group.runs[index].seed}")
                 figures.append(
                     f'<figure><img src="data:image/gif;base64,{data}" alt="{words}">'
@@ -263,7 +277,8 @@ def films(groups: Sequence[Group]) -> str:
                 )
                 break
     words = "First episodes of the last evaluation, of the seed that ends nearest to the median time at the goal."
-    return section("Policies", words, f'<div class="films">{"".join(figures)}</div>') if figures else ""
+    text = section("Policies", words, f'<div class="films">{"".join(figures)}</div>') if figures else ""
+    return text, notes
 
 
 def listing(groups: Sequence[Group], notes: Sequence[str]) -> str:

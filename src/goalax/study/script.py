@@ -71,8 +71,10 @@ def script(
     except FlagError as error:  # what is asked for, these runs cannot show
         print(f"{prog}: {error}", file=sys.stderr)
         return 2
-    except OSError as error:  # a full disk, say
-        print(f"{prog}: {path} cannot be written: {error.strerror}.", file=sys.stderr)
+    except OSError as error:  # a full disk, say, whose error names no file
+        name = str(error.filename or path)
+        what = "written" if name == str(path) else "read or written"
+        print(f"{prog}: {name} cannot be {what}: {error.strerror}.", file=sys.stderr)
         return 2
     print(path)
     return 0

@@ -81,7 +81,8 @@ class Sweep:
 
     def read(self, job: Job) -> tuple[list[str], Flags]:
         """The command line of a job, and what it says; FlagError if it is none."""
-        name = job.parameters.get("exp_name") or self.out.name
+        # Of `.` and `..`, too, which have none; but a link keeps its own, by which an earlier call named its runs.
+        name = job.parameters.get("exp_name") or os.path.basename(os.path.abspath(self.out))
         given = {key: value for key, value in job.parameters.items() if key not in LEFT_OUT and value is not None}
         given |= {"exp_name": f"{name}_{job.number:03}", "seed": job.seeds[0], "num_seeds": len(job.seeds)}
         argv = [*sweep_file.arguments(self.sweep), *(f"--{key}={value}" for key, value in given.items())]
