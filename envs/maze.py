@@ -128,9 +128,28 @@ def grid_of(picture: str, name: str = "") -> np.ndarray:
     return np.array([list(line) for line in lines])
 
 
+def require_ways(grid: np.ndarray, maze: str) -> None:
+    """ValueError unless walls surround the cells [rows, columns], and a way leads between all starts and goals."""
+    free = np.pad(grid != "#", 1)  # around the picture there is nothing to stand on
+    if (free[1] | free[-2]).any() or (free[:, 1] | free[:, -2]).any():
+        raise ValueError(f"{maze} is open: there are cells at its border that are no walls.")
+    ends = np.argwhere(np.isin(grid, ("R", "G"))) + 1
+    near = np.zeros_like(free)
+    near[tuple(ends[0])] = True
+    for _ in range(free.sum()):  # steps that any way takes at most
+        around = np.roll(near, 1, 0) | np.roll(near, -1, 0) | np.roll(near, 1, 1) | np.roll(near, -1, 1)
+        near |= around & free
+    if lost := [(row, column) for row, column in ends.tolist() if not near[row, column]]:
+        (first, second), one = lost[0], ends[0].tolist()
+        where = f"row {one[0]}, column {one[1]} to row {first}, column {second}"
+        raise ValueError(f"{maze} has no way from its {where}: walls part them.")
+
+
 def parse(picture: str, cell_size: float, name: str = "") -> Maze:
-    """Reads a picture; ValueError, which tells its name, where it is not a rectangle of cells with start and goal."""
+    """Reads a picture; ValueError, which tells its name, where it is not a rectangle of cells with start and goal,
+    or nothing leads from one to the other."""
     grid = grid_of(picture, name)
+    require_ways(grid, f"The maze {name}".strip())
     starts, goals, balls, walls = (np.argwhere(grid == cell) * cell_size for cell in "RGB#")
     return Maze(starts, goals, balls, walls, np.argwhere(grid != "#") * cell_size, cell_size)
 

@@ -75,6 +75,8 @@ WRONG = {
     "": "has no start: none of its rows 1 to 1, '', has a cell R.",
     "####\n#RG#\n###": "is ragged: its row 3, '###', has length 3, and its row 1, '####', has length 4.",
     "####\n\n#RG#\n####": "is ragged: its row 2, '', has length 0, and its row 1, '####', has length 4.",
+    "####\n#RG.\n####": "is open: there are cells at its border that are no walls.",
+    "#####\n#R#G#\n#####": "has no way from its row 2, column 2 to row 2, column 4: walls part them.",
     "####\n#RX#\n####": "has 'X' in its row 2, '#RX#'; cells are # R G B and . only.",
     "####\nR  G\n####": "has ' ' in its row 2, 'R  G'; cells are # R G B and . only.",
     "####\n#r.#\n####": "has 'r' in its row 2, '#r.#'; cells are # R G B and . only.",
