@@ -68,11 +68,10 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs |
     """A tanh-Gaussian actor and a critic that learn side by side from the same batch, one gradient per update.
 
     The actor is trained on the goals of the critic's samples (`random_goals` of them from another sample), or on goals
-    of its own with --actor_relabel. With
-    --bc_weight it is a Gaussian without tanh, whose clipped mean maximises the critic near stored actions, and with
-    --extraction awr one that imitates those that are better than others of their states. With
-    --policy_delay only every so many updates are of both, the others of the critic alone. With --action_chunk it
-    chooses several actions at once, and the critic values them together: they are one long action of
+    of its own with --actor_relabel. With --bc_weight it is a Gaussian without tanh, whose clipped mean maximises the
+    critic near stored actions, and with --extraction awr one that imitates those that are better than others of their
+    states. With --policy_delay only every so many updates are of both, the others of the critic alone. With
+    --action_chunk it chooses several actions at once, and the critic values them together: they are one long action of
     `config.decision(spec)`, whose next state is the one after all of them.
 
     Args:
