@@ -6,6 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
+from goalax.words import shape_of
+
 
 def require_goal(env: Any, known: Sequence[str]) -> None:
     """ValueError unless backends are some of Brax's, and goals are entries of the state."""
@@ -21,8 +23,7 @@ def require_goal(env: Any, known: Sequence[str]) -> None:
 def require_shape(env: Any, what: str, found: Array, size: int) -> None:
     """ValueError unless a hook of an environment has returned a vector of that size."""
     if getattr(found, "shape", None) != (size,):
-        shape = list(found.shape) if hasattr(found, "shape") else "nothing"
-        raise ValueError(f"`{what}` of {type(env).__name__} returns {shape}; it must return [{size}].")
+        raise ValueError(f"`{what}` of {type(env).__name__} returns {shape_of(found)}; it must return [{size}].")
 
 
 def require_measures(env: Any, measures: Any) -> None:

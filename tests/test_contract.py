@@ -137,6 +137,7 @@ def postponed():
         (bare, "Config.sharpness has a bare default; it must be a `flag"),
         (postponed, "The type of Config.sharpness is text: leave `from __future__ import annotations` out."),
         (lambda: make, "The flags of an agent are <function make"),
+        (lambda: dataclasses.make_dataclass("Thawed", []), "The flags of an agent are <class 'types.Thawed'>"),
     ],
 )
 def test_flags_are_declared_right(config, words):

@@ -11,6 +11,11 @@ def choices(name: str, valid: list[str]) -> str:
     return ", ".join(near + [other for other in valid if other not in near])
 
 
+def shape_of(value: Any) -> str:
+    """The shape of an array as [B, D]; `nothing` for what has none, such as a forgotten return."""
+    return str(list(value.shape)) if hasattr(value, "shape") else "nothing"
+
+
 def shown(value: Any) -> str:
     """A value as Python writes it, but a whole number that is too long for that by its size."""
     long = type(value) is int and abs(value) >= 10**15

@@ -15,7 +15,8 @@ FEWEST_ROWS = 3  # of a ring: of two, the older one may end an episode, and then
 
 def require_flags(config: type) -> None:
     """TypeError unless a class is a frozen dataclass whose fields are `flag`s of a type, not of its name."""
-    if not isinstance(config, type) or not dataclasses.is_dataclass(config):
+    frozen = getattr(getattr(config, "__dataclass_params__", None), "frozen", False)
+    if not isinstance(config, type) or not dataclasses.is_dataclass(config) or not frozen:
         raise TypeError(f"The flags of an agent are {config!r}; they must be a frozen dataclass.")
     if own := [name for name in vars(config).get("__annotations__", ()) if name not in config.__dataclass_fields__]:
         raise TypeError(f"{config.__name__} has {', '.join(own)} and is no dataclass itself: decorate it.")

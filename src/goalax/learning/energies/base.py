@@ -10,6 +10,7 @@ from jax import Array
 from goalax.flags import FlagError
 from goalax.learning.quasimetrics import require_pairable, require_same_shape
 from goalax.registry import Registry
+from goalax.words import shape_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Energy:
     def _checked(self, result: Array, shape: tuple[int, ...], of: str) -> Array:
         """The result. FlagError unless it is of this shape: a broadcast would train something else without a word."""
         if getattr(result, "shape", None) != shape:
-            found = list(result.shape) if hasattr(result, "shape") else "nothing"
+            found = shape_of(result)
             raise FlagError(f"The energy {self.name} of {of} returns {found}; it must return {list(shape)}.")
         return result
 

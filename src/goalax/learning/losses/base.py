@@ -9,6 +9,7 @@ from jax.nn import logsumexp
 
 from goalax.flags import FlagError
 from goalax.registry import Registry
+from goalax.words import shape_of
 
 CONTRASTIVE_LOSSES: Registry[Callable[..., Array]] = Registry("contrastive loss")
 
@@ -52,8 +53,8 @@ def contrastive_loss(
     row_logsumexp = logsumexp(logsumexp_terms(logits, resubs), axis=1)
     loss = loss_fn(logits, **options)
     if getattr(loss, "shape", None) != ():
-        found = list(loss.shape) if hasattr(loss, "shape") else "nothing"
-        raise FlagError(f"The contrastive loss {loss_fn.__name__} returns {found}; it must return one number [].")
+        name, found = getattr(loss_fn, "__name__", loss_fn), shape_of(loss)
+        raise FlagError(f"The contrastive loss {name} returns {found}; it must return one number [].")
     loss += logsumexp_penalty * jnp.mean(row_logsumexp**2)
     loss += l2_penalty * (jnp.mean(phi**2) + jnp.mean(psi**2))
     metrics = {
