@@ -94,6 +94,29 @@ def test_training_goes_on_where_nothing_can_be_drawn(env_of, no_opengl, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["policy.html"]
 
 
+@pytest.mark.parametrize("method", ["goal_points", "body"])
+def test_training_goes_on_where_an_environment_cannot_be_drawn(method, env_of, monkeypatch, tmp_path):
+    def broken(*_):
+        (tmp_path / "part_of_policy.html").touch()
+        raise IndexError("no such leg\nand more")
+
+    env, notes = env_of("reacher"), []
+    recording = recording_of(env)
+    monkeypatch.setattr(env, method, broken)
+    run = types.SimpleNamespace(config=Flags(eval_env="reacher"), eval_env=env)
+    display = types.SimpleNamespace(say=lambda text: None, note=notes.append)
+    assert kept.film(run, recording, 120, tmp_path, display, last=False) == []
+    assert notes == ["No policy_120.html: no such leg."]
+    assert [path.name for path in tmp_path.iterdir() if "120" in path.name] == []
+
+
+def test_a_film_that_cannot_be_written_ends_the_run(env_of, tmp_path):
+    run = types.SimpleNamespace(config=Flags(eval_env="reacher"), eval_env=env_of("reacher"))
+    display = types.SimpleNamespace(say=lambda text: None, note=lambda text: None)
+    with pytest.raises(FileNotFoundError):
+        kept.film(run, recording_of(run.eval_env), 120, tmp_path / "none", display, last=False)
+
+
 def test_random_actions_are_shown(in_folder, capsys):
     assert script.main(["--env_name", "simple_u_maze", "--episode_length", "5", "--vis_length", "12"]) == 0
     assert capsys.readouterr().out == "simple_u_maze.html\n"

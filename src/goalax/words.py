@@ -11,6 +11,11 @@ def choices(name: str, valid: list[str]) -> str:
     return ", ".join(near + [other for other in valid if other not in near])
 
 
+def first_line(error: Exception) -> str:
+    """What an error says in its first line, without a full stop; its type if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(". ")
+
+
 def shape_of(value: Any) -> str:
     """The shape of an array as [B, D]; `nothing` for what has none, such as a forgotten return."""
     return str(list(value.shape)) if hasattr(value, "shape") else "nothing"

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from goalax.agents import AGENTS
-from goalax.core import goals
+from goalax.core.sizes import samples_of
 from goalax.core.types import Batch, Needs, Spec, Visit, Waypoint
 
 LENGTH, DISCOUNTING = 8, 0.9  # of the chain
@@ -33,7 +33,7 @@ def chain_batch(key, size, needs=Needs()):  # noqa: B008
         way = jax.nn.one_hot(jnp.minimum(start + steps, LENGTH - 1), LENGTH)
         batch = batch._replace(waypoint=Waypoint(way, steps, zero, jnp.all(way == later, axis=1).astype(jnp.float32)))
     if needs.within:  # half of the goals are any state, behind as well
-        asked = jnp.arange(size) >= size - goals.originals(needs.original, size)
+        asked = jnp.arange(size) >= size - samples_of(needs.original, size)
         goal = jnp.where((jnp.arange(size) % 2) | asked, jax.random.randint(way_key, (size,), 0, LENGTH), states[2])
         reached = (goal >= start) & (goal - start < needs.within)
         visit = Visit(

@@ -13,6 +13,7 @@ from goalax.agents.chunks import chunked, of_decisions
 from goalax.agents.delayed import all_due
 from goalax.agents.extraction import AdvantageConfig, awr_loss, clipped_policy, ddpg_bc_loss, log_density, with_noise
 from goalax.core.branch import together
+from goalax.core.sizes import samples_of
 from goalax.core.types import Agent, Array, Batch, Metrics, Needs, Spec
 from goalax.flags import FlagError
 from goalax.learning.diagnostics import neighbours
@@ -212,7 +213,7 @@ def actor_goals(goal: Array, random_goals: float) -> Array:
 
     Samples of a batch are independent, so the neighbour's goal is a random one.
     """
-    shuffled = round(random_goals * goal.shape[0])
+    shuffled = samples_of(random_goals, len(goal))
     return jnp.concatenate([jnp.roll(goal, -1, axis=0)[:shuffled], goal[shuffled:]])
 
 

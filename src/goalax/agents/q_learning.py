@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from goalax.agents.base import HindsightConfig, NetworkConfig, PolicyConfig
+from goalax.core.sizes import samples_of
 from goalax.core.types import Array, Batch, Spec
 from goalax.flags import FlagError, flag
 
@@ -52,7 +53,7 @@ class QConfig(RelabelConfig, PolicyConfig):
         """
         if not self.use_her:
             return batch
-        count = round(self.her_ratio * batch.reward.shape[0])
+        count = samples_of(self.her_ratio, len(batch.goal))
         return batch._replace(
             goal=jnp.concatenate([spec.goal_of(batch.future_state)[:count], batch.goal[count:]]),
             reward=jnp.concatenate([batch.future_reward[:count], batch.reward[count:]]),

@@ -15,6 +15,7 @@ from goalax.agents.q_learning import RelabelConfig
 from goalax.agents.speculation import SpeculationConfig, speculative
 from goalax.agents.world_model import MODEL_SIZES, ModelSize, WorldModel, average
 from goalax.core.branch import together
+from goalax.core.sizes import samples_of
 from goalax.core.types import Agent, Array, Batch, Memory, Metrics, Spec
 from goalax.flags import FlagError, flag
 from goalax.learning.latents import GROUP
@@ -68,7 +69,7 @@ class TDMPC2Config(SpeculationConfig, SearchConfig, RelabelConfig):
         reward = path.reward
         if self.use_her:
             assert path.future_reward is not None
-            count = round(self.her_ratio * len(goal))
+            count = samples_of(self.her_ratio, len(goal))
             goal = jnp.concatenate([spec.goal_of(batch.future_state)[:count], goal[count:]])
             reward = jnp.concatenate([path.future_reward[:count], reward[count:]])
         state = jnp.moveaxis(path.state, 1, 0)

@@ -28,8 +28,8 @@ from goalax.agents.base import (
 from goalax.agents.consistency import ConsistencyConfig, backup_of, consistency, out_of_reach, weighted_sum
 from goalax.agents.extraction import AWR, AdvantageConfig
 from goalax.agents.first_visits import ORIGINAL_GOALS, Times, VisitConfig, VisitHead, goals_apart
-from goalax.core.goals import originals
 from goalax.core.relabel.waypoint import mixed_steps
+from goalax.core.sizes import samples_of
 from goalax.core.types import Agent, Array, Batch, Law, Metrics, Needs, Spec, Visit
 from goalax.flags import FlagError, flag
 from goalax.learning import survival
@@ -214,7 +214,7 @@ class TMDCritic(NamedTuple):
         d_later = out_of_reach(metric.pairwise(s_later, y), later.terminal, later.reached, far)
         logits, temperature = self.logits(params, d, batch.future_state)
         loss_fn = CONTRASTIVE_LOSSES[config.contrastive_loss_fn]
-        asked = 0 if batch.visit is None else originals(config.original_goals, len(x))
+        asked = 0 if batch.visit is None else samples_of(config.original_goals, len(x))
         came = slice(len(x) - asked)  # without goals that nobody may have come to: --any_goals are few, and stay in
         contrastive, metrics = contrastive_loss(loss_fn, logits[came, came], x[came], y[came], **config.penalties)
         tied, tied_metrics = consistency(config, self.decision, metric, d, d_later, later.discounting, x, s, s_next)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from goalax.core import goals, returns, visits, ways
+from goalax.core import goals, returns, sizes, visits, ways
 from goalax.core.relabel.geometric import geometric
 from goalax.core.sharding import look_up
 from goalax.core.types import Array, Batch, BufferState, Needs, Spec, Subgoals, Transition, Visit
@@ -238,7 +238,7 @@ def gather(buffer: BufferState, choice: Choice, spec: Spec, needs: Needs = Needs
         future_state, future_action = look_up(elsewhere, buffer.rows, choice.future_column, choice.future_slot)
     if needs.original:
         num = len(row.goal)
-        last = jnp.arange(num) >= num - goals.originals(needs.original, num)
+        last = jnp.arange(num) >= num - sizes.samples_of(needs.original, num)
         future_state = jnp.where(last[:, None], spec.achieving(row.state, row.goal), future_state)
     batch = Batch(
         state=row.state,

@@ -17,11 +17,6 @@ def achieving(state: Array, goal: Array, goal_indices: tuple[int, ...]) -> Array
     return state.at[..., jnp.array(goal_indices, jnp.int32)].set(goal)
 
 
-def originals(share: float, batch_size: int) -> int:
-    """How many samples, the last ones of a batch, have their commanded goals for goals."""
-    return round(share * batch_size)
-
-
 def distance(achieved: Array, goal: Array, parts: int = 1) -> Array:
     """How far a goal [..., G] is from an achieved one [..., G], in the units of the environment, [...]; of goals that
     are several points, the farthest of these."""

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from goalax.core import buffer, goals, updates
-from goalax.core.sizes import Sizes
+from goalax.core import buffer, updates
+from goalax.core.sizes import Sizes, samples_of
 from goalax.core.types import Array, Batch, BufferState, Needs, Spec
 
 
@@ -53,8 +53,8 @@ def gather(rings: Rings, draw: Draw, spec: Spec, needs: Needs) -> Batch:
     """The transitions at a draw, in its order, but for those with original goals, which come last; as `buffer.gather`
     of each ring."""
     sizes = len(draw.own.slot), len(draw.data.slot)
-    of_data = goals.originals(needs.original, sizes[1])
-    originals = goals.originals(needs.original, sum(sizes)) - of_data, of_data
+    of_data = samples_of(needs.original, sizes[1])
+    originals = samples_of(needs.original, sum(sizes)) - of_data, of_data
     parts = [
         buffer.gather(ring, choice, spec, needs._replace(original=number / size))
         for ring, choice, number, size in zip(rings, (draw.own, draw.data), originals, sizes, strict=True)

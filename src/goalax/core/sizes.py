@@ -70,6 +70,11 @@ class Sizes(NamedTuple):
         return -(-num_timesteps // self.steps_per_unroll) - self.prefill_unrolls
 
 
+def samples_of(share: float, batch_size: int) -> int:
+    """How many samples of a batch a share of it is."""
+    return round(share * batch_size)
+
+
 def derived_utd_ratio(
     num_envs: int, episode_length: int, action_repeat: int, unroll_length: int, batch_size: int, multiplier: float
 ) -> float:
@@ -88,6 +93,6 @@ def sizes_of(flags: SizeFlags) -> Sizes:
     same = set(Sizes._fields) - {"updates_per_unroll", "offline_rows"}
     return Sizes(
         updates_per_unroll=max(1, round(flags.utd_ratio * steps_per_unroll)),
-        offline_rows=round(flags.offline_ratio * flags.batch_size),
+        offline_rows=samples_of(flags.offline_ratio, flags.batch_size),
         **{name: getattr(flags, name) for name in same},
     )

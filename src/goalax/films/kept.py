@@ -6,6 +6,7 @@ from pathlib import Path
 from goalax.core.rollout import Recording
 from goalax.host.display import Display
 from goalax.host.make import Run
+from goalax.words import first_line
 
 FINAL = ("policy.html", "policy.gif")
 
@@ -13,7 +14,11 @@ FINAL = ("policy.html", "policy.gif")
 def film(run: Run, recording: Recording, steps: int, directory: Path, display: Display, last: bool) -> list[Path]:
     """Shows what an evaluation saw: policy_STEPS.html, or the final films after the last evaluation.
 
-    What cannot be drawn here is told and left out; returns what was written, each of them as a whole.
+    What cannot be drawn is told and left out, for no picture is worth a run; a file that cannot be written ends it.
+    Returns what was written, each of them as a whole.
+
+    Raises:
+      OSError: a file could not be written.
     """
     if run.config.vis_length == 0:
         return []
@@ -21,17 +26,18 @@ def film(run: Run, recording: Recording, steps: int, directory: Path, display: D
 
     display.say("rendering the policy")
     caption = f"{run.config.eval_env}   {run.config.agent}   {steps:,} steps"
-    shown = scene.film(run.eval_env, recording, run.config.vis_length, caption)
-    names = FINAL if last else (f"policy_{steps}.html",)
     saved = []
-    for name in names:
+    for name in FINAL if last else (f"policy_{steps}.html",):
         save, part = page.save if name.endswith(".html") else render.save_gif, directory / f"part_of_{name}"
         try:
-            save(run.eval_env, shown, part)
+            save(run.eval_env, scene.film(run.eval_env, recording, run.config.vis_length, caption), part)
             os.replace(part, directory / name)
             saved.append(directory / name)
-        except scene.RenderError as error:
-            display.note(f"No {name}: {error}.")
+        except OSError:
+            raise
+        except Exception as error:  # whatever an environment's own body and goal points come up with
+            part.unlink(missing_ok=True)
+            display.note(f"No {name}: {first_line(error)}.")
     return saved
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from goalax.host import runs
 from goalax.host.config import Flags
 from goalax.host.runs import progress
+from goalax.words import first_line
 
 START_SECONDS, END_SECONDS = 30, 30  # how long a server that does not answer is waited for
 STEP = "training/envsteps"
@@ -52,7 +53,9 @@ class Loggers(contextlib.AbstractContextManager):
             yield
         except Exception as error:  # whatever a logger and its network come up with
             self.loggers.pop(name, None)
-            self.note(f"{name} failed ({words(error)}): training goes on without it, and metrics.csv has everything.")
+            self.note(
+                f"{name} failed ({first_line(error)}): training goes on without it, and metrics.csv has everything."
+            )
 
     def _each(self, index: int, method: Literal["log", "artifact", "finish"], *arguments: Any) -> None:
         for name, loggers in list(self.loggers.items()):
@@ -80,11 +83,6 @@ class Loggers(contextlib.AbstractContextManager):
                 wandb.teardown(exit_code=1)
 
 
-def words(error: Exception) -> str:
-    """The first line of an error."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(". ")
-
-
 def open_wandb(mode: str, directories: list[Path], note: Callable[[str], None]) -> list["Wandb"]:
     """A wandb run per directory; offline where there is no account or no server, which `note` is told once."""
     import wandb  # here, because only those who log pay the second that this takes
@@ -98,7 +96,7 @@ def open_wandb(mode: str, directories: list[Path], note: Callable[[str], None]) 
                 note(f"wandb shows this at {', '.join(str(logger.run.url) for logger in loggers)}")
                 return loggers
             except Exception as error:  # no network, no such server, no permission
-                note(f"wandb cannot be reached ({words(error)}): {later}.")
+                note(f"wandb cannot be reached ({first_line(error)}): {later}.")
                 wandb.teardown()
                 wandb.setup(wandb.Settings(silent=True))
         else:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from goalax.agents import AGENTS
-from goalax.core.sizes import derived_utd_ratio, sizes_of
+from goalax.core.sizes import derived_utd_ratio, samples_of, sizes_of
 from goalax.data.names import is_ogbench
 from goalax.envs import GoalEnv, create_env
 from goalax.flags import FlagError, check, names_in
@@ -212,7 +212,7 @@ def check_shares(agent_config: Any, original: float, batch_size: int) -> None:
     """FlagError if a share of a batch is not a sample of it, or one of commanded goals (`Needs.original`) is all."""
     shares = {name: getattr(agent_config, name, 0.0) for name in ("random_goals", "her_ratio")}
     for name, share in {**shares, "original_goals": original}.items():
-        number, all_may = round(share * batch_size), name != "original_goals"
+        number, all_may = samples_of(share, batch_size), name != "original_goals"
         if share and not 0 < number < batch_size + all_may:
             raise FlagError(
                 f"--{name} is {share:g}, which is {number} of --batch_size {batch_size} samples; it must be 0, or at"

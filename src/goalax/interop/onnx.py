@@ -12,6 +12,7 @@ import numpy as np
 from goalax.core.types import RunState
 from goalax.flags import FlagError
 from goalax.host.make import Run
+from goalax.words import first_line
 
 TOLERANCE = 1e-5  # largest difference of an action
 ROWS = 64  # states and goals of the comparison
@@ -40,8 +41,9 @@ def serialize(run: Run, state: RunState) -> bytes:
         with quiet():
             model = to_onnx(lambda state, goal: act(state, goal), shapes, input_names=NAMES[0], output_names=NAMES[1])
     except Exception as error:  # whatever the converter comes up with
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise FlagError(f"This policy cannot be written as ONNX ({reason}); StableHLO takes every one.") from None
+        raise FlagError(
+            f"This policy cannot be written as ONNX ({first_line(error)}); StableHLO takes every one."
+        ) from None
     content = model.SerializeToString()
     rng = np.random.default_rng(0)
     given = [rng.normal(size=(ROWS, size)).astype(np.float32) for size in sizes]

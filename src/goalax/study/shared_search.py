@@ -10,6 +10,7 @@ from typing import Any
 from goalax.study import sweeps
 from goalax.study.sweep_file import SweepError, distribution
 from goalax.study.sweeps import Job
+from goalax.words import first_line
 
 WAIT_SECONDS = 60.0  # for the host that has just begun the study to write all of its grid
 # What a study and its trials hold beside parameters.
@@ -49,8 +50,7 @@ class SharedSearch:
         except SweepError:
             raise
         except Exception as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
-            raise SweepError(f"--storage {self.storage} cannot be used: {reason}.") from None
+            raise SweepError(f"--storage {self.storage} cannot be used: {first_line(error)}.") from None
 
     def _journal(self, path: str) -> Any:
         from optuna.storages.journal import JournalFileBackend
