@@ -164,6 +164,7 @@ NEEDS = {
     ("tmd_visits", "awr_alpha"): {"actor_value": "distance", "extraction": "awr"},
     ("tmd_visits", "backup"): {"original_goals": 0.0},
     ("tmd", "head_dim"): VISITS,
+    ("tmd", "visit_backup"): VISITS,
     ("tmd", "hazards"): VISITS,
     ("tmd", "actor_value"): VISITS,
     ("tmd", "value_discounting"): VISITS | {"actor_value": "hazard"},

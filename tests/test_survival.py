@@ -268,7 +268,7 @@ def test_how_long_a_goal_was_survived(law, steps):
     """With every hazard at one half: log 2 for every step survived, for now, and for the visit. Not reached with 4 rows
     left, so that it takes 5 steps at least, with more than the window, and with 4 rows left to a true end, after which
     nothing is reached; and reached."""
-    head = VisitHead(None, 4, 0.99, 6, law, tuple(range(7)), ())
+    head = VisitHead(None, 4, 0.99, 6, law, tuple(range(7)), (), 1)
     seen = visit_of(
         steps=jnp.array([6, 6, 6, 2]),
         reached=jnp.array([0.0, 0, 0, 1]),

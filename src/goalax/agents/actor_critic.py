@@ -29,6 +29,7 @@ class Critic(NamedTuple):
     value: Callable[[Any, Array, Array, Any], Array]  # (parameters, state [B, S], action [B, A], G) -> [B], to maximise
     # (parameters, batch, G) -> [B], how much better its actions are than those of its states are on average
     advantage: Callable[[Any, Batch, Any], Array] | None = None
+    next_action: bool = False  # whether the loss wants batch.next_action: what the actor would do in next_state
 
 
 def several(critic: Critic, number: int) -> Critic:
@@ -55,7 +56,7 @@ def several(critic: Critic, number: int) -> Critic:
         assert critic.advantage is not None  # left out for others
         return lowest(lambda each, target: critic.advantage(each, batch, target), params, targets)
 
-    return Critic(init, loss, goals, value, advantage if critic.advantage else None)
+    return critic._replace(init=init, loss=loss, goals=goals, value=value, advantage=critic.advantage and advantage)
 
 
 class ActorCriticState(NamedTuple):
@@ -100,8 +101,20 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs |
         }
         return start_delay(config, ActorCriticState(params, optimizer.init(params)))
 
-    def losses(params, batch: Batch, key):
+    def prepared(params, batch: Batch, key) -> Batch:
+        """The batch of decisions, with the next one of the actor if the critic wants it."""
         batch = of_decisions(batch)
+        if not critic.next_action:
+            return batch
+        fixed, goal = jax.lax.stop_gradient(params["actor"]), spec.goal_of(batch.future_state)
+        if imitates:
+            return batch._replace(next_action=jnp.clip(cloning.apply(fixed, batch.next_state, goal), -1, 1))
+        mean, log_std = gaussian.apply(fixed, batch.next_state, goal)
+        next_key = jax.random.fold_in(key, 1)  # not split, so that agents without this draw what they always drew
+        return batch._replace(next_action=sample_action(mean, log_std, next_key)[0])
+
+    def losses(params, batch: Batch, key):
+        batch = prepared(params, batch, key)
         critic_loss, goals, critic_metrics = critic.loss(params["critic"], batch)
         achieved = batch.future_state
         if batch.actor_state is not None:  # goals of its own, in whose states the policy's action is not stored
@@ -137,7 +150,7 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs |
         action, future_action = mode(agent, state, goal), mode(agent, future_state, goal)
         return critic.value(params, state, action, critic.goals(params, future_state, future_action))
 
-    needs, update = needs or config.needs(spec), with_delay(config, critic, optimizer, update_both)
+    needs, update = needs or config.needs(spec), with_delay(config, critic, optimizer, update_both, prepared)
     due = partial(all_due, config.policy_delay) if config.policy_delay > 1 else None
     agent = Agent(init, act, mode, update, score, needs, due=due)
     if config.action_chunk == 1:
@@ -158,15 +171,20 @@ def start_delay(config: ActorConfig, agent: ActorCriticState) -> ActorCriticStat
 
 
 def with_delay(
-    config: ActorConfig, critic: Critic, optimizer: optax.GradientTransformation, update_both: Callable
+    config: ActorConfig,
+    critic: Critic,
+    optimizer: optax.GradientTransformation,
+    update_both: Callable,
+    prepared: Callable[[Any, Batch, Array], Batch],
 ) -> Callable:
-    """`update` of an Agent with --policy_delay: `update_both` as often as that, else an update of the critic alone."""
+    """`update` of an Agent with --policy_delay: `update_both` as often as that, else an update of the critic alone, on
+    what (parameters, batch, key) -> batch `prepared` makes of a batch."""
     if config.policy_delay == 1:
         return update_both
 
     def update_critic(agent, batch, key):
         def loss(params):
-            total, _, metrics = critic.loss(params, of_decisions(batch))
+            total, _, metrics = critic.loss(params, prepared(agent.params, batch, key))
             return total, {"critic_loss": total, **metrics}
 
         gradients, metrics = jax.grad(loss, has_aux=True)(agent.params["critic"])

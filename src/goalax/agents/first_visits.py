@@ -4,6 +4,7 @@ import dataclasses
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from goalax.core.types import Array, Needs, Spec, Visit
@@ -27,6 +28,12 @@ class VisitConfig:
     )
     # The published code calls every unreached goal censored after the whole window, wherever its episode ends.
     censor: str = flag("window", "when a goal counts as not reached so far", valid=("window", "episode"))
+
+    # Two ways that nobody went on after one another become one, for the actor goes on: the back-up of TMD, of a whole
+    # distribution.
+    visit_backup: bool = flag(
+        False, "a goal that was not reached is expected as from the next state on, in place of never (temporal back-up)"
+    )
 
     # The "original" goals of HER, arXiv 1707.01495, beside those that were achieved: who collected was asked for them.
     original_goals: float = flag(0.0, ORIGINAL_GOALS, low=0, high=1)
@@ -67,6 +74,7 @@ class VisitHead(NamedTuple):
     censor: str
     edges: tuple[int, ...]  # of the hazards
     occupancy_edges: tuple[int, ...]  # none: without that
+    chunk: int  # rows of a decision
 
     @classmethod
     def of(cls, config: Any, spec: Spec, occupancy_bins: int = 0) -> "VisitHead":
@@ -76,8 +84,8 @@ class VisitHead(NamedTuple):
         occupancy_edges = survival.time_edges(window, occupancy_bins) if occupancy_bins else ()
         mlp = partial(config.mlp, h_dim=config.head_dim) if config.head_dim else config.mlp
         network = time_head(mlp, len(edges) - 1, max(0, len(occupancy_edges) - 1))
-        discounting, censor = config.value_discounting, config.censor
-        return cls(network, config.repr_dim, discounting, window, censor, edges, occupancy_edges)
+        settings = config.value_discounting, window, config.censor
+        return cls(network, config.repr_dim, *settings, edges, occupancy_edges, config.action_chunk)
 
     def init(self, key: Array) -> Any:
         x = jnp.zeros((1, self.repr_dim))
@@ -87,13 +95,25 @@ class VisitHead(NamedTuple):
         """Of representations [B, D] of samples and of goals."""
         return Times(*self.network.apply(params, x, y))
 
-    def loss(self, times: Times, visit: Visit) -> Array:
-        """Minus the mean log-likelihood of the first visits, []."""
+    def loss(self, times: Times, visit: Visit, later: Times | None = None, discount: Array | float = 1.0) -> Array:
+        """Minus the mean log-likelihood of the first visits, [].
+
+        Args:
+          times: of the samples.
+          later: of what the actor would do next, with --visit_backup. A goal that was not reached then comes as much
+            later than from there as a decision takes.
+          discount: [B] 0 where the episode ends for good with the decision, after which nothing comes.
+        """
         cut = self.censored_at(visit)
         # A visit in a bin that the end of its episode cuts tells no more than a miss there: hazards would be too high.
         told = (visit.steps < cut) | (cut >= self.window) | (visit.steps == 0)
         seen = visit.steps, visit.reached * told, cut
-        return jnp.mean(survival.negative_log_likelihood(times.now, times.hazards, self.edges, *seen))
+        loss = survival.negative_log_likelihood(times.now, times.hazards, self.edges, *seen)
+        if later is not None:
+            wanted = jax.lax.stop_gradient(survival.later_by(later.now, later.hazards, self.edges, self.chunk))
+            expected = survival.cross_entropy(times.now, times.hazards, wanted)
+            loss = jnp.where((visit.reached == 0) & (discount > 0), expected, loss)
+        return jnp.mean(loss)
 
     def censored_at(self, visit: Visit) -> Array:
         """Steps [B] that a goal is known to take where it was not reached."""

@@ -107,7 +107,10 @@ class SurvivalCritic(NamedTuple):
         assert visit is not None  # `make` asks for it
         x, y = self.phi(params, batch.state, batch.action), self.psi(params, batch.future_state)
         times = self.head.apply(params["head"], x, y)
-        loss = self.head.loss(times, visit)
+        later = None
+        if batch.next_action is not None:
+            later = self.head.apply(params["head"], self.phi(params, batch.next_state, batch.next_action), y)
+        loss = self.head.loss(times, visit, later, batch.discount)
         metrics = {"hazard_loss": loss, "reached": jnp.mean(visit.reached)}
         if isinstance(self.config, ChronoConfig):
             more, others = self.chrono_loss(self.config, x, y, times, visit)
@@ -146,7 +149,8 @@ def make(config: SRLConfig, spec: Spec) -> Agent:
             " critic: leave one of them out."
         )
     needs = config.with_visits(needs, spec)._replace(bins=critic.head.occupancy_edges)
-    return actor_critic(config, spec, Critic(critic.init, critic.loss, critic.goals, critic.value), needs)
+    functions = Critic(critic.init, critic.loss, critic.goals, critic.value, next_action=config.visit_backup)
+    return actor_critic(config, spec, functions, needs)
 
 
 AGENTS.add("srl", Algorithm(SRLConfig, make))

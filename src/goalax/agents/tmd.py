@@ -11,7 +11,7 @@ docs/offline.md."""
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import jax.numpy as jnp
@@ -97,7 +97,7 @@ class TMDConfig(ConsistencyConfig, QuasimetricConfig, VisitConfig, AdvantageConf
         elif self.hazard_weight == 0 and self.separation_weight == 0:
             self.require_unset(["censor"], "with --hazard_weight and --separation_weight 0")
         if self.hazard_weight == 0:
-            self.require_unset(["time_bins", "head_dim", "hazards"], "with --hazard_weight 0")
+            self.require_unset(["time_bins", "head_dim", "hazards", "visit_backup"], "with --hazard_weight 0")
         if self.contrastive_weight == 0:
             names = ["contrastive_loss_fn", "logsumexp_penalty", "l2_penalty", "resubs", "temperature"]
             self.require_unset([*names, "learn_temperature", "potential"], "with --contrastive_weight 0")
@@ -223,12 +223,12 @@ class TMDCritic(NamedTuple):
         metrics |= distance_metrics(metric.between, x[came], y[came], s[came], itself)
         loss = weighted_sum((config.contrastive_weight, contrastive), (1, tied))
         if batch.visit is not None:
-            more, others = self.visit_terms(params, metric.between(x, y), d, x, y, batch.visit)
+            more, others = self.visit_terms(params, metric.between(x, y), d, x, y, batch, batch.visit)
             loss, metrics = loss + more, metrics | others
         return loss, y, metrics
 
     def visit_terms(
-        self, params: dict, own: Array, d: Array, x: Array, y: Array, visit: Visit
+        self, params: dict, own: Array, d: Array, x: Array, y: Array, batch: Batch, visit: Visit
     ) -> tuple[Array, Metrics]:
         """What first visits say of representations [B, D] of samples and goals, weighted; and metrics.
 
@@ -244,7 +244,11 @@ class TMDCritic(NamedTuple):
         loss = weighted_sum((config.time_weight, time), (config.separation_weight, separation))
         metrics = {"time_loss": time, "separation_loss": separation, "reached": jnp.mean(visit.reached)}
         if config.hazard_weight:
-            hazard = sum((head.loss(times, visit) for times in self.times(params, x, y)), start=jnp.zeros(()))
+            then: Sequence[Times | None] = [None, None]
+            if batch.next_action is not None:
+                then = self.times(params, self.phi(params, batch.next_state, batch.next_action), y)
+            pairs = zip(self.times(params, x, y), then, strict=False)
+            hazard = sum((head.loss(now, visit, later, batch.discount) for now, later in pairs), start=jnp.zeros(()))
             loss, metrics = loss + config.hazard_weight * hazard, {**metrics, "hazard_loss": hazard}
         return loss, metrics
 
@@ -288,7 +292,7 @@ def make(config: TMDConfig, spec: Spec) -> Agent:
     def goals(params, future_state, future_action):
         return critic.psi(params, future_state)
 
-    one = Critic(critic.init, critic.loss, goals, critic.value, critic.advantage)
+    one = Critic(critic.init, critic.loss, goals, critic.value, critic.advantage, config.visit_backup)
     return actor_critic(config, spec, several(one, config.critics))
 
 

@@ -174,7 +174,7 @@ class Batch(NamedTuple):
     visit: Visit | None = None
     same: Array | None = None  # [B] 1 where future_state is the very row of the sample, else 0
     subgoals: Subgoals | None = None
-    next_action: Array | None = None  # [B, A] of the next row: stored beside next_state
+    next_action: Array | None = None  # [B, A] of the next row: stored beside next_state, or the actor's there
     to_go: Array | None = None  # [B] sum of the rewards from the sample to the end of its episode
 
 

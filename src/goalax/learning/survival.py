@@ -5,7 +5,7 @@ has not been reached before; log S(e_k) = log(1 - p_0) + sum_(j < k) log(1 - h_j
 that it takes e_k steps or more.
 
 Source: survival reinforcement learning (SRL), arXiv 2605.31273; time regression, separation and occupancy:
-ChronoSRL, arXiv 2609.36238.
+ChronoSRL, arXiv 2609.36238. The temporal back-up of such a distribution is ours.
 """
 
 import functools
@@ -86,6 +86,39 @@ def negative_log_likelihood(
     event = take(survival, index) - jax.nn.softplus(-take(logits, index))
     event = jnp.where(steps == 0, -jax.nn.softplus(-now), event)
     return -jnp.where(reached > 0, event, take(survival, edge))
+
+
+def later_by(now: Array, logits: Array, edges: tuple[int, ...], steps: int) -> Array:
+    """S at every edge, [B, K + 1], of a time that is `steps` longer than the one told: S(t) = S_told(t - steps), and 1
+    up to t = steps.
+
+    Within a bin log S_told is taken to be linear. With a bin for every step nothing is.
+
+    Args:
+      now, logits, edges: see `log_survival`; what they say of t > the last edge less `steps` does not count.
+      steps: above 0.
+    """
+    at = np.asarray(edges) - steps
+    position = np.interp(np.maximum(at, 0), edges, np.arange(len(edges)))
+    low = np.minimum(position.astype(int), len(edges) - 2)
+    share = jnp.asarray(position - low, logits.dtype)
+    told = log_survival(now, logits)
+    between = told[:, low] + share[None] * (told[:, low + 1] - told[:, low])
+    return jnp.where(jnp.asarray(at <= 0), 1.0, jnp.exp(between))
+
+
+def cross_entropy(now: Array, logits: Array, survival: Array) -> Array:
+    """-E[log p(bin of the first visit)] over a distribution of times above 0, [B].
+
+    With all of it in one bin, or none of it in any, this is `negative_log_likelihood`.
+
+    Args:
+      now, logits: see `log_survival`.
+      survival: [B, K + 1] S of that distribution at every edge; 1 at the first.
+    """
+    told = log_survival(now, logits)
+    event = told[:, :-1] - jax.nn.softplus(-logits)
+    return -jnp.sum((survival[:, :-1] - survival[:, 1:]) * event, axis=1) - survival[:, -1] * told[:, -1]
 
 
 def of_median(median: Array, shape: Array | float, edges: tuple[int, ...]) -> tuple[Array, Array]:
