@@ -8,7 +8,7 @@ import pytest
 import goalax
 from goalax.agents import AGENTS
 from goalax.core.branch import together
-from goalax.core.types import Path
+from goalax.core.types import Path, Visit
 from tests.helpers import toy
 from tests.helpers.offline import SPEC, batch_of, config_of
 
@@ -21,6 +21,10 @@ def make(name, **flags):
 
 def small_batch(needs):
     batch = batch_of(size=6)
+    if needs.within:
+        steps, none = jnp.array([0, 3, 7, 12, needs.within, needs.within]), jnp.zeros((6, 0))
+        reached = (steps < needs.within).astype(jnp.float32)
+        batch = batch._replace(visit=Visit(batch.goal, steps, reached, jnp.full(6, 20), jnp.zeros(6), none, none))
     if needs.horizon == 1:
         return batch
     path = Path(
@@ -39,7 +43,14 @@ def same(a, b):
 
 @pytest.mark.parametrize(
     ("name", "flags"),
-    [("crl", {}), ("crl", {"bc_weight": 0.3}), ("crl", {"disable_entropy_actor": True}), ("tmd", {"action_chunk": 2})],
+    [
+        ("crl", {}),
+        ("crl", {"bc_weight": 0.3}),
+        ("crl", {"disable_entropy_actor": True}),
+        ("tmd", {"action_chunk": 2}),
+        ("srl", {"visit_backup": True}),
+        ("tmd", {"hazard_weight": 1.0, "visit_backup": True, "bc_weight": 0.3}),
+    ],
 )
 def test_the_actor_moves_in_every_third_update_and_as_if_there_were_no_others(name, flags):
     delayed, plain = make(name, policy_delay=3, **flags), make(name, **flags)
