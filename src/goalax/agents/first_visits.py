@@ -29,8 +29,7 @@ class VisitConfig:
     # The published code calls every unreached goal censored after the whole window, wherever its episode ends.
     censor: str = flag("window", "when a goal counts as not reached so far", valid=("window", "episode"))
 
-    # Two ways that nobody went on after one another become one, for the actor goes on: the back-up of TMD, of a whole
-    # distribution.
+    # So two ways that nobody took one after the other become one: TMD's back-up, of a whole distribution.
     visit_backup: bool = flag(
         False, "a goal that was not reached is expected as from the next state on, in place of never (temporal back-up)"
     )

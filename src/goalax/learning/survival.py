@@ -5,7 +5,8 @@ has not been reached before; log S(e_k) = log(1 - p_0) + sum_(j < k) log(1 - h_j
 that it takes e_k steps or more.
 
 Source: survival reinforcement learning (SRL), arXiv 2605.31273; time regression, separation and occupancy:
-ChronoSRL, arXiv 2609.36238. The temporal back-up of such a distribution is ours.
+ChronoSRL, arXiv 2609.36238; what comes later as the target of what comes now: "Temporally-Consistent Survival
+Analysis", Maystre and Russo, NeurIPS 2022 (of a Markov chain, without goals or actions).
 """
 
 import functools
