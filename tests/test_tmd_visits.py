@@ -188,6 +188,10 @@ def test_a_distance_that_nothing_teaches_is_refused():
             "--censor is episode; it means nothing with --hazard_weight and --separation_weight 0",
         ),
         (
+            {"hazard_weight": 1.0, "visit_backup": True, "censor": "episode"},
+            "--censor is episode; it means nothing with --visit_backup and no --separation_weight",
+        ),
+        (
             {"contrastive_weight": 0.0, "potential": False},
             "--potential is False; it means nothing with --contrastive_weight 0",
         ),
@@ -357,7 +361,8 @@ def test_of_a_head_and_the_distance_the_sooner_counts_and_both_learn():
     steps, reached = jnp.arange(40) % 20, jnp.arange(40.0) % 2
     visit = Visit(y[:, :2], steps, reached, jnp.full(40, 9), jnp.zeros(40), jnp.zeros((40, 1)), jnp.zeros((40, 1)))
     x, d, seen = critics["both"].phi(params, state, action), jnp.zeros((40, 40)), chain_batch(jax.random.PRNGKey(0), 40)
-    losses = {name: critic.visit_terms(params, d[0], d, x, y, seen, visit)[0] for name, critic in critics.items()}
+    seen = seen._replace(visit=visit)
+    losses = {name: critic.visit_terms(params, d[0], d, x, y, seen)[0] for name, critic in critics.items()}
     np.testing.assert_allclose(losses["both"], losses["head"] + losses["distance"], rtol=1e-6)
 
 
@@ -370,8 +375,8 @@ def test_what_visits_say_of_distances_is_made_of_the_golden_parts():
     d, event, size = jnp.asarray(g["distance"], jnp.float32), g["event"], len(g["event"])
     nothing = jnp.zeros(size), jnp.zeros(size), jnp.zeros((size, 0)), jnp.zeros((size, 0))
     parts = (jnp.asarray(g[name], jnp.float32) for name in ("goal", "tau", "event"))
-    seen = chain_batch(jax.random.PRNGKey(0), size)
-    loss, metrics = critic.visit_terms({}, jnp.diagonal(d), d, d, d, seen, Visit(*parts, *nothing))
+    seen = chain_batch(jax.random.PRNGKey(0), size)._replace(visit=Visit(*parts, *nothing))
+    loss, metrics = critic.visit_terms({}, jnp.diagonal(d), d, d, d, seen)
     later, far = event * (g["tau"] >= 1), g["pairs"] + np.diag(1 - event)
     time, separation = np.sum(later * g["huber"]) / later.sum(), np.sum(far * g["hinge"]) / far.sum()
     np.testing.assert_allclose(metrics["time_loss"], time, rtol=1e-5)

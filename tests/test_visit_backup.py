@@ -10,10 +10,11 @@ import pytest
 from goalax.agents import AGENTS
 from goalax.agents.first_visits import Times, VisitHead
 from goalax.core.types import Batch, Needs, Spec, Visit
+from goalax.flags import FlagError
 from goalax.learning import survival
+from tests.helpers.chain import trained
 
 WINDOW = 12
-FAST = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}  # conftest.py turns these off
 
 
 def normal(i, *shape):
@@ -98,6 +99,14 @@ def test_the_back_up_is_of_what_was_not_reached_and_goes_on():
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(slopes)), "what it aims at is a constant"
 
 
+def test_a_law_of_censoring_is_refused_where_nothing_is_censored():
+    make, config = AGENTS["srl"].make, AGENTS["srl"].config
+    with pytest.raises(FlagError, match=r"^--censor is episode; it means nothing with --visit_backup and no --sep"):
+        make(config(visit_backup=True, censor="episode"), Spec(2, 2, 1, (0, 1), 0.9, 0.5))
+    separates = AGENTS["chronosrl"].config(visit_backup=True, censor="episode")
+    assert AGENTS["chronosrl"].make(separates, Spec(2, 2, 1, (0, 1), 0.9, 0.5)).needs.within
+
+
 LENGTH, MIDDLE = 8, 4  # of a way of one-hot states, and where one sort of episode ends and the other begins
 
 
@@ -139,16 +148,7 @@ def test_two_ways_that_nobody_went_on_after_one_another_become_one(name, flags):
         """What is expected from every state, in steps."""
         sizes = {"h_dim": 64, "head_dim": 64, "critic_lr": 1e-3, "action_chunk": 1, **flags}
         agent = AGENTS[name].make(AGENTS[name].config(**sizes, visit_backup=visit_backup), spec)
-
-        @partial(jax.jit, compiler_options=FAST)
-        def train(state, key):
-            def step(state, key):
-                batch_key, key = jax.random.split(key)
-                return agent.update(state, two_ways(batch_key, 128, agent.needs), key)[0], None
-
-            return jax.lax.scan(step, state, jax.random.split(key, 1500))[0]
-
-        state = train(agent.init(jax.random.PRNGKey(0)), jax.random.PRNGKey(1))
+        state = trained(agent, two_ways)
         states = jnp.eye(LENGTH)
         return -np.asarray(agent.score(state, states, jnp.broadcast_to(states[-1], states.shape)))
 

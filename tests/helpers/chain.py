@@ -49,20 +49,25 @@ def chain_batch(key, size, needs=Needs()):  # noqa: B008
     return batch
 
 
-def chain_distances(name, flags):
-    """Of all pairs of states: what the trained agent takes for their distance, and the steps from one to the other."""
-    agent = chain_agent(name, h_dim=64, critic_lr=1e-3, **flags)
-    # conftest.py leaves out what would make these 1,500 updates fast.
+def trained(agent, batch_of):
+    """The state of an agent after 1,500 updates on what batch_of(key, size, needs) gives."""
+    # conftest.py leaves out what would make these updates fast.
     fast = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
 
     @partial(jax.jit, compiler_options=fast)
     def train(state, key):
         def step(state, key):
             batch_key, key = jax.random.split(key)
-            return agent.update(state, chain_batch(batch_key, 128, agent.needs), key)[0], None
+            return agent.update(state, batch_of(batch_key, 128, agent.needs), key)[0], None
 
         return jax.lax.scan(step, state, jax.random.split(key, 1500))[0]
 
-    state = train(agent.init(jax.random.PRNGKey(0)), jax.random.PRNGKey(1))
+    return train(agent.init(jax.random.PRNGKey(0)), jax.random.PRNGKey(1))
+
+
+def chain_distances(name, flags):
+    """Of all pairs of states: what the trained agent takes for their distance, and the steps from one to the other."""
+    agent = chain_agent(name, h_dim=64, critic_lr=1e-3, **flags)
+    state = trained(agent, chain_batch)
     here, there = (axis.ravel() for axis in np.meshgrid(np.arange(LENGTH), np.arange(LENGTH), indexing="ij"))
     return -np.asarray(agent.score(state, np.eye(LENGTH)[here], np.eye(LENGTH)[there])), there - here

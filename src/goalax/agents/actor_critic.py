@@ -91,6 +91,7 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs |
     actor: Network[Any] = cloning if imitates else gaussian
     optimizer = entropy_optimizer(config.policy_lr, config.critic_lr, config.alpha_lr)
     pick = partial(actor_goals, random_goals=config.random_goals)
+    prepared = partial(with_next_action, actor, imitates, spec) if critic.next_action else without_next_action
 
     def init(key):
         keys = iter(jax.random.split(key, 16))
@@ -100,18 +101,6 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs |
             "log_alpha": jnp.log(jnp.float32(config.alpha_init)),
         }
         return start_delay(config, ActorCriticState(params, optimizer.init(params)))
-
-    def prepared(params, batch: Batch, key) -> Batch:
-        """The batch of decisions, with the next one of the actor if the critic wants it."""
-        batch = of_decisions(batch)
-        if not critic.next_action:
-            return batch
-        fixed, goal = jax.lax.stop_gradient(params["actor"]), spec.goal_of(batch.future_state)
-        if imitates:
-            return batch._replace(next_action=jnp.clip(cloning.apply(fixed, batch.next_state, goal), -1, 1))
-        mean, log_std = gaussian.apply(fixed, batch.next_state, goal)
-        next_key = jax.random.fold_in(key, 1)  # not split, so that agents without this draw what they always drew
-        return batch._replace(next_action=sample_action(mean, log_std, next_key)[0])
 
     def losses(params, batch: Batch, key):
         batch = prepared(params, batch, key)
@@ -156,6 +145,22 @@ def actor_critic(config: ActorConfig, spec: Spec, critic: Critic, needs: Needs |
     if config.action_chunk == 1:
         return agent
     return chunked(agent, config.action_chunk, spec.action_size)
+
+
+def without_next_action(params: dict, batch: Batch, key: Array) -> Batch:
+    """The batch of decisions; its next actions are those of the buffer, if any."""
+    return of_decisions(batch)
+
+
+def with_next_action(actor: Network[Any], imitates: bool, spec: Spec, params: dict, batch: Batch, key: Array) -> Batch:
+    """The batch of decisions, with what the actor would do next, without gradient."""
+    batch = of_decisions(batch)
+    policy = actor.apply(jax.lax.stop_gradient(params["actor"]), batch.next_state, spec.goal_of(batch.future_state))
+    if imitates:
+        return batch._replace(next_action=jnp.clip(policy, -1, 1))
+    mean, log_std = policy
+    next_key = jax.random.fold_in(key, 1)  # not split, so that the actor's loss draws the same with and without this
+    return batch._replace(next_action=sample_action(mean, log_std, next_key)[0])
 
 
 def start_delay(config: ActorConfig, agent: ActorCriticState) -> ActorCriticState:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from goalax.agents.base import AgentConfig
 from goalax.core.types import Array, Needs, Spec, Visit
 from goalax.flags import flag
 from goalax.learning import survival
@@ -18,7 +19,7 @@ ORIGINAL_GOALS = "share of goals, with --actor_relabel the critic's, that were c
 
 
 @dataclasses.dataclass(frozen=True)
-class VisitConfig:
+class VisitConfig(AgentConfig):
     """Window, bins and the discount of the value as published (arXiv 2605.31273)."""
 
     value_discounting: float = flag(0.999, "gamma of the time that the actor minimises", above=0, below=1)
@@ -43,7 +44,9 @@ class VisitConfig:
         return min(self.window, spec.max_decisions)
 
     def with_visits(self, needs: Needs, spec: Spec) -> Needs:
-        """What such an agent asks of the buffer beside what it asks for anyway."""
+        """What such an agent asks of the buffer beside what it asks for anyway; FlagError if --censor means nothing."""
+        if self.visit_backup and not getattr(self, "separation_weight", 0):  # of those agents that have it
+            self.require_unset(["censor"], "with --visit_backup and no --separation_weight")
         return needs._replace(within=self.rows(spec), original=self.original_goals)
 
 

@@ -30,7 +30,7 @@ from goalax.agents.extraction import AWR, AdvantageConfig
 from goalax.agents.first_visits import ORIGINAL_GOALS, Times, VisitConfig, VisitHead, goals_apart
 from goalax.core.relabel.waypoint import mixed_steps
 from goalax.core.sizes import samples_of
-from goalax.core.types import Agent, Array, Batch, Law, Metrics, Needs, Spec, Visit
+from goalax.core.types import Agent, Array, Batch, Law, Metrics, Needs, Spec
 from goalax.flags import FlagError, flag
 from goalax.learning import survival
 from goalax.learning.diagnostics import SELF_SAMPLES, distance_metrics
@@ -223,24 +223,23 @@ class TMDCritic(NamedTuple):
         metrics |= distance_metrics(metric.between, x[came], y[came], s[came], itself)
         loss = weighted_sum((config.contrastive_weight, contrastive), (1, tied))
         if batch.visit is not None:
-            more, others = self.visit_terms(params, metric.between(x, y), d, x, y, batch, batch.visit)
+            more, others = self.visit_terms(params, metric.between(x, y), d, x, y, batch)
             loss, metrics = loss + more, metrics | others
         return loss, y, metrics
 
     def visit_terms(
-        self, params: dict, own: Array, d: Array, x: Array, y: Array, batch: Batch, visit: Visit
+        self, params: dict, own: Array, d: Array, x: Array, y: Array, batch: Batch
     ) -> tuple[Array, Metrics]:
-        """What first visits say of representations [B, D] of samples and goals, weighted; and metrics.
+        """What first visits say of representations [B, D] of samples and goals, weighted []; and metrics.
 
         Args:
           own, d: [B] distances of samples to their goals, [B, B] to all.
         """
-        config, head = self.config, self.head
-        apart = goals_apart(self.spec, visit.goal)
+        config, head, visit = self.config, self.head, batch.visit
+        assert visit is not None  # as `needs` asks for it
+        apart = goals_apart(self.spec, visit.goal).astype(d.dtype)
         time = survival.time_loss(own, visit.steps, visit.reached, self.step)
-        separation = survival.separation_loss(
-            d, apart.astype(d.dtype), head.out_of_window(visit), self.step * head.window
-        )
+        separation = survival.separation_loss(d, apart, head.out_of_window(visit), self.step * head.window)
         loss = weighted_sum((config.time_weight, time), (config.separation_weight, separation))
         metrics = {"time_loss": time, "separation_loss": separation, "reached": jnp.mean(visit.reached)}
         if config.hazard_weight:
