@@ -58,6 +58,37 @@ def test_rows_are_trained_in_order_and_once(folder, capsys):
 
 
 @pytest.mark.slow
+def test_seeds_that_come_one_by_one_are_kept_one_by_one(folder, capsys, monkeypatch):
+    write(folder, "--agent gcbc --num_seeds 2 --seed 3", "--agent qrl")
+    path = folder / "benchmarks/results/rows.yml"
+    together = [row.name for row in rows(folder)]
+    path.write_text(path.read_text() + "  one_by_one: true\n")
+    row, other = rows(folder)
+    assert [row.name, other.name] == together, "how seeds are trained is not what they learn"
+    first, second = row.programs
+    run = command.Queue.run
+
+    def run_one(queue, program):
+        run(queue, program)
+        queue.stop()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command.Queue, "run", run_one)
+        assert command.main([]) == 130
+    assert kept(folder) == [f"{row.name}_s3"] and "| 2 | 1 of 2 seeds |" in document(folder)
+    queue = command.Queue(command.ResultsConfig(), "results.py")
+    assert queue.is_finished(first) and not queue.is_finished(row) and queue.next() == second
+    assert command.main([]) == 0
+    assert kept(folder) == sorted([f"{row.name}_s3", f"{row.name}_s4", f"{other.name}_s0"])
+    assert "1 of 2" not in document(folder) and "not run" not in document(folder)
+    said = capsys.readouterr().out
+    assert "--num_seeds 2 --seed 3" in said and said.count("--seed 3 --num_seeds 1;") == 1
+    for seed in (3, 4):
+        content = json.loads((folder / f"benchmarks/results/{row.name}_s{seed}/config.json").read_text())
+        assert (content["flags"]["seed"], content["flags"]["num_seeds"]) == (seed, 1)
+
+
+@pytest.mark.slow
 def test_a_changed_flag_is_a_new_row(folder):
     write(folder, "--agent gcbc")
     assert command.main([]) == 0
@@ -335,6 +366,7 @@ def test_two_queues_do_not_train_into_one_folder(folder, capsys):
         ("- {section: one, rows: [--agent crll]}", "the row '--agent crll' is no command line: --agent is 'crll'"),
         ("- {section: one, rows: ['--agent \"crl']}", "is no command line: No closing quotation"),
         ("- {section: one, threshold: 2, rows: []}", "`threshold` is 2"),
+        ("- {section: one, one_by_one: 2, rows: []}", "`one_by_one` is 2; it must be true or false"),
         ("- {section: one, rows: [--agent crl, --agent crl]}", "is there twice"),
         ("- {section: one, rows: [--agent crl, --agent crl --seed 1]}", "is there with other seeds, too; --num_seeds"),
         ("- {section: two, rows: [--agent crl]}", "No place for two in docs/results.md, docs/offline.md, docs/plan"),

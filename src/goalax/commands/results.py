@@ -70,6 +70,9 @@ class Queue:
             return "finished"
         if row.name in self.failed:
             return f"failed: {self.failed[row.name]}"
+        done = [program for program in row.programs if self.is_finished(program)]
+        if done:
+            return f"{len(done)} of {len(row.programs)} seeds"
         tables = [results.runs.read_metrics(path / "metrics.csv") for path in results.newest_directories(row)]
         if tables and all(tables):
             progress = min(results.runs.progress(table[-1]) for table in tables)
@@ -77,15 +80,16 @@ class Queue:
         return "not run"
 
     def next(self) -> Row | None:
-        """The first row that is neither finished nor has failed; waits while somebody edits the file of the rows, but
-        not for ever: it may have flags that are newer than this process."""
+        """The first row, or seed of one, that is neither finished nor has failed; waits while somebody edits the file
+        of the rows, but not for ever: it may have flags that are newer than this process."""
         readings = 0
         while not self.stopping:
             try:
                 self.known, problem = self.rows(), None
             except FlagError as error:
                 problem, readings = error, readings + 1
-            left = next((r for r in self.known if r.name not in self.failed and not self.is_finished(r)), None)
+            programs = (part for row in self.known if row.name not in self.failed for part in row.programs)
+            left = next((part for part in programs if not self.is_finished(part)), None)
             if problem is None:
                 return left
             if readings >= READINGS and left is not None:
@@ -96,11 +100,11 @@ class Queue:
         return None
 
     def run(self, row: Row) -> None:
-        """Trains a row from where it was, and keeps it if it gets to its end."""
-        argv = [*row.argv, "--exp_name", row.name, "--group_name", results.GROUP]
+        """Trains a row, or a seed of it, from where it was, and keeps it if it gets to its end."""
+        argv = [*row.training, "--exp_name", row.name, "--group_name", results.GROUP]
         log = ROOT / results.GROUP / f"{row.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        self.say(f"{row.command}; its output goes to {log}")
+        self.say(f"{shlex.join(['python', 'training.py', *row.training])}; its output goes to {log}")
         with log.open("a") as output:
             self.wait_for(output)
             before = results.newest_directories(row)

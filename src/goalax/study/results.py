@@ -42,6 +42,7 @@ class Row(NamedTuple):
     flags: Flags
     agent_flags: Any
     data: tuple[tuple[str, ...], ...] = ()  # command lines of `goalax dataset` for the files that it reads
+    one_by_one: bool = False  # a program for each seed, after one another, in place of one for all
 
     @property
     def name(self) -> str:
@@ -54,6 +55,19 @@ class Row(NamedTuple):
     @property
     def seeds(self) -> list[int]:
         return list(range(self.flags.seed, self.flags.seed + self.flags.num_seeds))
+
+    @property
+    def programs(self) -> "list[Row]":
+        """What one program trains each: the row, or rows of its name with a seed each."""
+        if not self.one_by_one:
+            return [self]
+        return [self._replace(flags=dataclasses.replace(self.flags, seed=seed, num_seeds=1)) for seed in self.seeds]
+
+    @property
+    def training(self) -> list[str]:
+        """The flags of its training: where it is one of several programs, those of its seed come last, and count."""
+        alone = ["--seed", str(self.flags.seed), "--num_seeds", "1"] if self.one_by_one else []
+        return [*self.argv, *alone]
 
     @property
     def command(self) -> str:
@@ -76,7 +90,7 @@ def read_rows(path: Path) -> list[Row]:
 
     The file is YAML, a list of sections: `section` (a mark of the document), optional `flags` (of all its rows) and
     `threshold`, `rows`, a list of command lines, and optional `data`, command lines of `goalax dataset` for what they
-    read.
+    read, and `one_by_one`, whether seeds are trained after one another, and kept one by one.
     """
     try:
         content = yaml.safe_load(path.read_text())
@@ -92,12 +106,14 @@ def read_rows(path: Path) -> list[Row]:
         if not isinstance(part, dict) or not isinstance(part.get("section"), str):
             raise FlagError(f"{path}: part {number} needs a `section`, the name of its place in the document.")
         where = f"{path}: section {part['section']}"
-        if unknown := sorted(map(str, part.keys() - {"section", "flags", "threshold", "rows", "data"})):
-            words = "only section, flags, threshold, data and rows are understood"
+        if unknown := sorted(map(str, part.keys() - {"section", "flags", "threshold", "one_by_one", "rows", "data"})):
+            words = "only section, flags, threshold, one_by_one, data and rows are understood"
             raise FlagError(f"{where} has `{unknown[0]}`; {words}.")
         threshold, common = part.get("threshold", 0.5), part.get("flags", "")
         if type(threshold) not in (int, float) or not 0 < threshold <= 1:
             raise FlagError(f"{where}: `threshold` is {threshold!r}; it must be a share of the time, such as 0.5.")
+        if type(one_by_one := part.get("one_by_one", False)) is not bool:
+            raise FlagError(f"{where}: `one_by_one` is {one_by_one!r}; it must be true or false.")
         lines: Any = part.get("rows")
         data: Any = part.get("data", [])
         for key, value in {"rows": lines, "data": data}.items():
@@ -115,7 +131,7 @@ def read_rows(path: Path) -> list[Row]:
                 flags, agent_flags = read_flags(argv)
             except ValueError as error:  # FlagError is one; the other is an open quote
                 raise FlagError(f"{where}: the row {line!r} is no command line: {error}") from None
-            rows.append(Row(part["section"], float(threshold), argv, flags, agent_flags, made))
+            rows.append(Row(part["section"], float(threshold), argv, flags, agent_flags, made, one_by_one))
     names = [row.name for row in rows]
     if twice := next((row for row in rows if names.count(row.name) > 1), None):
         raise FlagError(f"{path}: the row {twice.words!r} of {twice.flags.env_name} is there twice.")
