@@ -55,23 +55,25 @@ def pytest_runtest_teardown() -> None:
         jax.clear_caches()
 
 
+SIXTHS = 6  # of the files of tests, of which CI runs the slow ones by turns
 # Files that take minutes, the longest first: begun last, one of them would go on alone.
 LONG = ("agents", "pretraining", "kills", "offline_agents", "tdmpc2", "reward_agents", "hosts", "offline", "envs")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--quarter", type=int, choices=range(4), help="of the files, every fourth one's slow tests only")
+    words = "a remainder: slow tests only of every sixth file, of those whose place in order has it"
+    parser.addoption("--sixth", type=int, choices=range(SIXTHS), help=words)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Puts the files of LONG first, for runs side by side (scripts/test.sh); with --quarter leaves out slow tests."""
+    """Puts the files of LONG first, for runs side by side (scripts/test.sh); with --sixth leaves out slow tests."""
     place = {f"test_{name}.py": i for i, name in enumerate(LONG)}
     items.sort(key=lambda item: place.get(item.path.name, len(LONG)))
-    if (quarter := config.getoption("--quarter")) is None:
+    if (sixth := config.getoption("--sixth")) is None:
         return
     # By files, so that what a file makes for its tests is made once, and by all there are, whichever are collected.
     files = sorted((path.name for path in Path(__file__).parent.glob("test_*.py")), key=lambda n: (place.get(n, 99), n))
-    run = set(files[quarter::4])
+    run = set(files[sixth::SIXTHS])
     left_out = [item.path.name not in run and item.get_closest_marker("slow") is not None for item in items]
     config.hook.pytest_deselected(items=[item for item, out in zip(items, left_out, strict=True) if out])
     items[:] = [item for item, out in zip(items, left_out, strict=True) if not out]
