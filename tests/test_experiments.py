@@ -312,7 +312,7 @@ def test_plot_of_real_runs(toy_runs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], "No run is left to show."),
+        ([], "RUNS is missing; name run directories, or folders whose runs are meant, such as runs."),
         (["a", "--x", "time"], "--x is 'time'; choose from: steps, wall_clock, score."),
         (["a", "--out", "a.jpg"], "--out is 'a.jpg'; it must name a file that ends in .png, in a directory that"),
         (["a", "--out", "."], "--out is '.'; it must name a file that ends in .png, in a directory that"),

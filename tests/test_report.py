@@ -258,7 +258,7 @@ def test_a_full_disk_is_one_sentence(many, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], "No run is left to show."),
+        ([], "RUNS is missing; name run directories"),
         (["none"], "There is no directory none. It is skipped. No run is left to show."),
         (["a", "--out", "a.pdf"], "--out is 'a.pdf'; it must name a file that ends in .html, in a directory that"),
         (["--runs", "a"], "Unknown flag --runs; --help lists all flags."),

@@ -75,7 +75,7 @@ def test_seeds_that_come_one_by_one_are_kept_one_by_one(folder, capsys, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(command.Queue, "run", run_one)
         assert command.main([]) == 130
-    assert kept(folder) == [f"{row.name}_s3"] and "| 2 | 1 of 2 seeds |" in document(folder)
+    assert kept(folder) == [f"{row.name}_s3"] and "| 1 of 2 | 120 |" in document(folder)
     queue = command.Queue(command.ResultsConfig(), "results.py")
     assert queue.is_finished(first) and not queue.is_finished(row) and queue.next() == second
     assert command.main([]) == 0

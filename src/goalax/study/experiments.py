@@ -263,7 +263,9 @@ def labels(many: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def compare(paths: Iterable[Path]) -> tuple[list[Group], list[str]]:
-    """`read` and `group`; FlagError if nothing is left, with what was skipped before it."""
+    """`read` and `group`; FlagError if nothing is named, or nothing is left, with what was skipped before it."""
+    if not (paths := list(paths)):
+        raise FlagError("RUNS is missing; name run directories, or folders whose runs are meant, such as runs.")
     trained, skipped = read(paths)
     groups, left_out = group(trained)
     if not groups:

@@ -189,6 +189,11 @@ def kept(row: Row, folder: Path) -> list[Trained]:
     return found
 
 
+def so_far(row: Row, folder: Path) -> list[Trained]:
+    """The same of those of its programs that are kept, so of some of its seeds where they are trained one by one."""
+    return [run for program in row.programs for run in kept(program, folder)]
+
+
 def finished(trained: Sequence[Trained]) -> bool:
     """Whether runs that fit a row have reached its budget, which is theirs."""
 

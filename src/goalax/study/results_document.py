@@ -16,7 +16,7 @@ from goalax.host.display import duration
 from goalax.host.resolve import resolve
 from goalax.study import curves, experiments, markdown, measures
 from goalax.study.experiments import REWARD, Group, Trained
-from goalax.study.results import Row, finished, kept
+from goalax.study.results import Row, finished, kept, so_far
 from goalax.study.statistics import Estimate, interquartile_mean
 
 COLUMNS = (
@@ -94,7 +94,7 @@ def cells(row: Row, trained: Sequence[Trained], note: str) -> list[str]:
     )
     return [
         first,
-        str(len(row.seeds)),
+        str(len(row.seeds)) if len(trained) == len(row.seeds) else f"{len(trained)} of {len(row.seeds)}",
         steps,
         f"1:{1 / ratio:.1f}" if ratio else "" if unit else "0",
         *scores(group),
@@ -133,7 +133,7 @@ def section_text(rows: Sequence[Row], folder: Path, notes: dict[str, str], pictu
     parts = []
     for env in dict.fromkeys(row.flags.env_name for row in rows):
         members = [row for row in rows if row.flags.env_name == env]
-        found = [kept(row, folder) for row in members]
+        found = [so_far(row, folder) for row in members]
         groups = [group_of(trained) for trained in found if trained]
         pairs = zip(members, found, strict=True)
         lines = [cells(row, trained, notes.get(row.name, "not run")) for row, trained in pairs]
