@@ -73,7 +73,8 @@ class Queue:
         done = [program for program in row.programs if self.is_finished(program)]
         if done:
             return f"{len(done)} of {len(row.programs)} seeds"
-        tables = [results.runs.read_metrics(path / "metrics.csv") for path in results.newest_directories(row)]
+        directories = [path for program in row.programs for path in results.newest_directories(program)]
+        tables = [results.runs.read_metrics(path / "metrics.csv") for path in directories]
         if tables and all(tables):
             progress = min(results.runs.progress(table[-1]) for table in tables)
             return f"stopped at {progress:,} steps"
