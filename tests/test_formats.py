@@ -131,7 +131,8 @@ def test_names_of_tasks_stand_for_the_file_of_all_tasks():
 
 
 @pytest.mark.parametrize("name", ["n" * 300, f"ogbench:{'n' * 300}"])
-def test_a_name_that_no_disk_has_is_one_sentence(name):
+def test_a_name_that_no_disk_has_is_one_sentence(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "FOLDER", tmp_path)  # in a folder that is not there, every name merely is not there
     for look in (lambda: sources.read(name, SPEC), lambda: sources.validation(name)):
         with pytest.raises(FlagError, match="cannot be read: File name too long"):
             look()
