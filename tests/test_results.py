@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -86,6 +87,23 @@ def test_seeds_that_come_one_by_one_are_kept_one_by_one(folder, capsys, monkeypa
     for seed in (3, 4):
         content = json.loads((folder / f"benchmarks/results/{row.name}_s{seed}/config.json").read_text())
         assert (content["flags"]["seed"], content["flags"]["num_seeds"]) == (seed, 1)
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_row_that_was_stopped_says_where(one_by_one, stopped, folder):
+    write(folder, "--agent gcbc --num_seeds 2")
+    path = folder / "benchmarks/results/rows.yml"
+    path.write_text(path.read_text() + f"  one_by_one: {one_by_one}\n")
+    (row,) = rows(folder)
+    leave(folder, row, [{"training/envsteps": steps, "training/gradient_steps": 0} for steps in (40, 80)])
+    here = folder / "runs/results"
+    here.mkdir(parents=True)
+    for seed in (0, 1) if not one_by_one else (stopped,):
+        (folder / f"benchmarks/results/{row.name}_s{seed}").rename(here / f"{row.name}_s{seed}")
+    for other in (folder / "benchmarks/results").glob("*_s*"):
+        shutil.rmtree(other)
+    assert command.Queue(command.ResultsConfig(), "results.py").state(row) == "stopped at 80 steps"
 
 
 @pytest.mark.slow
