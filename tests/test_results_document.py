@@ -27,6 +27,15 @@ def test_curves_are_told_apart_by_what_their_rows_do_not_share(folder):
     assert not results_document.draw(rows(folder), folder / "benchmarks/results", folder / "docs/curves/one.png")
 
 
+def test_tables_say_once_what_their_rows_share(folder):
+    write(folder, "--agent gcbc --policy_lr 1e-3", "--agent qrl --policy_lr 1e-3", flags=f"{FLAGS} --batch_size 8")
+    assert command.main(["--tables"]) == 0
+    (common,) = (line for line in document(folder).splitlines() if line.startswith("All with"))
+    assert "--batch_size 8" in common and "--policy_lr 1e-3" in common and "--agent" not in common
+    lines = [line for line in document(folder).splitlines() if line.startswith("| `")]
+    assert [line.split("|")[1].strip() for line in lines] == ["`--agent gcbc`", "`--agent qrl`"]
+
+
 def test_success_by_tasks_stands_for_the_time_at_the_goal(folder):
     """Episodes of OGBench end at the goal."""
     write(folder, "--agent gcbc")

@@ -104,11 +104,17 @@ def cells(row: Row, trained: Sequence[Trained], note: str) -> list[str]:
     ]
 
 
-def labels(rows: Sequence[Row]) -> list[str]:
-    """What tells rows apart: their flags without those that all of them have, but for the agent."""
+def apart(rows: Sequence[Row]) -> tuple[list[str], str]:
+    """What tells each of some rows from the others, their agents in any case, and the flags that all of them have."""
     common = set.intersection(*(set(row.parts) for row in rows))
-    telling = [[part for part in row.parts if part not in common or part.startswith("--agent")] for row in rows]
-    return [" ".join(parts).removeprefix("--agent ") or row.words for row, parts in zip(rows, telling, strict=True)]
+    common = {part for part in common if not part.startswith("--agent")}
+    telling = [" ".join(part for part in row.parts if part not in common) or row.words for row in rows]
+    return telling, " ".join(part for part in rows[0].parts if part in common)
+
+
+def labels(rows: Sequence[Row]) -> list[str]:
+    """What a picture calls rows."""
+    return [words.removeprefix("--agent ") for words in apart(rows)[0]]
 
 
 def draw(rows: Sequence[Row], folder: Path, path: Path) -> bool:
@@ -135,9 +141,12 @@ def section_text(rows: Sequence[Row], folder: Path, notes: dict[str, str], pictu
         members = [row for row in rows if row.flags.env_name == env]
         found = [so_far(row, folder) for row in members]
         groups = [group_of(trained) for trained in found if trained]
-        pairs = zip(members, found, strict=True)
-        lines = [cells(row, trained, notes.get(row.name, "not run")) for row, trained in pairs]
-        parts += [f"#### `{env}`\n", markdown.table(columns_of(groups, members[0].threshold), lines)]
+        telling, common = apart(members)
+        lines = []
+        for row, trained, words in zip(members, found, telling, strict=True):
+            lines.append([f"`{words}`", *cells(row, trained, notes.get(row.name, "not run"))[1:]])
+        head = f"#### `{env}`\n" + (f"\nAll with `{common}`.\n" if common else "")
+        parts += [head, markdown.table(columns_of(groups, members[0].threshold), lines)]
     made = [shlex.join(["python", "scripts/dataset.py", *argv]) for argv in rows[0].data]
     commands = "\n".join([*made, *(row.command for row in rows)])
     shown = [f"![learning curves]({picture})\n"] if picture else []
