@@ -118,10 +118,12 @@ def labels(rows: Sequence[Row]) -> list[str]:
 
 
 def draw(rows: Sequence[Row], folder: Path, path: Path) -> bool:
-    """Draws the learning curves of the rows of a section that are finished; returns whether there are any."""
+    """Draws the learning curves of the rows of a section that are finished; returns whether there are any, and leaves no
+    older picture where there are none."""
     pairs = zip(rows, labels(rows), strict=True)
     found = [(label, trained) for row, label in pairs if finished(trained := kept(row, folder))]
     if not found:
+        path.unlink(missing_ok=True)
         return False
     path.parent.mkdir(exist_ok=True)
     groups = [group_of(trained)._replace(label=label) for label, trained in found]
