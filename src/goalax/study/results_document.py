@@ -118,8 +118,8 @@ def labels(rows: Sequence[Row]) -> list[str]:
 
 
 def draw(rows: Sequence[Row], folder: Path, path: Path) -> bool:
-    """Draws the learning curves of the rows of a section that are finished; returns whether there are any, and leaves no
-    older picture where there are none."""
+    """Draws the learning curves of the rows of a section that are finished; returns whether there are any, and
+    leaves no older picture where there are none."""
     pairs = zip(rows, labels(rows), strict=True)
     found = [(label, trained) for row, label in pairs if finished(trained := kept(row, folder))]
     if not found:
