@@ -306,20 +306,28 @@ def test_the_command_writes_what_a_run_holds(toy_runs, tmp_path, capsys):
     assert 0.8 * 120 < len(rows.reward) <= 120  # 30 rows of 4 environments, without single ones
 
 
-def test_the_newest_rows_of_a_run_alone(toy_runs, tmp_path, capsys):
-    """Six of each of four environments, without single ones; they are the last ones of each in the whole file."""
-    assert dataset.main([str(toy_runs / "l2_s0"), "--out", str(tmp_path / "x.npz"), "--newest", "22"]) == 0
+@pytest.mark.parametrize("which", ["newest", "oldest"])
+def test_some_rows_of_a_run_alone(which, toy_runs, tmp_path, capsys):
+    """Six of each of four environments, without single ones; they are the last or first ones of each in the ring."""
+    run, flag = str(toy_runs / "l2_s0"), f"--{which}"
+    assert dataset.main([run, "--out", str(tmp_path / "x.npz"), flag, "22"]) == 0
     _, state = loading.load(toy_runs / "l2_s0")
     ring = jax.device_get(state.buffer)
-    slots = np.arange(int(ring.count) - 6, int(ring.count)) % ring.rows.reward.shape[0]
-    last = ring.rows.state[slots].reshape(-1, 2)
+    count, capacity = int(ring.count), ring.rows.reward.shape[0]
+    first = count - 6 if which == "newest" else max(count - capacity, 0)
+    wanted = ring.rows.state[np.arange(first, first + 6) % capacity].reshape(-1, 2)
     found = np.load(tmp_path / "x.npz")["observations"]
-    assert 16 <= len(found) <= 24 and {*map(tuple, found)} <= {*map(tuple, last)}
-    assert dataset.main([str(toy_runs / "l2_s0"), "--out", str(tmp_path / "z.npz"), "--newest", "4"]) == 2
-    assert "--newest is 4; of 4 environments these rows hold no transition" in capsys.readouterr().err
+    assert 16 <= len(found) <= 24 and {*map(tuple, found)} <= {*map(tuple, wanted)}
+    assert dataset.main([run, "--out", str(tmp_path / "z.npz"), flag, "4"]) == 2
+    assert f"{flag} is 4; of 4 environments these rows hold no transition" in capsys.readouterr().err
     assert not (tmp_path / "z.npz").exists()
-    assert dataset.main(["--env_name", "simple_u_maze", "--newest", "5", "--out", str(tmp_path / "y.npz")]) == 2
-    assert "--newest are rows of a run" in capsys.readouterr().err
+    assert dataset.main(["--env_name", "simple_u_maze", flag, "5", "--out", str(tmp_path / "y.npz")]) == 2
+    assert f"{flag} are rows of a run" in capsys.readouterr().err
+
+
+def test_the_newest_and_the_oldest_rows_are_not_asked_for_at_once(tmp_path, capsys):
+    assert dataset.main(["run", "--newest", "5", "--oldest", "5", "--out", str(tmp_path / "y.npz")]) == 2
+    assert "--newest and --oldest are different rows of a run; give one of them." in capsys.readouterr().err
 
 
 def test_the_command_collects_two_sets(maze, tmp_path, capsys, monkeypatch):

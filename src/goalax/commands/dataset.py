@@ -34,6 +34,7 @@ class DatasetConfig:
     out: str = flag("", "npz file to write, or minari:NAME-v0 for a dataset of the package Minari")
     step: int | None = flag(None, "environment steps of the run's checkpoint (default: the newest)", low=0)
     newest: int | None = flag(None, "of a run, its newest rows alone, so many of all environments", low=2)
+    oldest: int | None = flag(None, "of a run, its oldest rows alone, so many of all environments", low=2)
     env_name: str | None = flag(None, "maze of a point mass to collect in, in place of a run", valid=EnvNames())
     style: str | None = flag(None, "how a script walks (default: navigate)", valid=tuple(collect.STYLES))
     steps: int | None = flag(
@@ -49,11 +50,13 @@ def check(config: DatasetConfig) -> None:
     if (config.env_name is None) != (len(config.run) == 1) or len(config.run) > 1:
         raise FlagError(f"It takes one run directory or --env_name, but {len(config.run)} directories are given.")
     of_walks = {"style": "is how a script walks", "steps": "is how far it walks", "seed": "draws a script's walks"}
-    of_run = {"step": "is a checkpoint of a run", "newest": "are rows of a run"}
+    of_run = {"step": "is a checkpoint of a run", "newest": "are rows of a run", "oldest": "are rows of a run"}
     for name, words in (of_walks if config.env_name is None else of_run).items():
         if getattr(config, name) is not None:
             other = "a run directory" if config.env_name is None else "--env_name"
             raise FlagError(f"--{name} {words}; leave it out with {other}.")
+    if config.newest is not None and config.oldest is not None:
+        raise FlagError("--newest and --oldest are different rows of a run; give one of them.")
     if sources.is_minari(config.out):
         if is_ogbench(config.env_name):
             raise FlagError(f"--out is {config.out!r}; walks in OGBench's mazes have no rewards: name an npz file.")
@@ -73,11 +76,12 @@ def write_run(config: DatasetConfig) -> None:
     ring = jax.device_get(state.buffer)
     if int(ring.count) == 0:
         raise FlagError(f"The buffer of the run {config.run[0]} is empty at this checkpoint.")
-    columns = files.columns_of(ring, config.newest)
+    columns = files.columns_of(ring, config.newest, config.oldest)
     if len(columns["observations"]) == 0:  # one row of each environment, say
+        name, value = ("newest", config.newest) if config.oldest is None else ("oldest", config.oldest)
         raise FlagError(
-            f"--newest is {config.newest}; of {run.config.num_envs} environments these rows hold no transition: it must"
-            " be larger."
+            f"--{name} is {value}; of {run.config.num_envs} environments these rows hold no transition: it must be"
+            " larger."
         )
     write(config.out, columns, run.spec.goal_indices)
 

@@ -6,6 +6,7 @@ an episode of L transitions is L + 1 rows, of which `terminals` marks the last o
 
 import contextlib
 import hashlib
+import math
 import os
 import zipfile
 import zlib
@@ -235,17 +236,23 @@ def _rewards(achieved: np.ndarray, goal: np.ndarray, last: np.ndarray, spec: Spe
     return reward
 
 
-def columns_of(ring: BufferState, newest: int | None = None) -> dict[str, np.ndarray]:
-    """What a file holds, from a ring on the host: one environment after another, each from its oldest row on, or of its
-    newest rows alone; `newest`: of all environments together, rounded up to as many of each.
+def columns_of(ring: BufferState, newest: int | None = None, oldest: int | None = None) -> dict[str, np.ndarray]:
+    """What a file holds, from a ring on the host: one environment after another, each from its oldest row on.
+
+    Args:
+      newest, oldest: so many rows alone, of all environments together, rounded up to as many of each.
 
     The oldest and the newest episode of an environment may be parts of one. Episodes of one row are left out, for they
     have no transition.
     """
     capacity, num_envs = ring.rows.reward.shape
     count = int(ring.count)
-    each = capacity if newest is None else -(-newest // num_envs)
-    slots = np.arange(max(count - capacity, count - each, 0), count) % capacity
+    held = np.arange(max(count - capacity, 0), count)
+    if newest is not None:
+        held = held[-math.ceil(newest / num_envs) :]
+    if oldest is not None:
+        held = held[: math.ceil(oldest / num_envs)]
+    slots = held % capacity
 
     def in_line(leaf: Any) -> Any:
         return np.swapaxes(np.asarray(leaf)[slots], 0, 1).reshape(len(slots) * num_envs, *leaf.shape[2:])
