@@ -234,10 +234,11 @@ def test_distillation_learns_what_depends_on_how_far_off_the_plan_is():
             regularization=weight,
         )
     )()
-    free, errors = learn(0.0)
+    free, errors, beyond = learn(0.0)
+    assert np.isnan(beyond).all()
     np.testing.assert_allclose(distillation_loss(net, params, history, teacher, 0.0), [plan_error] * 2, rtol=1e-5)
     assert errors.shape == (60,) and float(errors[-1]) < 0.1 * plan_error
-    held, _ = learn(3.0)  # between plan and teacher, three times nearer to the plan
+    held, *_ = learn(3.0)  # between plan and teacher, three times nearer to the plan
     change = np.asarray(net.apply(held, *history) - action) / np.asarray(teacher - action)
     assert 0.15 < np.median(change) < 0.35
     far = float(jnp.mean((net.apply(free, *history) - action) ** 2))
@@ -258,11 +259,27 @@ def test_the_temporal_one_learns_what_only_the_past_tells():
     net, seen = network_of("temporal", 32), histories(decisions, test, 2)
     sizes = {"steps": 2, "epochs": 40, "batch_size": 64, "learning_rate": 3e-3, "regularization": 0.0}
     params = jax.jit(net.init)(jax.random.PRNGKey(3), *seen)
-    learned, _ = jax.jit(lambda p: distil(net, p, decisions, train, jax.random.PRNGKey(4), **sizes))(params)
+    learned, *_ = jax.jit(lambda p: distil(net, p, decisions, train, jax.random.PRNGKey(4), **sizes))(params)
     before, after = (
         float(distillation_loss(net, p, seen, decisions.teacher[1200:], 0.0)[1]) for p in (params, learned)
     )
     assert after < 0.3 * before
+
+
+@pytest.mark.slow
+def test_the_epoch_is_kept_that_is_best_on_what_is_held_out():
+    """The teacher of the samples is noise, so that what is learned by heart is worse and worse on others."""
+    z, expected, action, teacher = normal(0, 200, 4), normal(1, 200, 4), 0.1 * normal(2, 200, 2), normal(3, 200, 2)
+    decisions, net = Decisions(z, expected, action, teacher), network_of("two_tower", 64)
+    train, test = (Samples(jnp.arange(*rows), jnp.ones(100, jnp.int32)) for rows in ((0, 100), (100, 200)))
+    sizes = {"steps": 1, "batch_size": 20, "learning_rate": 3e-3, "regularization": 0.0, "held_out": test}
+    params = jax.jit(net.init)(jax.random.PRNGKey(4), *now(z, expected, action))
+    learn = lambda epochs: distil(net, params, decisions, train, jax.random.PRNGKey(5), epochs=epochs, **sizes)  # noqa: E731
+    kept, errors, beyond = jax.jit(lambda: learn(40))()
+    assert errors[-1] < 0.5 * errors[0] and beyond[-1] > 1.1 * beyond.min()
+    seen = histories(decisions, test, 1)
+    found = distillation_loss(net, kept, seen, teacher[100:], 0.0)[1]
+    np.testing.assert_allclose(found, beyond.min(), rtol=1e-5)
 
 
 # ---- What is corrected -----------------------------------------------------------------------------------------------
@@ -433,7 +450,7 @@ def test_from_a_run_to_a_table(tmp_path, monkeypatch, capsys):
     origin = {name.removeprefix("origin/"): data.pop(name).item() for name in list(data) if name.startswith("origin/")}
     steps = origin.pop("steps")
     rules = {"exec_horizon": 3, "mismatch": 9.0}  # 3 where the run plans at each decision
-    assert steps >= 120 and origin == {"run": "tiny_s0", **rules, "teacher": "action", "seed": 0}
+    assert steps >= 120 and origin == {"run": "tiny_s0", **rules, "teacher": "mean", "seed": 0}
     # Episodes of 10 decisions with plans that are good for 3; at most one died.
     assert 170 < len(data["z"]) <= 200 and {leaf.shape[0] for leaf in data.values()} == {len(data["z"])}
     assert 100 < np.sum(data["old"]) <= 120 and np.sum(data["old"]) <= 0.6 * len(data["z"])

@@ -155,17 +155,26 @@ def distil(
     batch_size: int,
     learning_rate: float,
     regularization: float,
-) -> tuple[Any, Array]:
+    held_out: Samples | None = None,
+) -> tuple[Any, Array, Array]:
     """Learns from all whole batches of samples, of which there are batch_size or more, so many times; consumes key.
 
     Args:
       steps: decisions that the network sees.
+      held_out: other samples, that tell which epoch was the best; the last one is without them.
 
     Returns:
-      Parameters, and the mean error to the teacher of each epoch, [epochs].
+      Parameters behind the best epoch, and of each epoch, [epochs], the mean error to the teacher while it learned, and
+      behind it that on the samples held out, NaN without them.
     """
     optimizer, num = optax.adam(learning_rate), len(samples.row)
     batches = num // batch_size
+
+    def measured(params: Any) -> Array:
+        if held_out is None:
+            return jnp.float32(jnp.nan)
+        history = histories(decisions, held_out, steps)
+        return distillation_loss(network, params, history, decisions.teacher[held_out.row], 0.0)[1]
 
     def update(carry: Any, inputs: tuple[Array, Array]) -> Any:
         (params, optimizer_state), (chosen, key) = carry, inputs
@@ -177,10 +186,15 @@ def distil(
         return (optax.apply_updates(params, changes), optimizer_state), error
 
     def epoch(carry: Any, key: Array) -> Any:
+        learner, best, lowest = carry
         order_key, drop_key = jax.random.split(key)
         order = jax.random.permutation(order_key, num)[: batches * batch_size].reshape(batches, batch_size)
-        carry, errors = jax.lax.scan(update, carry, (order, jax.random.split(drop_key, batches)))
-        return carry, jnp.mean(errors)
+        learner, errors = jax.lax.scan(update, learner, (order, jax.random.split(drop_key, batches)))
+        beyond = measured(learner[0])
+        better = ~(beyond >= lowest)  # also where nothing is measured
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), learner[0], best)
+        return (learner, best, jnp.where(better, beyond, lowest)), (jnp.mean(errors), beyond)
 
-    (params, _), errors = jax.lax.scan(epoch, (params, optimizer.init(params)), jax.random.split(key, epochs))
-    return params, errors
+    first = (params, optimizer.init(params)), params, jnp.float32(jnp.inf)
+    (_, best, _), (errors, beyond) = jax.lax.scan(epoch, first, jax.random.split(key, epochs))
+    return best, errors, beyond

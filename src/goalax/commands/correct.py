@@ -54,7 +54,9 @@ class CollectConfig(OfRun):
 
     out: str = flag("", "npz file to write")
     teacher: str = flag(
-        "action", "what is learned: the action that a new plan begins with, or the mean of its search", valid=TEACHERS
+        "mean",
+        "what is learned: the mean of the search for a new plan, or the action that it begins with",
+        valid=TEACHERS,
     )
 
 
@@ -69,7 +71,7 @@ class TrainConfig:
     )
     history: int = flag(4, "with --architecture temporal, the decisions that it sees", low=1, high=1024)
     width: int = flag(256, "width of its layers", low=1, high=16_384)
-    epochs: int = flag(10, "times that it sees all samples", low=1, high=100_000)
+    epochs: int = flag(50, "times that it sees all samples; the best on what is held out is kept", low=1, high=100_000)
     batch_size: int = flag(256, "samples of an update", low=1, high=1_000_000)
     learning_rate: float = flag(3e-4, "of Adam", above=0)
     regularization: float = flag(0.0, "weight of the squared change of an action", low=0)
@@ -188,18 +190,21 @@ def train_corrector(argv: Sequence[str], prog: str) -> None:
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,
             regularization=config.regularization,
+            held_out=test if len(test.row) else None,
         )
 
-    learned, errors = jax.jit(learn)(params, order_key)
+    learned, errors, beyond = jax.jit(learn)(params, order_key)
     size = files.write_corrector(out, learned, config.architecture, config.width, steps, origin)
     print(f"squared error to new plans: {errors[0]:.4g} in the first epoch, {errors[-1]:.4g} in the last")
     if len(test.row):
         seen, teacher = histories(decisions, test, steps), decisions.teacher[test.row]
-        before, after = (float(distillation_loss(network, each, seen, teacher, 0.0)[1]) for each in (params, learned))
-        of_plans = f"{before:.4g} of the plans themselves"
-        print(f"on {len(test.row):,} samples of episodes held out: {after:.4g}, and {of_plans}")
+        of_plans = f"{float(distillation_loss(network, params, seen, teacher, 0.0)[1]):.4g} of the plans themselves"
+        best = (
+            f"{float(beyond.min()):.4g} behind epoch {int(beyond.argmin()) + 1}, the best and so the one that is kept"
+        )
+        print(f"on {len(test.row):,} samples of episodes held out: {best}, and {of_plans}")
     else:
-        print("on episodes held out: unknown, for no plan was followed in them")
+        print("on episodes held out: unknown, for no plan was followed in them; the last epoch is kept")
     print(f"{out}: a corrector of {size:,} parameters")
 
 

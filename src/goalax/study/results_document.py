@@ -35,14 +35,14 @@ def cell(estimate: Estimate, digits: int = 2) -> str:
     return value if np.isnan(estimate.low) else f"{value} ({low} to {high})"
 
 
-def columns_of(groups: Sequence[Group], threshold: float) -> list[str]:
+def columns_of(env: str, groups: Sequence[Group], threshold: float) -> list[str]:
     """The head of the table of such groups, of one environment.
 
     Args:
       threshold: what `measures.shares` are compared with.
     """
     scores, what = COLUMNS[4:6], "of the time"
-    if any(not group.has_goals for group in groups):
+    if env in TASKS or any(not group.has_goals for group in groups):
         scores, what = RETURNS, "of the highest return"
     elif any(map(measures.has_tasks, groups)):
         scores, what = SUCCESSES, "of the episodes"
@@ -148,7 +148,7 @@ def section_text(rows: Sequence[Row], folder: Path, notes: dict[str, str], pictu
         for row, trained, words in zip(members, found, telling, strict=True):
             lines.append([f"`{words}`", *cells(row, trained, notes.get(row.name, "not run"))[1:]])
         head = f"#### `{env}`\n" + (f"\nAll with `{common}`.\n" if common else "")
-        parts += [head, markdown.table(columns_of(groups, members[0].threshold), lines)]
+        parts += [head, markdown.table(columns_of(env, groups, members[0].threshold), lines)]
     made = [shlex.join(["python", "scripts/dataset.py", *argv]) for argv in rows[0].data]
     commands = "\n".join([*made, *(row.command for row in rows)])
     shown = [f"![learning curves]({picture})\n"] if picture else []
