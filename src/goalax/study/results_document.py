@@ -106,8 +106,8 @@ def cells(row: Row, trained: Sequence[Trained], note: str) -> list[str]:
 
 def apart(rows: Sequence[Row]) -> tuple[list[str], str]:
     """What tells each of some rows from the others, their agents in any case, and the flags that all of them have."""
-    common = set.intersection(*(set(row.parts) for row in rows))
-    common = {part for part in common if not part.startswith("--agent")}
+    shared = set.intersection(*(set(row.parts) for row in rows))
+    common = {part for part in shared if not part.startswith("--agent ")}
     telling = [" ".join(part for part in row.parts if part not in common) or row.words for row in rows]
     return telling, " ".join(part for part in rows[0].parts if part in common)
 
