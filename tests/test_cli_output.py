@@ -208,6 +208,19 @@ def test_a_quiet_display_says_what_is_going_on(monkeypatch):
     assert lines_of(file) == lines and not shown.reminder.is_alive()
 
 
+def test_a_display_counts_updates_before_steps():
+    file = io.StringIO()
+    with display.Display(1000, Console(file=file, width=200), updates=100) as shown:
+        words = []
+        for count in (50, 100, 500, 600):
+            words.append(shown.step(count))
+            time.sleep(0.05)
+    assert words[0].startswith("50 / 100 updates") and "/s" not in words[0]
+    assert "updates/s" in words[1] and words[1].endswith("0:00:00 left  ")
+    assert words[2].startswith("500 / 1,000 steps") and "/s" not in words[2]  # steps have a speed of their own
+    assert words[3].startswith("600 / 1,000 steps") and " steps/s" in words[3]
+
+
 def test_a_display_that_speaks_is_not_interrupted(monkeypatch):
     file = io.StringIO()
     with display.Display(100, Console(file=file, width=200)) as shown:

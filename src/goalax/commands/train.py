@@ -108,7 +108,7 @@ def train(
     with contextlib.ExitStack() as stack:
         interrupt = interrupt or stack.enter_context(Interrupt())
         console = None if written else Console(quiet=True)
-        display = stack.enter_context(Display(session.total_steps, console))
+        display = stack.enter_context(Display(session.total_steps, console, session.offline_steps))
         session.note = display.note
         display.say(f"{describe(run)}; writes to {', '.join(map(str, written[:1]))}")
         phases = len(session.boundaries)

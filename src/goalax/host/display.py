@@ -33,14 +33,16 @@ class Display:
     """Shows the progress of a run; use it in a `with`.
 
     Where there is no terminal, a thread repeats what is going on whenever nothing was printed for `QUIET_SECONDS`.
+    The first `updates` of `total_steps` are updates on a dataset, which take another time than environment steps.
     """
 
-    def __init__(self, total_steps: int, console: Console | None = None):
+    def __init__(self, total_steps: int, console: Console | None = None, updates: int = 0):
         self.console = console or Console(highlight=False)
-        self.total_steps = total_steps
+        self.total_steps, self.updates = total_steps, updates
         self.success = ""
         self.steps = 0
         self.first: tuple[float, int] | None = None  # when and where the speed started to be measured
+        self.unit = "steps"  # of that speed
         columns = [
             SpinnerColumn(),
             BarColumn(bar_width=30),
@@ -101,13 +103,15 @@ class Display:
     def step(self, env_steps: int) -> str:
         """Takes note of progress; returns the words for it."""
         now, self.steps = time.monotonic(), env_steps
-        if self.first is None:
-            self.first = (now, env_steps)
-        words = [f"{env_steps:,} / {self.total_steps:,} steps"]
+        offline = self.updates > 0 and env_steps <= self.updates
+        total, unit = (self.updates, "updates") if offline else (self.total_steps, "steps")
+        if self.first is None or unit != self.unit:
+            self.first, self.unit = (now, env_steps), unit
+        words = [f"{env_steps:,} / {total:,} {unit}"]
         seconds, steps = now - self.first[0], env_steps - self.first[1]
         if steps > 0:
-            left = max(self.total_steps - env_steps, 0) * seconds / steps
-            words += [f"{steps / seconds:,.0f} steps/s", f"{duration(left)} left"]
+            left = max(total - env_steps, 0) * seconds / steps
+            words += [f"{steps / seconds:,.0f} {unit}/s", f"{duration(left)} left"]
         text = "  ".join([*words, self.success])
         self.reached = text, now
         self.bar.update(self.task, completed=min(env_steps, self.total_steps), description=text)
