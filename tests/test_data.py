@@ -180,6 +180,19 @@ def array_file(path):
         np.save(file, np.zeros(3))
 
 
+def with_actions(content):
+    """What makes a file whose actions are these bytes."""
+
+    def spoil(path):
+        with zipfile.ZipFile(path) as archive:
+            others = {name: archive.read(name) for name in archive.namelist() if name != "actions.npy"}
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, stored in {**others, "actions.npy": content}.items():
+                archive.writestr(name, stored)
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     "spoil, words",
     [
@@ -190,6 +203,8 @@ def array_file(path):
         (array_file, "is no npz file"),
         (truncated, "is no npz file, or its end is missing"),
         (flipped, "cannot be read: it is damaged"),
+        (with_actions(b"text"), r"cannot be read: it is damaged \(actions is no array\)"),
+        (with_actions(b"\x93NUMPY\x01\x00\x1a\x00{'descr': '<f4', 'shape': (6,"), "cannot be read: it is damaged"),
     ],
 )
 def test_files_that_are_none_are_refused(saved, spoil, words):

@@ -11,7 +11,7 @@ import pytest
 from goalax.agents import consistency, qrl, tmd
 from goalax.agents.extraction import awr_loss, ddpg_bc_loss, expectile, log_density
 from goalax.agents.gciql import q_loss
-from goalax.agents.goal_values import goal_reward, value_loss
+from goalax.agents.goal_values import goal_reward, value_after, value_loss
 from goalax.agents.hiql import of_fixed_length
 from goalax.core.types import Batch
 from goalax.learning.energies import ENERGIES
@@ -77,6 +77,13 @@ def test_nothing_is_reached_after_the_end():
     reward, discount = goal_reward(batch, 0.9)
     close(reward, [-10, -1, 0, -1, -1])
     close(discount, [0, 0.9, 0, 0.9, 0.9])
+
+
+def test_actors_do_not_imitate_ends_by_values_that_nothing_teaches():
+    state = jnp.zeros((3, 1))
+    batch = batch_of([0, 0, 0])._replace(discount=jnp.array([0.0, 0.0, 0.9]), next_state=state)
+    value = value_after(batch, state + jnp.array([[0.0], [1.0], [1.0]]), jnp.full(3, -2.0), 0.9)
+    close(value, [-2, -10, -2])  # at the goal's own state, and where the episode goes on, it is the value
 
 
 def test_golden_gcivl():

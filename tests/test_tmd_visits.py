@@ -270,6 +270,9 @@ def test_a_share_of_original_goals_that_is_none_or_all_is_refused(share, number)
         ("--agent sac --use_her --her_ratio 0 --her_strategy goal_law", "--her_strategy .* with --her_ratio 0"),
         ("--agent td3 --target_noise 0 --noise_clip 0.3", "--noise_clip is 0.3; it .* with --target_noise 0"),
         ("--agent td3 --noise_clip 0 --target_noise 0.3", "--target_noise is 0.3; it .* with --noise_clip 0"),
+        ("--agent dino_rebrac --target_noise 0 --noise_clip 0.3", "--noise_clip is 0.3; it .* with --target_noise 0"),
+        ("--agent dino_rebrac --view_clip 0 --view_noise 0.3", "--view_noise is 0.3; it .* with --view_clip 0"),
+        ("--agent cql --cql_alpha 0 --cql_floor 1", "--cql_floor is 1.0; it .* with --cql_alpha 0"),
     ],
 )
 def test_what_comes_to_nothing_is_refused(flags, words):

@@ -89,6 +89,9 @@ def make(config: CQLConfig, spec: Spec) -> Agent:
     config.require_entropy()
     if not config.cql_lagrange:
         config.require_unset(["cql_gap"], "without --cql_lagrange")
+    if config.cql_alpha == 0:
+        names = ["cql_temperature", "importance_weights", "cql_floor", "cql_lagrange"]
+        config.require_unset([*names, *([] if config.max_backup else ["cql_samples"])], "with --cql_alpha 0")
     actor, critic = gaussian_actor(config.actor_mlp, spec.action_size), TwinCritic(config, spec)
     rates = {"actor": config.policy_lr, "critic": config.critic_lr, "log_alpha": config.alpha_lr}
     rates |= {"log_multiplier": config.critic_lr} if config.cql_lagrange else {}

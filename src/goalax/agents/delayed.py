@@ -26,12 +26,13 @@ class DelayedFlags(AgentConfig):
     target_noise: float = flag(0.2, "standard deviation of the noise on actions of the target policy", low=0)
     noise_clip: float = flag(0.5, "largest noise on actions of the target policy", low=0)
 
-    def require_noise(self) -> None:
-        """FlagError if one flag of the noise is set beside another one that leaves none."""
-        if self.target_noise == 0:
-            self.require_unset(["noise_clip"], "with --target_noise 0")
-        elif self.noise_clip == 0:
-            self.require_unset(["target_noise"], "with --noise_clip 0")
+
+def require_noise(config: AgentConfig, deviation: str = "target_noise", limit: str = "noise_clip") -> None:
+    """FlagError if one of two flags of a noise is set beside the other one that leaves none."""
+    if getattr(config, deviation) == 0:
+        config.require_unset([limit], f"with --{deviation} 0")
+    elif getattr(config, limit) == 0:
+        config.require_unset([deviation], f"with --{limit} 0")
 
 
 class DelayedState(NamedTuple):
@@ -66,7 +67,7 @@ def delayed(
       backup: (target, batch, key) -> what the critics are regressed to, [B].
       actor_loss: (parameters of the actor, of the critics, batch) -> loss of the actor, [].
     """
-    config.require_noise()
+    require_noise(config)
     adam = {"actor": optax.adam(config.policy_lr), "critic": optax.adam(config.critic_lr)}
     spec = critic.spec
 

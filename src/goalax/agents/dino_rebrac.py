@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from goalax.agents.base import AGENTS, Algorithm
 from goalax.agents.bc import squared_error
-from goalax.agents.delayed import smoothed
+from goalax.agents.delayed import require_noise, smoothed
 from goalax.agents.extraction import require_equal_shapes, with_noise
 from goalax.agents.pretraining import Losses, PretrainingConfig, learner
 from goalax.agents.q_learning import TwinCritic
@@ -84,6 +84,8 @@ def distilled(
 
 
 def make(config: DINOReBRACConfig, spec: Spec) -> Agent:
+    require_noise(config)
+    require_noise(config, "view_noise", "view_clip")
     encoder, stop = config.mlp(config.repr_dim), jax.lax.stop_gradient
     actor = deterministic_actor(config.actor_mlp, spec.action_size)
     critic = TwinCritic(config, spec._replace(state_size=config.repr_dim))

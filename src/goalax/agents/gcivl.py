@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from goalax.agents.base import AGENTS, Algorithm
 from goalax.agents.extraction import awr_loss, clipped_policy, linear_actor, log_density
-from goalax.agents.goal_values import GoalValueConfig, Pair, goal_reward, learner, value_loss
+from goalax.agents.goal_values import GoalValueConfig, Pair, goal_reward, learner, value_after, value_loss
 from goalax.core.types import Agent, Spec
 from goalax.flags import flag
 
@@ -38,7 +38,8 @@ def make(config: GCIVLConfig, spec: Spec) -> Agent:
         critic_loss, _ = value_loss(values, slow, slow_next, *reward, config.expectile)
 
         here, there = (value.values(params["critic"], state, wanted) for state in (batch.state, batch.next_state))
-        advantage = jax.lax.stop_gradient(jnp.mean(there, axis=0) - jnp.mean(here, axis=0))
+        then = value_after(batch, batch.actor_state, jnp.mean(there, axis=0), spec.discounting)
+        advantage = jax.lax.stop_gradient(then - jnp.mean(here, axis=0))
         mean = actor.apply(params["actor"], batch.state, spec.goal_of(batch.actor_state))
         likelihood = log_density(batch.action, mean)
         actor_loss = awr_loss(advantage, likelihood, config.awr_alpha)

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import math
 import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -26,6 +27,7 @@ ROUNDING = 1e-5  # by which an action may be outside [-1, 1]
 UNREADABLE = (
     *(OSError, EOFError, KeyError, MemoryError, OverflowError, ValueError),  # ValueError: pickles, broken headers
     *(RuntimeError, zipfile.BadZipFile, zlib.error),  # RuntimeError: encrypted, or compressed in a way unknown here
+    tokenize.TokenError,  # headers without an end
 )
 
 
@@ -140,7 +142,11 @@ def arrays_in(file: BinaryIO, name: str | Path, keys: Collection[str]) -> dict[s
         raise FlagError(f"{the(name)} is no npz file, or its end is missing.")
     file.seek(0)
     with np.load(file, allow_pickle=False) as archive:
-        return {key: archive[key] for key in keys if key in archive}
+        found = {key: archive[key] for key in keys if key in archive}
+    for key, array in found.items():
+        if not isinstance(array, np.ndarray):  # NumPy gives the bytes of what does not begin as an array
+            raise ValueError(f"{key} is no array")
+    return found
 
 
 def load(path: Path, labels: Labels | None) -> Found:
