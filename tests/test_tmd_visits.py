@@ -188,8 +188,8 @@ def test_a_distance_that_nothing_teaches_is_refused():
             "--censor is episode; it means nothing with --hazard_weight and --separation_weight 0",
         ),
         (
-            {"hazard_weight": 1.0, "visit_backup": True, "censor": "episode"},
-            "--censor is episode; it means nothing with --visit_backup and no --separation_weight",
+            {"hazard_weight": 1.0, "visit_backup": True, "censor": "episode", "time_bins": 0},
+            "--censor is episode; it means nothing with --visit_backup, --time_bins 0 and no --separation_weight",
         ),
         (
             {"contrastive_weight": 0.0, "potential": False},
@@ -273,6 +273,8 @@ def test_a_share_of_original_goals_that_is_none_or_all_is_refused(share, number)
         ("--agent dino_rebrac --target_noise 0 --noise_clip 0.3", "--noise_clip is 0.3; it .* with --target_noise 0"),
         ("--agent dino_rebrac --view_clip 0 --view_noise 0.3", "--view_noise is 0.3; it .* with --view_clip 0"),
         ("--agent cql --cql_alpha 0 --cql_floor 1", "--cql_floor is 1.0; it .* with --cql_alpha 0"),
+        ("--agent c_tec --l2_penalty 0.1", "--l2_penalty is 0.1; it .* for representations of unit length"),
+        ("--agent tmd_visits --action_repeat 2", "--original_goals is 0.25; with --action_repeat 2, .* it must be 0"),
     ],
 )
 def test_what_comes_to_nothing_is_refused(flags, words):

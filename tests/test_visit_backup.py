@@ -101,8 +101,11 @@ def test_the_back_up_is_of_what_was_not_reached_and_goes_on():
 
 def test_a_law_of_censoring_is_refused_where_nothing_is_censored():
     make, config = AGENTS["srl"].make, AGENTS["srl"].config
-    with pytest.raises(FlagError, match=r"^--censor is episode; it means nothing with --visit_backup and no --sep"):
+    with pytest.raises(
+        FlagError, match=r"^--censor is episode; it means nothing with --visit_backup, --time_bins 0 an"
+    ):
         make(config(visit_backup=True, censor="episode"), Spec(2, 2, 1, (0, 1), 0.9, 0.5))
+    AGENTS["srl"].make(config(visit_backup=True, censor="episode", time_bins=9), Spec(2, 2, 1, (0, 1), 0.9, 0.5))
     separates = AGENTS["chronosrl"].config(visit_backup=True, censor="episode")
     assert AGENTS["chronosrl"].make(separates, Spec(2, 2, 1, (0, 1), 0.9, 0.5)).needs.within
 

@@ -47,6 +47,7 @@ def blind(goal: Array) -> Array:
 
 def make(config: CTeCConfig, spec: Spec) -> Agent:
     config.require_entropy()
+    config.require_unset(["l2_penalty"], "for representations of unit length")
     actor, encoder = gaussian_actor(config.mlp, spec.action_size), config.mlp(config.repr_dim)
     # The reward knows no commanded goal, so neither the policy nor its value sees one.
     critic = TwinCritic(config, spec._replace(goal_size=0))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from goalax.agents.base import AgentConfig
 from goalax.core.types import Array, Needs, Spec, Visit
-from goalax.flags import flag
+from goalax.flags import FlagError, flag
 from goalax.learning import survival
 from goalax.learning.networks import Network, time_head
 from goalax.learning.pairwise import pairwise_squared_distance
@@ -44,9 +44,15 @@ class VisitConfig(AgentConfig):
         return min(self.window, spec.max_decisions)
 
     def with_visits(self, needs: Needs, spec: Spec) -> Needs:
-        """What such an agent asks of the buffer beside what it asks for anyway; FlagError if --censor means nothing."""
-        if self.visit_backup and not getattr(self, "separation_weight", 0):  # of those agents that have it
-            self.require_unset(["censor"], "with --visit_backup and no --separation_weight")
+        """What such an agent asks of the buffer beside what it asks for anyway; FlagError if --censor means nothing, or
+        if commanded goals may have been reached at states that are not stored."""
+        if self.visit_backup and not self.time_bins and not getattr(self, "separation_weight", 0):  # if it has that
+            self.require_unset(["censor"], "with --visit_backup, --time_bins 0 and no --separation_weight")
+        if self.original_goals and spec.action_repeat > 1:
+            raise FlagError(
+                f"--original_goals is {self.original_goals:g}; with --action_repeat {spec.action_repeat}, which hides"
+                " visits between two decisions, it must be 0."
+            )
         return needs._replace(within=self.rows(spec), original=self.original_goals)
 
 
