@@ -380,6 +380,40 @@ def test_a_table_of_nothing_is_refused(speed_document, capsys):
     assert capsys.readouterr().err == "speed.py: no/d.md cannot be read or written: No such file or directory.\n"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "nothing", "[{}]", "{}", "3", "[3]", "null", '[{"machine": {"versions": {"jax": "1"}, "cores": 1}}]'),
+        *('{"a": 1}', "[" * 100_000, "\udcff"),
+        json.dumps([{"machine": {"versions": {"jax": "1"}, "cores": 1}, "processor": "x", "results": {"toy": {}}}]),
+        json.dumps(
+            [
+                {
+                    "machine": {"versions": {"jax": "1"}, "cores": 1},
+                    "processor": "x",
+                    "hour": "now",
+                    "results": {"toy": {"peak_bytes": 1, "samples": [{"end_to_end": 0.0, "efficiency": 1.0}]}},
+                }
+            ]
+        ),
+    ],
+    ids=lambda text: text[:30],
+)
+@pytest.mark.parametrize("tables", [True, False])
+def test_speeds_that_it_did_not_write_are_one_sentence(text, tables, speed_document, monkeypatch, capsys):
+    monkeypatch.setattr(speed, "measure", lambda *_: pytest.fail("it is told before anything is measured"))
+    Path("k.json").write_bytes(text.encode(errors="surrogateescape"))
+    assert speed_document(*["--tables"] * tables) == 2
+    expected = "speed.py: --keep is 'k.json'; it must be a file that scripts/speed.py wrote.\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_a_document_that_is_no_text_is_one_sentence(speed_document, capsys):
+    Path("d.md").write_bytes(b"\xff")
+    assert speed_document() == 2
+    assert capsys.readouterr().err == "speed.py: --out is 'd.md'; it must be a file of text.\n"
+
+
 @pytest.mark.table
 def test_peak_memory_is_that_of_a_training():
     sizes = "--num_envs 16 --h_dim 8 --n_hidden 1 --repr_dim 4 --min_replay_size 250 --utd_ratio 0.001"

@@ -205,7 +205,7 @@ def test_correctors_of_before_are_two_towers(tmp_path):
     assert found.history == 1
     np.testing.assert_allclose(found.correct(now(*map(newest, HISTORY[:3]))), apply(params, *HISTORY), rtol=1e-5)
     np.savez(path, **arrays, architecture="other")
-    with pytest.raises(FlagError, match="whose architecture 'other' is unknown here"):
+    with pytest.raises(FlagError, match="has an architecture 'other' that is unknown here"):
         corrector_files.read_corrector(path, planner)
 
 

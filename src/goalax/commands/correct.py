@@ -26,6 +26,7 @@ from goalax.host import loading
 from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError
 from goalax.host.make import Run
+from goalax.host.stored import read_run
 
 TEACHERS = ("action", "mean")
 FOLLOWED_FOR = 3  # decisions, where the run itself plans at each
@@ -69,8 +70,10 @@ class TrainConfig:
     architecture: str = flag(
         "two_tower", "what it sees: the decision at hand, or the last ones too", valid=tuple(ARCHITECTURES)
     )
-    history: int = flag(4, "with --architecture temporal, the decisions that it sees", low=1, high=1024)
-    width: int = flag(256, "width of its layers", low=1, high=16_384)
+    history: int = flag(
+        4, "with --architecture temporal, the decisions that it sees", low=1, high=files.MOST["history"]
+    )
+    width: int = flag(256, "width of its layers", low=1, high=files.MOST["width"])
     epochs: int = flag(50, "times that it sees all samples; the best on what is held out is kept", low=1, high=100_000)
     batch_size: int = flag(256, "samples of an update", low=1, high=1_000_000)
     learning_rate: float = flag(3e-4, "of Adam", above=0)
@@ -106,12 +109,14 @@ class Trained:
         """FlagError for what is no run of tdmpc2 with one seed."""
         if len(config.run) != 1:
             raise FlagError(f"It takes one run directory, but {len(config.run)} are given.")
+        stored, stored_agent = read_run(Path(config.run[0]))  # this is told before environments are made
+        if not isinstance(stored_agent, TDMPC2Config):
+            raise FlagError(f"{config.run[0]} is a run of {stored.agent}, which makes no plans: tdmpc2 does.")
+        if stored.num_seeds > 1:
+            raise FlagError(f"{config.run[0]} is a run of {stored.num_seeds} seeds; a corrector is of one.")
         self.run, state = loading.load(Path(config.run[0]), config.step, num_eval_envs=1, vis_length=0)
         flags, agent_config = self.run.config, self.run.agent_config
-        if not isinstance(agent_config, TDMPC2Config):
-            raise FlagError(f"{config.run[0]} is a run of {flags.agent}, which makes no plans: tdmpc2 does.")
-        if flags.num_seeds > 1:
-            raise FlagError(f"{config.run[0]} is a run of {flags.num_seeds} seeds; a corrector is of one.")
+        assert isinstance(agent_config, TDMPC2Config)
         horizon = agent_config.plan_horizon or agent_config.horizon
         own = agent_config.exec_horizon if agent_config.exec_horizon > 1 else FOLLOWED_FOR
         mismatch = agent_config.mismatch if config.mismatch is None else config.mismatch

@@ -132,6 +132,26 @@ def table(calls: Sequence[dict[str, Any]]) -> str:
     return markdown.table(("environment", "machine", *COLUMNS), rows)
 
 
+def kept(path: Path) -> list[dict[str, Any]]:
+    """What other calls have added to a file; FlagError if it is none that they wrote."""
+    try:
+        calls = json.loads(path.read_text())
+        if not isinstance(calls, list):
+            raise TypeError
+        table(calls).encode()  # what it would not do is told before minutes of measuring
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError, ZeroDivisionError):
+        raise FlagError(f"--keep is {str(path)!r}; it must be a file that scripts/speed.py wrote.") from None
+    return calls
+
+
+def require_place(path: Path) -> None:
+    """FlagError if a document is no text, or has no place for the table."""
+    try:
+        markdown.replace(path.read_text(), "speed", "speed.py", "")
+    except UnicodeDecodeError:
+        raise FlagError(f"--out is {str(path)!r}; it must be a file of text.") from None
+
+
 def processor() -> str:
     """The name of the processor, as Linux has it."""
     path = Path("/proc/cpuinfo")
@@ -147,8 +167,8 @@ def main(argv: Sequence[str], prog: str = "speed.py", sizes: str = SIZES) -> int
         keep, out = Path(config.keep), Path(config.out)
         if config.tables and not keep.exists():
             raise FlagError(f"--keep is {config.keep!r}; there is no such file to write the table from.")
-        calls = json.loads(keep.read_text()) if keep.exists() else []
-        markdown.replace(out.read_text(), "speed", "speed.py", "")  # what is wrong is told before minutes of measuring
+        calls = kept(keep) if keep.exists() else []
+        require_place(out)  # what is wrong is told before minutes of measuring
         part = keep.with_name(f"{keep.name}.part")
         part.write_text("")  # the same
         part.unlink()
