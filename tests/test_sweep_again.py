@@ -25,15 +25,12 @@ TWO = {"discounting": {"values": [0.8, 0.9]}}
 WORKER = """
 import json, os, pathlib, sys
 flags = dict(word[2:].split("=", 1) for word in sys.argv[1:] if "=" in word)
-number, how = flags["exp_name"][-1], "--resume" in sys.argv
+number, how = flags["exp_name"].split("_")[1][-1], "--resume" in sys.argv
 begun = pathlib.Path("started").read_text().count(number) if pathlib.Path("started").exists() else 0
 with open("started", "a") as file:
     print(number, "resumed" if how else "new", file=file)
 codes, saves = json.loads(pathlib.Path("ends").read_text())
-name = f"{flags['exp_name']}_s{flags['seed']}"
-there = len(list(pathlib.Path("runs").glob(name + "*")))
-k = there if how else there + 1  # a new directory for every beginning
-run = pathlib.Path("runs", name if k == 1 else f"{name}-{k}")
+run = pathlib.Path("runs", f"{flags['exp_name']}_s{flags['seed']}")
 (run / "checkpoints" / ("10" if saves else "")).mkdir(parents=True, exist_ok=how)
 (run / "config.json").write_text("{}")
 (run / "metrics.csv").write_text("envsteps,eval/episode_success,eval/time_at_goal\\n1,0.5,0\\n")
@@ -50,7 +47,8 @@ def save(*_):
     pathlib.Path("saved").touch()
     os._exit(143)
 signal.signal(signal.SIGTERM, save)
-run = pathlib.Path("runs/s_000_s0")
+flags = dict(word[2:].split("=", 1) for word in sys.argv[1:])
+run = pathlib.Path("runs", f"{flags['exp_name']}_s0")
 run.mkdir(parents=True)
 (run / "config.json").write_text("{}")
 (run / "metrics.csv").write_text("envsteps,eval/episode_success,eval/time_at_goal\\n1,0.5,0\\n")
@@ -272,16 +270,18 @@ def test_a_training_that_was_killed_goes_on_from_its_checkpoint(folder):
     longer = {"num_timesteps": {"value": 40_000}, "num_evals": {"value": 40}, "checkpoint_interval": {"value": 1}}
     program = f"import os; open('pid', 'w').write(str(os.getpid())); {toy.START} sys.exit(train.main())"
     write("grid", longer, program=program)
-    table = Path("runs/s_000_s0/metrics.csv")
+
+    def rows():
+        return [row for path in Path("runs").glob("s_000_*_s0/metrics.csv") for row in read_metrics(path)]
 
     def kill():
-        wait_for(lambda: len(read_metrics(table)) >= 5, 500)
-        before.extend(read_metrics(table)[:3])  # a checkpoint is behind these, at least
+        wait_for(lambda: len(rows()) >= 5, 500)
+        before.extend(rows()[:3])  # a checkpoint is behind these, at least
         os.kill(int(Path("pid").read_text()), signal.SIGKILL)
 
     before = []
     threading.Thread(target=kill, daemon=True).start()
     assert script.main(["s.yml"]) == 0
-    assert states() == ["finished"] and [path.name for path in Path("runs").iterdir()] == ["s_000_s0"]
-    after = read_metrics(table)
+    assert states() == ["finished"] and len(list(Path("runs").iterdir())) == 1
+    after = rows()
     assert len(after) == 40 and before and after[: len(before)] == before

@@ -14,10 +14,9 @@ from typing import Any
 
 from rich.table import Table
 
-from goalax.flags import FlagError
 from goalax.host import checkpoint, lock, runs
 from goalax.host.config import Flags
-from goalax.study import early_stop, sweep_file, sweeps
+from goalax.study import early_stop, sweep_file, sweep_runs, sweeps
 from goalax.study.shared_search import SharedSearch
 from goalax.study.sweeps import Job, SweepError
 
@@ -81,12 +80,16 @@ class Sweep:
 
     def read(self, job: Job) -> tuple[list[str], Flags]:
         """The command line of a job, and what it says; FlagError if it is none."""
-        # Of `.` and `..`, too, which have none; but a link keeps its own, by which an earlier call named its runs.
-        name = job.parameters.get("exp_name") or os.path.basename(os.path.abspath(self.out))
         given = {key: value for key, value in job.parameters.items() if key not in LEFT_OUT and value is not None}
-        given |= {"exp_name": f"{name}_{job.number:03}", "seed": job.seeds[0], "num_seeds": len(job.seeds)}
+        given |= {"exp_name": job.name or self.plain_name(job), "seed": job.seeds[0], "num_seeds": len(job.seeds)}
         argv = [*sweep_file.arguments(self.sweep), *(f"--{key}={value}" for key, value in given.items())]
         return argv, sweep_file.read_flags(argv)
+
+    def plain_name(self, job: Job) -> str:
+        """What runs of a job are called where they have no name of their own; those of another sweep may be, too."""
+        # Of `.` and `..`, too, which have none; but a link keeps its own, by which an earlier call named its runs.
+        name = job.parameters.get("exp_name") or os.path.basename(os.path.abspath(self.out))
+        return f"{name}_{job.number:03}"
 
     def flags(self, job: Job) -> tuple[list[str], Flags]:
         """`read`, once for every job."""
@@ -127,6 +130,8 @@ class Sweep:
     def has_checkpoints(self, job: Job) -> bool:
         """Whether all runs of a job can go on."""
         begun = self.own(job)
+        if begun != sweep_runs.newest(self.flags(job)[1]):  # --resume would go on with others
+            return False
         return bool(begun) and all(checkpoint.steps(path / "checkpoints") for path in begun)
 
     def may_be_mended(self, job: Job) -> bool:
@@ -153,15 +158,14 @@ class Sweep:
                 note(f"run {job.number} of an earlier call still ends; this one waits for it")
                 while not lock.take(log):
                     time.sleep(0.2)
-            argv, config = self.flags(job)
-            if job.state != "waiting" and self.has_checkpoints(job):
-                argv.append("--resume")
-            else:
-                job.older = [str(path) for path in self.directories(config)]
+            resumed = job.state != "waiting" and self.has_checkpoints(job)
+            if not resumed:
+                job.name, job.older = sweep_runs.new_name(self.plain_name(job)), []
+                self.known.pop(job.number, None)
             job.state, job.reason, job.code = "running", "", None
             self.again.discard(job.number)
             self.save()  # before it starts: what is killed now must not be begun twice
-            command = [*self.command, *argv]
+            command = [*self.command, *self.flags(job)[0], *(["--resume"] if resumed else [])]
             return lock.child(command, log, environment)
 
     def curve(self, job: Job) -> list[float]:
@@ -197,22 +201,14 @@ class Sweep:
     def log(self, job: Job) -> Path:
         return self.out / f"{job.number:03}.log"
 
-    def directories(self, config: Flags) -> list[Path]:
-        try:
-            return runs.find_all(config)
-        except FlagError:
-            return []
-
     def own(self, job: Job) -> list[Path]:
-        """The run directories of a job, without those of this name that were there before it."""
-        found = self.directories(self.flags(job)[1])
-        return [] if {str(path) for path in found} & {*job.older} else found
+        """The run directories of a job, one for every seed; none if a seed has none."""
+        return sweep_runs.of_job(job, *self.flags(job))
 
     def finish(self, job: Job, status: int, early: bool = False) -> None:
         """Takes note of how a program ended; early: because it was hopeless."""
         job.code = status
-        if early and status != 0:
-            curve = self.curve(job)
+        if early and status != 0 and (curve := self.curve(job)):
             job.state, job.evaluations, job.values = "ended early", len(curve), [self.sign * curve[-1]]
             job.reason = f"after {len(curve)} evaluations others are ahead"
         elif status == 0:

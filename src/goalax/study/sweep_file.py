@@ -235,7 +235,9 @@ def read_flags(argv: list[str]) -> Flags:
         if not equals:
             values[name.removeprefix("no_") if name not in known else name] = name in known
         else:
-            values[name] = convert(name, text, value_type(known[name]))
+            kind = value_type(known[name])
+            absent = text == "None" and kind is not known[name].type  # as training reads it, and wandb writes null
+            values[name] = None if absent else convert(name, text, kind)
     return flags_from(values)[0]
 
 

@@ -30,7 +30,8 @@ class Job:
     reason: str = ""  # of a failure, or the signal that ended its program
     code: int | None = None  # exit code of its program, once it ended; an older sweep.json does not say it
     evaluations: int = 0  # of a job that was ended early
-    older: list[str] = dataclasses.field(default_factory=list)  # directories of its name from before it was started
+    name: str = ""  # `exp_name` of its runs, which no others have; empty before its start, and in an older sweep.json
+    older: list[str] = dataclasses.field(default_factory=list)  # of such a file: what was there before its start
 
 
 def ignored(sweep: dict[str, Any]) -> list[str]:
@@ -190,6 +191,8 @@ def sound(job: Job, names: set[str]) -> bool:
     """Whether a job from a file is of the types that it must have."""
     lists = all(isinstance(part, list) for part in (job.seeds, job.values, job.older))
     if not lists or not isinstance(job.parameters, dict) or not isinstance(job.reason, str):
+        return False
+    if not isinstance(job.name, str) or not job.name.isprintable():  # it goes into a command line
         return False
     if not all(value is None or isinstance(value, str | int | float) for value in job.parameters.values()):
         return False
