@@ -56,6 +56,51 @@ def test_names_tell_groups_apart_only_where_a_seed_has_several(tmp_path):
     }
 
 
+def of_data(directory, seed, path, sha=None, **flags):
+    run = make_run(directory, seed, (0.5, 1), dataset=path, **flags)
+    content = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(content | ({} if sha is None else {"dataset_sha256": sha * 64})))
+    return run
+
+
+def groups_of(folder):
+    groups, notes = experiments.compare([folder])
+    assert notes == []
+    return {group.label: [run.directory.name for run in group.runs] for group in groups}
+
+
+def test_equal_data_are_one_group_whatever_their_path(tmp_path):
+    of_data(tmp_path / "a_s0", 0, "data.npz", "1")
+    of_data(tmp_path / "a_s1", 1, "/elsewhere/data.npz", "1")
+    of_data(tmp_path / "a_s2", 2, "/elsewhere/data.npz")  # of an older version, which goes by the path
+    assert groups_of(tmp_path) == {"crl": ["a_s0", "a_s1", "a_s2"]}
+
+
+def test_different_data_are_different_groups_whatever_their_path(tmp_path):
+    of_data(tmp_path / "a_s0", 0, "data.npz", "1")
+    of_data(tmp_path / "a_s1", 1, "data.npz", "2")
+    of_data(tmp_path / "a_s2", 2, "data.npz")  # of one of both, nobody knows which
+    of_data(tmp_path / "b_s0", 0, "other.npz")
+    of_data(tmp_path / "b_s1", 1, "other.npz")
+    assert groups_of(tmp_path) == {
+        "crl, dataset data.npz (SHA-256 11111111)": ["a_s0"],
+        "crl, dataset data.npz (SHA-256 22222222)": ["a_s1"],
+        "crl, dataset data.npz": ["a_s2"],
+        "crl, dataset other.npz": ["b_s0", "b_s1"],
+    }
+
+
+def test_data_for_fine_tuning_count_by_what_is_in_them_too(tmp_path):
+    for seed, sha in enumerate("112"):
+        run = of_data(tmp_path / f"a_s{seed}", seed, "data.npz", "3", finetune_dataset=f"{seed}.npz")
+        content = json.loads((run / "config.json").read_text())
+        (run / "config.json").write_text(json.dumps(content | {"finetune_dataset_sha256": sha * 64}))
+    assert groups_of(tmp_path) == {
+        "crl, finetune_dataset 0.npz": ["a_s0", "a_s1"],
+        "crl, finetune_dataset 2.npz": ["a_s2"],
+    }
+
+
 def test_flags_that_differ_are_those_of_one_agent_or_of_all():
     many = [{"agent": "a", "x": 1, "y": 1}, {"agent": "a", "x": 1, "z": 2}, {"agent": "b", "x": 2, "w": 3}]
     assert experiments.differing(many) == ["agent", "x", "y", "z"]

@@ -17,6 +17,7 @@ from goalax import __version__
 from goalax.agents import AGENTS
 from goalax.commands import export as command
 from goalax.host import loading
+from goalax.host.whole import aside
 from tests.helpers import toy
 from tests.helpers.agents import relatives_wait
 
@@ -139,6 +140,8 @@ def test_every_agent_can_be_exported(name):
         (["-o", "policy", "none"], "Unexpected argument '-o'; flags are written --name value."),
         (["none", "--card", "card.txt"], "--card is 'card.txt'; it must name a file that ends in .md, in a directory"),
         (["none", "--format", "onnx"], "Unknown flag --format"),
+        (["none", "--out", "x.md", "--card", "./x.md"], "--card is './x.md', which would overwrite the policy that"),
+        (["none", "--out", "x.gif", "--card", "x.md"], "--card is 'x.md', which would overwrite the policy that --out"),
     ],
 )
 def test_one_sentence_for_what_is_wrong(argv, words, tmp_path, monkeypatch, capsys):
@@ -155,6 +158,33 @@ def test_one_sentence_where_it_cannot_be_written(toy_runs, tmp_path, capsys):
     assert capsys.readouterr().err == f"export.py: {tmp_path}/policy.json cannot be written: Is a directory.\n"
     assert command.main([str(toy_runs / "l2_s0"), "--out", str(tmp_path / ("a" * 300))]) == 2
     assert "cannot be written: File name too long." in capsys.readouterr().err
+
+
+def test_what_cannot_be_finished_leaves_what_was_there(toy_runs, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "policy"
+    out.write_text("of before")
+    (tmp_path / "policy.json").write_text("of before")
+    monkeypatch.setattr(export, "description", lambda *_: 1 / 0)  # stands for whatever ends it between the two files
+    with pytest.raises(ZeroDivisionError):
+        command.main([str(toy_runs / "l2_s0"), "--out", str(out)])
+    for path in tmp_path.iterdir():
+        assert path.read_text() == "of before"
+    monkeypatch.setattr(export, "description", lambda *_: {})
+    (tmp_path / "policy.json").unlink()
+    (tmp_path / "policy.json").mkdir()
+    assert command.main([str(toy_runs / "l2_s0"), "--out", str(out)]) == 2
+    assert "policy.json cannot be written: Is a directory." in capsys.readouterr().err
+    assert out.read_text() == "of before" and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_link_stays_one_and_what_it_names_is_replaced(tmp_path):
+    (tmp_path / "old").write_text("of before")
+    (tmp_path / "link").symlink_to("old")
+    with aside(tmp_path / "link") as part:
+        part.write_text("new")
+        assert (tmp_path / "old").read_text() == "of before"
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "old").read_text() == "new"
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_one_sentence_without_flatbuffers(toy_runs, tmp_path, monkeypatch, capsys):
@@ -201,7 +231,7 @@ def test_an_onnx_file_that_differs_is_not_written(toy_runs, tmp_path, monkeypatc
 
 def test_a_card_of_strange_names_and_bytes(tmp_path):
     """A byte that is no UTF-8 in the command, a space in the card's own name; and its command runs as it is written."""
-    config = SimpleNamespace(agent="crl", env_name="toy", seed=0)
+    config = SimpleNamespace(agent="crl", env_name="toy", seed=0, dataset_steps=0)
     spec = SimpleNamespace(state_size=2, goal_size=2, action_size=2, goal_reach_thresh=0.5)
     run = SimpleNamespace(config=config, spec=spec, env=SimpleNamespace(backend="none"))
     command = ["training.py", "--exp_name", "a\udcff"]
@@ -218,6 +248,42 @@ def test_a_card_of_strange_names_and_bytes(tmp_path):
     with pytest.raises(OSError, match="Is a directory"):  # and no half of a card
         card.write(run, state, tmp_path, tmp_path / "policy", path)
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("goal_size", "radius", "words"),
+    [
+        (2, 0.5, "It takes states [5] and goals [2], and is at the goal when nearer than 0.5."),
+        (5, 0.0, "It takes states [5] and goals [5], and the environment itself judges when it is at the goal."),
+        (0, 0.0, "It takes states [5]; there are no goals here, and those of a call are empty, [0]."),
+    ],
+)
+def test_a_card_says_nothing_of_goals_or_radii_that_are_not_there(goal_size, radius, words, tmp_path):
+    config = SimpleNamespace(agent="bc", env_name="toy", seed=0, dataset_steps=0)
+    spec = SimpleNamespace(state_size=5, goal_size=goal_size, action_size=1, goal_reach_thresh=radius, action_repeat=1)
+    spec.goal_indices = range(goal_size)
+    run = SimpleNamespace(config=config, spec=spec, env=SimpleNamespace(backend="none", dt=0.1))
+    state = SimpleNamespace(env_steps=0, gradient_steps=60)
+    (tmp_path / "config.json").write_text(json.dumps({"flags": {}, "agent_flags": {}}))
+    text = card.text(run, state, tmp_path, "policy", None)
+    assert f"60 updates on a dataset. {words}\n" in text
+    assert text.splitlines()[2].startswith("A goal-conditioned policy" if goal_size else "A policy of Goalax")
+    about = export.description(run, state, tmp_path / "policy", b"")
+    assert about["goal_reach_thresh"] == (radius or None)
+
+
+def test_the_card_of_a_run_that_was_resumed_has_the_flags_of_all_its_calls(tmp_path):
+    (tmp_path / "metrics.csv").write_text("training/envsteps,training/gradient_steps\n0,62\n0,124\n")
+    first = ["training.py", "--dataset", "a.npz", "--offline_steps", "62"]
+    resumed = [{"command": ["training.py", "--resume", "--offline_steps", "124"]}]
+    resumed += [{"command": ["training.py", "--resume", "--finetune_dataset", "b.npz"]}]
+    content = {"flags": {}, "agent_flags": {}, "command": first, "resumed": resumed}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    for updates in (62, 124):
+        words = "".join(card.training(tmp_path, SimpleNamespace(env_steps=0, gradient_steps=updates), "crl"))
+        assert "\npython training.py --dataset a.npz --offline_steps 124 --finetune_dataset b.npz\n" in words
+        assert "The run was resumed 2 times: this has the flags of all its calls." in words
+        assert ("It goes on after the state" in words) == (updates == 62)
 
 
 def test_a_card_tells_of_its_own_checkpoint(tmp_path):

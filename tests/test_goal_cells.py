@@ -145,6 +145,14 @@ def test_runs_in_a_maze_leave_goals_and_a_picture_and_others_do_not(tmp_path, mo
     assert "Goals of the maze" in (tmp_path / "a.html").read_text()
 
 
+def test_goals_tell_the_steps_that_metrics_csv_tells(here):
+    """After a dataset, too: what is learned from it are updates, no steps."""
+    data = ["--dataset", "data.npz", "--offline_steps", "10", "--num_evals", "1"]
+    assert training.main([*toy.TINY, *FLAGS, *data]) == 0
+    last = read_metrics(here / "runs" / "x_s0" / "metrics.csv")[-1]
+    assert goal_cells.read(here / "runs" / "x_s0").envsteps == last["training/envsteps"] == 120
+
+
 def table_of(reached, near=(0.5, 0.25, 0.125), goal=((4, 8), (4, 8), (8, 8))):
     return GoalCells.of(CELLS, Outcomes(np.array(goal, np.float32), np.array(reached, float), np.array(near)), 100)
 

@@ -1,6 +1,7 @@
 """scripts/table.py: numbers of the CSVs as Markdown, CSV and JSON; and scripts/gpu_report.sh at toy size."""
 
 import csv
+import errno
 import json
 import os
 import shlex
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from goalax.commands import table
+from goalax.commands import report, table
 from goalax.study import markdown
 from tests.helpers.experiments import make_run
 from tests.helpers.runs import last
@@ -84,6 +85,51 @@ def test_the_command_runs_as_it_is_written(tmp_path):
     assert table.main([str(tmp_path), "--out", str(tmp_path / "t.json")]) == 0
     commands = [row["command"] for row in json.loads((tmp_path / "t.json").read_text())]
     assert commands == ["python training.py --exp_name 'a b'", "goalax --exp_name 'a b'"]
+
+
+def test_a_run_that_was_resumed_has_the_flags_of_all_its_calls(tmp_path):
+    run = make_run(tmp_path / "a_s0", 0, (0.3, 1))
+    content = json.loads((run / "config.json").read_text())
+    content |= {"command": ["training.py", "--num_timesteps", "100", "--h_dim", "8"]}
+    content |= {"resumed": [{"command": ["training.py", "--resume", "--num_timesteps", "120"]}]}
+    (run / "config.json").write_text(json.dumps(content))
+    assert table.main([str(tmp_path), "--out", str(tmp_path / "t.json")]) == 0
+    (row,) = json.loads((tmp_path / "t.json").read_text())
+    assert row["command"] == "python training.py --num_timesteps 120 --h_dim 8"
+
+
+def test_success_over_tasks_takes_the_place_of_time_at_the_goal(tmp_path):
+    """As docs/evaluation.md says of OGBench's environments, in all of these numbers."""
+    for seed, success in enumerate((0.2, 0.4, 0.6)):
+        path = make_run(tmp_path / f"a_s{seed}", seed, (0.001, 1)) / "metrics.csv"
+        head, *lines = path.read_text().splitlines()
+        path.write_text("\n".join([f"{head},eval/success", *(f"{line},{success}" for line in lines)]) + "\n")
+    for suffix in ("md", "csv", "json"):
+        assert table.main([str(tmp_path), "--out", str(tmp_path / f"t.{suffix}")]) == 0
+    (row,) = json.loads((tmp_path / "t.json").read_text())
+    for name in ("time_at_goal", "mean_time_at_goal", "success"):
+        assert row[name] == pytest.approx(0.4)
+    assert row["share"] == "success over tasks"
+    with (tmp_path / "t.csv").open(newline="") as file:
+        assert [float(each["time_at_goal"]) for each in csv.DictReader(file)] == [pytest.approx(0.4)]
+    assert "| 0.400 (0.200 to 0.600) | 0.400 (0.200 to 0.600) |" in (tmp_path / "t.md").read_text()
+
+
+@pytest.mark.parametrize(("main", "name"), [(table.main, "t.md"), (report.main, "r.html")])
+def test_what_cannot_be_written_leaves_what_was_there(main, name, tmp_path, monkeypatch, capsys):
+    make_run(tmp_path / "runs" / "a_s0", 0, (0.3, 1))
+    (tmp_path / name).write_text("of before")
+    write = Path.write_text
+
+    def full(path, text, **options):
+        write(path, text[:10], **options)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / name)]) == 2
+    assert capsys.readouterr().err.endswith(f"{tmp_path / name} cannot be written: No space left on device.\n")
+    assert (tmp_path / name).read_text() == "of before"
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", name}
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from goalax.core.types import RunState
 from goalax.envs.maze import InMaze, Maze
 from goalax.flags import FlagError, flag, parse
+from goalax.host import behind
 from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError
 from goalax.host.loading import load
@@ -127,7 +128,8 @@ def measure(config: DistancesConfig) -> dict[str, Any]:
         "mean_asymmetry": float(np.mean(np.abs(learned - learned.T)[others])),
         "mean_distance": float(np.mean(learned[others])),
     }
-    title = f"{flags.agent} on {flags.env_name}, {run.progress(state):,} steps: Spearman {numbers['spearman']:.2f}"
+    trained = behind.in_words(flags, state)
+    title = f"{flags.agent} on {flags.env_name}, {trained}: Spearman {numbers['spearman']:.2f}"
     try:
         draw(free, learned, paths, start, title, folder / "distances.png")
         (folder / "distances.json").write_text(json.dumps(numbers, indent=1) + "\n")

@@ -15,7 +15,7 @@ from goalax.core.types import RunState
 from goalax.data.names import is_ogbench
 from goalax.envs import ENVS
 from goalax.flags import FlagError, flag, parse
-from goalax.host import given, loading, ogbench
+from goalax.host import behind, given, loading, ogbench
 from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError
 from goalax.host.display import track
@@ -103,7 +103,8 @@ def main(argv: Sequence[str], prog: str = "evaluate.py") -> int:
         note = "episodes are played one by one here, so each decision may get a new plan"
         print(f"{prog}: note: --replans is {replans:g}; {note}.", file=sys.stderr)
     console = Console(highlight=False)
-    words = f"{run.config.agent} in {run.config.eval_env}, {run.progress(state):,} steps, {episodes} episodes"
+    trained = behind.in_words(run.config, state)
+    words = f"{run.config.agent} in {run.config.eval_env}, {trained}, {episodes} episodes"
     console.print(Text(f"{config.run[0]}: {words}"), soft_wrap=True)  # as Text: a name may have brackets
     show(metrics, console)
     return 0

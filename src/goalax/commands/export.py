@@ -36,6 +36,15 @@ def file_in_a_folder(name: str, value: str, suffix: str = "") -> Path:
     return path
 
 
+def card_beside(out: Path, value: str) -> Path:
+    """The path of the card; FlagError where it, or the film beside it, would be written over the policy."""
+    page = file_in_a_folder("card", value, ".md")
+    written = (page, *(page.with_suffix(Path(film).suffix) for film in card.FILMS))
+    if os.path.realpath(out) in map(os.path.realpath, written):
+        raise FlagError(f"--card is {value!r}, which would overwrite the policy that --out names, {str(out)!r}.")
+    return page
+
+
 def start() -> None:
     """What it does first where it is a program of its own."""
     enable_compilation_cache()
@@ -49,7 +58,7 @@ def main(argv: Sequence[str], prog: str = "export.py") -> int:
         if len(config.run) != 1:
             raise FlagError(f"It takes one run directory, but {len(config.run)} are given.")
         out = file_in_a_folder("out", config.out)
-        page = None if config.card is None else file_in_a_folder("card", config.card, ".md")
+        page = None if config.card is None else card_beside(out, config.card)
         directory = Path(config.run[0])
         run, state = loading.load(directory, config.step, vis_length=0)
         try:

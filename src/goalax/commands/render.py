@@ -14,7 +14,7 @@ from goalax.core.train import RUN_ONCE
 from goalax.envs import ENVS, GoalEnv, create_env
 from goalax.films import page, render, scene
 from goalax.flags import FlagError, flag, parse
-from goalax.host import devices, given, loading
+from goalax.host import behind, devices, given, loading
 from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError
 
@@ -94,7 +94,7 @@ def trained_policy(config: RenderConfig) -> tuple[GoalEnv, rollout.Recording, st
     given.fix(run.eval_env, *given.from_flags(run.eval_env, config))
     if config.seed is not None:
         state = state._replace(key=jax.random.PRNGKey(config.seed))
-    caption = f"{run.config.eval_env}   {run.config.agent}   {run.progress(state):,} steps"
+    caption = f"{run.config.eval_env}   {run.config.agent}   {behind.in_words(run.config, state)}"
     evaluate = jax.jit(run.train.evaluate, compiler_options=run.train.compiler_options)
     return run.eval_env, evaluate(state)[1], caption
 

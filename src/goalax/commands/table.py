@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from goalax.flags import flag
-from goalax.host.origin import command_line
-from goalax.study import markdown, measures
+from goalax.host.whole import aside
+from goalax.study import markdown, measures, whole_command
 from goalax.study.experiments import Group
 from goalax.study.measures import MeasuresConfig
 from goalax.study.results_document import unit_of
@@ -44,7 +44,8 @@ def row(group: Group, threshold: float) -> dict[str, Any]:
         "steps": int(group.at[-1]),
         "unit": "updates on a dataset" if unit_of(group) else "environment steps",  # of all steps here
         **interval("reached", interquartile_mean([group.reached[:, -1]])),
-        **interval("time_at_goal", interquartile_mean([group.near[:, -1]])),
+        "share": "success over tasks" if measures.has_tasks(group) else "time at the goal",  # what such shares are of
+        **interval("time_at_goal", interquartile_mean([measures.shares(group)[:, -1]])),
         **interval("success", measures.last_three(group, measures.TASKS)),  # of OGBench, over its tasks
         **interval("final_dist", interquartile_mean([group.metric("eval/final_dist")[:, -1]])),
         **interval("mean_time_at_goal", measures.area(group)),  # over training
@@ -57,7 +58,7 @@ def row(group: Group, threshold: float) -> dict[str, Any]:
         "seconds": float(group.metric("training/walltime")[:, -1].mean()),
         "device": origin["device"] or "unknown",
         **{name: str((origin["versions"] or {}).get(name, "unknown")) for name in ("jax", "brax")},
-        "command": command_line(origin["command"] or []),
+        "command": " && ".join(whole_command.lines(origin, group.settings["agent"])),
     }
 
 
@@ -82,7 +83,7 @@ def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     note = (
         "Interquartile means over seeds with 95% intervals; steps to a share of time at the goal are the median over"
         " seeds; seconds are those of training and evaluation together, of all seeds that one program trained. Episodes"
-        " of OGBench's environments end at the goal: what is told over training is the success over their tasks."
+        " of OGBench's environments end at the goal: in place of time at it stands success over their tasks."
     )
     whole = (*columns, "the same, mean over training", f"steps to {rows[0]['threshold']:g} of the time")
     rest = (
@@ -113,7 +114,8 @@ WRITERS = {".md": as_markdown, ".csv": as_csv, ".json": as_json}
 
 def save(groups: Sequence[Group], notes: Sequence[str], path: Path, config: TableConfig) -> None:
     text = WRITERS[path.suffix]([row(group, config.threshold) for group in groups])
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    with aside(path) as part:
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def main(argv: Sequence[str], prog: str = "table.py") -> int:

@@ -178,8 +178,8 @@ def keep_goals(run: Run, session: Session, evaluation: Evaluation) -> None:
     if (cells := getattr(run.eval_env, "cells", None)) is None:
         return
     for index, directory in enumerate(session.written):
-        outcomes = session.of_seed(evaluation.outcomes, index)
-        goal_cells.save(directory, goal_cells.GoalCells.of(cells, outcomes, evaluation.env_steps))
+        outcomes, steps = session.of_seed(evaluation.outcomes, index), int(evaluation.rows[index][runs.STEPS])
+        goal_cells.save(directory, goal_cells.GoalCells.of(cells, outcomes, steps))
 
 
 def finish(session: Session, loggers: Loggers) -> None:

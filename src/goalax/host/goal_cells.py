@@ -25,7 +25,7 @@ class GoalCells(NamedTuple):
     episodes: np.ndarray  # [C]
     reached: np.ndarray  # [C] share of these with at least one step at the goal; nan where there are none
     time_at_goal: np.ndarray  # [C] share of the time limit, mean over these; nan where there are none
-    envsteps: int  # of training, before the evaluation
+    envsteps: int  # of training, before the evaluation, as in metrics.csv; older versions counted updates on a dataset
 
     @classmethod
     def of(cls, cells: Cells, outcomes: Outcomes, envsteps: int) -> Self:

@@ -7,12 +7,12 @@ from urllib.parse import quote
 
 import jax
 
-from goalax.core.types import RunState
-from goalax.host import runs
+from goalax.core.types import RunState, Spec
+from goalax.host import behind, runs
 from goalax.host.make import Run
-from goalax.host.origin import command_line
+from goalax.host.whole import aside
 from goalax.interop import export
-from goalax.study import markdown
+from goalax.study import markdown, whole_command
 
 REMEMBERED = ", by the agent with what it remembers of an episode (its plan, say), which the file does not"
 FILMS = ("policy.gif", "policy.mp4")  # of a run directory, the first one that is there
@@ -58,6 +58,35 @@ def usage(run: Run, policy: str) -> str:
     )
 
 
+def takes(spec: Spec) -> str:
+    """What the policy takes, and when it is at the goal."""
+    if spec.goal_size == 0:
+        return f"It takes states [{spec.state_size}]; there are no goals here, and those of a call are empty, [0]."
+    judged = "the environment itself judges when it is at the goal"
+    if spec.goal_reach_thresh > 0:
+        judged = f"is at the goal when nearer than {spec.goal_reach_thresh:g}"
+    return f"It takes states [{spec.state_size}] and goals [{spec.goal_size}], and {judged}."
+
+
+def training(directory: Path, state: RunState, agent: str) -> list[str]:
+    """How to train the same; nothing where that is not known."""
+    content = runs.read_content(directory)
+    if not (commands := whole_command.lines(content, agent)):
+        return []
+    words, rows = list[str](), runs.read_metrics(directory / "metrics.csv")
+    if times := len(whole_command.calls(content)) - 1:
+        often = "once" if times == 1 else f"{times} times"
+        what = "this has the flags of all its calls" if len(commands) == 1 else "these are its calls, one after another"
+        words.append(f"The run was resumed {often}: {what}.")
+    if rows and not is_of(rows[-1], state):
+        words.append("It goes on after the state that is told of here.")
+    return [
+        "## How it was trained\n",
+        "```\n" + "\n".join(commands) + "\n```\n",
+        *(f"{' '.join(words)}\n",) * bool(words),
+    ]
+
+
 def text(run: Run, state: RunState, directory: Path, policy: str, film: str | None) -> str:
     """The card of a run's policy at a state.
 
@@ -66,16 +95,13 @@ def text(run: Run, state: RunState, directory: Path, policy: str, film: str | No
       policy: the name of the exported file.
       film: the name of a film beside the card; None for none.
     """
-    config, spec, steps = run.config, run.spec, int(state.env_steps)
-    trained = f"{steps:,} environment steps" if steps else f"{int(state.gradient_steps):,} updates on a dataset"
-    content = runs.read_content(directory)
-    command = content.get("command")
-    versions = content.get("versions")
+    config, spec = run.config, run.spec
+    trained = behind.in_words(config, state, "environment steps", " on a dataset")
+    versions = runs.read_content(directory).get("versions")
     parts = [
         f"# {config.agent} in {config.env_name}\n",
-        f"A goal-conditioned policy of Goalax: `{config.env_name}` ({run.env.backend}), `--agent {config.agent}`, seed"
-        f" {config.seed}, {trained}. It takes states [{spec.state_size}] and goals"
-        f" [{spec.goal_size}], and is at the goal when nearer than {spec.goal_reach_thresh:g}.\n",
+        f"A {'goal-conditioned ' if spec.goal_size else ''}policy of Goalax: `{config.env_name}` ({run.env.backend}),"
+        f" `--agent {config.agent}`, seed {config.seed}, {trained}. {takes(spec)}\n",
     ]
     if film is not None:
         words = f"![{config.agent} in {config.env_name}]" if film.endswith("gif") else "[Film]"
@@ -86,8 +112,7 @@ def text(run: Run, state: RunState, directory: Path, policy: str, film: str | No
         length = f"{config.num_eval_envs} episodes of {config.episode_length} steps in `{config.eval_env}`"
         words = f"Means over {length}{REMEMBERED if jax.tree.leaves(state.env.memory) else ''}.\n"
         parts += ["## What it reached\n", words, markdown.table(("metric", "mean"), rows)]
-    if isinstance(command, list):
-        parts += ["## How it was trained\n", f"```\n{command_line(command)}\n```\n"]
+    parts += training(directory, state, config.agent)
     if isinstance(versions, dict):
         parts.append("With " + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".\n")
     return "\n".join([*parts, "## How to call it\n", usage(run, policy)])
@@ -102,10 +127,9 @@ def write(run: Run, state: RunState, directory: Path, policy: Path, path: Path) 
         film = None  # it shows the end of the run, not this checkpoint
     copied = None if film is None else path.with_name(f"{path.stem}{film.suffix}")
     content = text(run, state, directory, policy.name, None if copied is None else copied.name)
-    part = path.with_name(f"{path.name}.part")
-    with runs.naming(part):  # bytes of a command that are no UTF-8 stand as they are written in Python
-        part.write_text(content, encoding="utf-8", errors="backslashreplace")
-    if film is not None and copied is not None and film.resolve() != copied.resolve():
-        shutil.copyfile(film, copied)
-    part.replace(path)
+    with aside(path) as page:  # bytes of a command that are no UTF-8 stand as they are written in Python
+        page.write_text(content, encoding="utf-8", errors="backslashreplace")
+        if film is not None and copied is not None and film.resolve() != copied.resolve():
+            with aside(copied) as part:
+                shutil.copyfile(film, part)
     return [path] if copied is None else [path, copied]

@@ -14,6 +14,7 @@ from goalax import __version__
 from goalax.core.types import RunState
 from goalax.flags import FlagError
 from goalax.host.make import Run
+from goalax.host.whole import aside
 from goalax.interop import onnx
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # that the file runs on
@@ -61,7 +62,8 @@ def description(run: Run, state: RunState, path: Path, content: bytes) -> dict[s
         },
         "outputs": {"action": {"shape": ["batch", spec.action_size], "dtype": "float32", "range": [-1, 1]}},
         "goal_indices": list(spec.goal_indices),  # the entries of the state that make up the goal it achieves
-        "goal_reach_thresh": spec.goal_reach_thresh,  # at the goal when nearer than this
+        # At the goal when nearer than this; null where there are no goals, or the environment itself judges.
+        "goal_reach_thresh": spec.goal_reach_thresh if spec.goal_reach_thresh > 0 else None,
         "seconds_per_action": float(env.dt) * spec.action_repeat,
         "versions": {"goalax": __version__, "jax": jax.__version__},
     }
@@ -70,12 +72,15 @@ def description(run: Run, state: RunState, path: Path, content: bytes) -> dict[s
 def write(run: Run, state: RunState, path: Path) -> tuple[Path, Path]:
     """Writes the policy, and its description under the same name with `.json` behind it; returns both paths.
 
+    Both or none; where something kills it between the two, the description's SHA-256 is not that of the policy.
+
     Raises:
       FlagError: a package is missing, or ONNX cannot say what the policy does.
       OSError: they cannot be written.
     """
     content = onnx.serialize(run, state) if is_onnx(path) else serialize(exported(run, state))
     about = path.with_name(f"{path.name}.json")
-    path.write_bytes(content)
-    about.write_text(json.dumps(description(run, state, path, content), indent=2) + "\n")
+    with aside(path) as policy, aside(about) as words:
+        policy.write_bytes(content)
+        words.write_text(json.dumps(description(run, state, path, content), indent=2) + "\n")
     return path, about

@@ -18,6 +18,7 @@ from goalax.host import runs
 from goalax.host.config import Flags
 from goalax.host.display import track
 from goalax.host.stored import completed
+from goalax.study.experiments_data import DATA, by_content
 
 NAMES = names_in(Flags, {"name"})
 COMPARED_FLAGS = frozenset(names_in(Flags, COMPARED))
@@ -25,6 +26,9 @@ PROGRESS = {"training/envsteps", "training/walltime"}
 GOALS = {"eval/episode_success", "eval/episode_success_any", "eval/final_dist", "eval/time_at_goal"}
 NEEDED = PROGRESS | GOALS
 REWARD = "eval/episode_reward"
+
+ORIGIN = {"versions": dict, "device": str, "git_commit": str, "command": list, "resumed": list}
+ORIGIN |= {f"{name}_sha256": str for name in DATA}
 
 
 class Trained(NamedTuple):
@@ -34,7 +38,7 @@ class Trained(NamedTuple):
     seed: int
     settings: dict[str, Any]  # flags of the agent, and those of the run that say what is trained, that are set
     names: dict[str, Any]  # NAMES that are set
-    origin: dict[str, Any]  # versions, device, git_commit and command; None where they are not known
+    origin: dict[str, Any]  # more of config.json, see ORIGIN; None where it is not known
     rows: list[dict[str, float]]  # of metrics.csv, with at least NEEDED, or without goals REWARD
 
 
@@ -139,8 +143,7 @@ def read_one(directory: Path, rewards: bool = False) -> Trained:
         raise FlagError(f"The run {directory} has numbers that are not finite in its metrics.csv.")
     settings = {name: value for name, value in flags.items() if name in COMPARED_FLAGS or name in agent_flags}
     names = {name: flags[name] for name in NAMES if name in flags}
-    kinds = {"versions": dict, "device": str, "git_commit": str, "command": list}
-    origin = {name: content.get(name) if isinstance(content.get(name), kind) else None for name, kind in kinds.items()}
+    origin = {name: content.get(name) if isinstance(content.get(name), kind) else None for name, kind in ORIGIN.items()}
     return Trained(directory, flags["seed"], settings, names, origin, rows)
 
 
@@ -171,19 +174,20 @@ def take(run: Trained) -> int:
     return int(suffix[1]) if suffix else 1
 
 
-def together(trained: Iterable[Trained]) -> list[tuple[dict[str, Any], list[Trained]]]:
+def together(trained: Sequence[Trained]) -> list[tuple[dict[str, Any], list[Trained]]]:
     """(settings, runs) of every group. Where the same seed has several names, names tell groups apart as flags do."""
-    by_settings: dict[str, list[Trained]] = defaultdict(list)
+    by_settings: dict[str, list[tuple[dict[str, Any], Trained]]] = defaultdict(list)
     by_names: dict[str, list[tuple[dict[str, Any], Trained]]] = defaultdict(list)
-    for run in trained:
-        by_settings[key(run.settings)].append(run)
+    named_alike = by_content([(run.settings, run.origin) for run in trained])
+    for settings, run in zip(named_alike, trained, strict=True):
+        by_settings[key(settings)].append((settings, run))
     for members in by_settings.values():
         name_of: dict[int, set[str]] = defaultdict(set)
-        for run in members:
+        for _, run in members:
             name_of[run.seed].add(key(run.names))
         named = max(map(len, name_of.values())) > 1
-        for run in members:
-            settings = run.settings | run.names if named else run.settings
+        for settings, run in members:
+            settings = settings | run.names if named else settings
             by_names[key(settings)].append((settings, run))
     return [(members[0][0], [run for _, run in members]) for members in by_names.values()]
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from goalax.host.display import duration, track
 from goalax.host.goal_cells import GoalCells
+from goalax.host.whole import aside
 from goalax.study import curves, heat_maps, measures, profiles
 from goalax.study.experiments import NAMES, Group, differing, short
 from goalax.study.hover import Drawing, described, mark
@@ -70,7 +71,8 @@ def save(groups: Sequence[Group], notes: Sequence[str], path: Path, threshold: f
     text = PAGE.read_text(encoding="utf-8").replace("{{title}}", html.escape(title))
     text = text.replace("{{script}}", script).replace("{{script_hash}}", f"sha256-{digest}")
     text = text.replace("{{body}}", "\n".join(filter(None, sections)))
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    with aside(path) as part:
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def section(title: str, words: str, *parts: str) -> str:

@@ -1,0 +1,38 @@
+"""What a state has behind it, in words; and that commands say it: updates on a dataset are no environment steps."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from goalax.commands import evaluate, render
+from goalax.commands import train as training
+from goalax.host.behind import in_words
+from tests.helpers import toy
+
+toy.register()
+
+
+@pytest.mark.parametrize(
+    ("steps", "updates", "on_dataset", "words"),
+    [
+        (0, 1240, 1240, "1,240 updates"),
+        (0, 62, 124, "62 updates"),
+        (5000, 300, 0, "5,000 steps"),
+        (5000, 300, 62, "62 updates and 5,000 steps"),
+        (0, 0, 0, "0 steps"),
+    ],
+)
+def test_words(steps, updates, on_dataset, words):
+    config = SimpleNamespace(dataset_steps=on_dataset)
+    state = SimpleNamespace(env_steps=steps, gradient_steps=updates)
+    assert in_words(config, state) == words
+
+
+def test_commands_say_updates_where_there_were_no_steps(here, capsys):
+    data = ["--dataset", "data.npz", "--offline_steps", "20", "--num_timesteps", "0"]
+    assert training.main([*toy.TINY, *data, "--exp_name", "x"]) == 0
+    capsys.readouterr()
+    assert evaluate.main(["runs/x_s0", "--episodes", "2"]) == 0
+    assert ", 20 updates, 2 episodes" in capsys.readouterr().out
+    caption = render.trained_policy(render.RenderConfig(run="runs/x_s0", vis_length=4))[2]
+    assert caption.endswith("   20 updates")
