@@ -117,7 +117,7 @@ def test_a_run_on_a_dataset(here, capsys):
     for flag in ("--goal", "--start"):
         assert evaluate.main([str(RUN), flag, "1,2"]) == 2
         assert f"{flag} is given" in capsys.readouterr().err
-    assert "50 steps, 15 episodes" in printed and "eval/task5_success" in printed
+    assert "50 updates, 15 episodes" in printed and "eval/task5_success" in printed
 
 
 @pytest.mark.slow
