@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -11,6 +10,7 @@ import numpy as np
 from goalax.core.goals import Cells, in_cells
 from goalax.core.rollout import Outcomes
 from goalax.flags import FlagError
+from goalax.host.whole import aside
 
 NAME = "goals.csv"
 COLUMNS = ("row", "column", "x", "y", "episodes", "reached", "time_at_goal", "envsteps")
@@ -65,14 +65,8 @@ def save(directory: Path, table: GoalCells) -> None:
     for place, centre, episodes, *shares in zip(*table[:5], strict=True):
         words = ["" if np.isnan(share) else float(share) for share in shares]
         writer.writerow([*map(int, place), *map(float, centre), int(episodes), *words, table.envsteps])
-    path = directory / NAME
-    part = path.with_name(f"{NAME}.part")
-    try:
+    with aside(directory / NAME) as part:
         part.write_text(buffer.getvalue())
-    except OSError as error:  # that of a full disk does not say where it happened
-        error.filename = error.filename or str(part)
-        raise
-    os.replace(part, path)
 
 
 def read(directory: Path) -> GoalCells | None:

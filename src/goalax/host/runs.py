@@ -22,6 +22,7 @@ from goalax import __version__
 from goalax.agents import AGENTS
 from goalax.flags import FlagError, Flagged, names_in
 from goalax.host.origin import git_commit
+from goalax.host.whole import aside
 
 if TYPE_CHECKING:
     from goalax.data.files import Dataset
@@ -149,10 +150,8 @@ def version_of(directory: Path) -> str:
 
 def _write(path: Path, text: str) -> None:
     """Writes all of the file or nothing, whatever kills the process."""
-    part = path.with_name(path.name + ".part")
-    with naming(part):
+    with aside(path) as part:
         part.write_text(text)
-    os.replace(part, path)
 
 
 class MetricsFile:
