@@ -3,6 +3,7 @@ run."""
 
 import functools
 import itertools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -282,6 +283,21 @@ def test_the_epoch_is_kept_that_is_best_on_what_is_held_out():
     np.testing.assert_allclose(found, beyond.min(), rtol=1e-5)
 
 
+def test_an_epoch_that_diverged_is_not_kept():
+    """The network is one number, which grows by a tenth an epoch and is none any more from a half on."""
+
+    class Number:
+        def apply(self, number, z, expected, action, length, key=None):
+            return 0 * action[:, 0] + jnp.where(number < 0.45, number, jnp.nan)
+
+    decisions = Decisions(*(jnp.zeros((8, 2)) for _ in range(3)), jnp.ones((8, 2)))
+    train, test = (Samples(jnp.arange(*rows), jnp.ones(4, jnp.int32)) for rows in ((0, 4), (4, 8)))
+    sizes = {"steps": 1, "epochs": 8, "batch_size": 4, "learning_rate": 0.1, "regularization": 0.0, "held_out": test}
+    kept, _, beyond = distil(Number(), jnp.float32(0), decisions, train, jax.random.PRNGKey(0), **sizes)
+    np.testing.assert_allclose(kept, 0.4, rtol=0.02)
+    assert np.isfinite(beyond[:4]).all() and np.isnan(beyond[4:]).all()
+
+
 # ---- What is corrected -----------------------------------------------------------------------------------------------
 
 
@@ -477,6 +493,14 @@ def test_from_a_run_to_a_table(tmp_path, monkeypatch, capsys):
     assert all(worst <= median and worst <= mean for mean, median, worst, *_ in cells.values())
     plans = {name: values[4:6] for name, values in cells.items()}
     np.testing.assert_allclose(list(itertools.chain(*plans.values())), [1, 0, 0.4, 0, 0.4, 0.6], atol=0.02)
+    # With room for four of eight the others wait for one decision; a corrector that has not learned is the plan itself.
+    params = network_of("two_tower", 16).init(jax.random.PRNGKey(0), *blank(1, 1, 16, 2))
+    corrector_files.write_corrector(Path("begun.npz"), params, "two_tower", 16, 1)
+    assert correct.main(["evaluate", run, "--corrector", "begun.npz", *table, "--replans", "0.4"]) == 0
+    rows = [line.strip("│ ").split("│") for line in capsys.readouterr().out.splitlines() if "│" in line]
+    every, followed, corrected = ([float(cell) for cell in row[1:]] for row in rows)
+    np.testing.assert_allclose([*followed[4:6], *corrected[4:6]], [0.35, 0, 0.35, 0.6], atol=0.02)
+    assert followed[:5] == corrected[:5] and every[4] == 1 and min(row[-1] for row in (every, followed, corrected)) > 0
     same = ["--seed", "0"]  # the episodes of `collect`
     monkeypatch.setattr(correct, "played", lambda *_: dict.fromkeys(correct.COLUMNS, 0.0))
     assert correct.main(["evaluate", run, "--corrector", "temporal.npz", *table, "--exec_horizon", "2"]) == 0

@@ -282,6 +282,16 @@ def test_memory_begins_anew_with_every_episode_and_goes_on_across_unrolls():
     np.testing.assert_array_equal(rows.action[..., 0], since)
 
 
+def test_memory_is_told_which_episodes_of_an_evaluation_are_over():
+    """From the decision on that ended one for good, and it alone."""
+    act = lambda memory, state, goal, key: (0.1 * state[:, 1:2] + goal, memory)  # noqa: E731
+    policy = rollout.Policy(act, jnp.zeros, lambda memory: {"times": memory}, ended=lambda memory, over: memory + over)
+    sizes = {"num_envs": 5, "episode_length": 12, "action_repeat": 1}
+    metrics = rollout.evaluate(Counter((0, 7)), policy, jax.random.PRNGKey(0), **sizes)[0]
+    assert 0 < metrics["falls"] < 1
+    np.testing.assert_allclose(metrics["times"], 12 - metrics["avg_episode_length"] + metrics["falls"], rtol=1e-5)
+
+
 def test_evaluation_begins_with_a_fresh_memory():
     env = Counter((0,))
     sizes = {"num_envs": 3, "episode_length": 4, "action_repeat": 1}

@@ -10,6 +10,7 @@ from goalax.agents.mppi import Plan
 from goalax.agents.plans import Planner, replanning
 from goalax.agents.speculation import EXTENDED, FOLLOWED, MISSED, PLANNED, WAITED, Speculation, kinds, speculative
 from goalax.agents.tdmpc2 import TDMPC2Config
+from goalax.core.rollout import where
 from goalax.flags import FlagError
 from goalax.host.make import make
 from tests.helpers import ROOT, toy
@@ -134,6 +135,24 @@ def test_who_waits_takes_the_action_of_the_prior_on_what_is():
     np.testing.assert_allclose(action[:, 0], [0.02, 0.02, 0.01])
     np.testing.assert_array_equal(memory.plans, [1, 1, 1])
     np.testing.assert_array_equal(memory.mean[:, 0, 0], [1, 1, 1])  # all have been shifted since
+
+
+def test_episodes_that_are_over_take_no_room_from_others():
+    """Five of ten end in the midst of a plan, off their predictions or without any: five others have room for all."""
+    held, num = speculative(line(3), Speculation(3, 3, 0.5, 0.2)), 10
+    memory, state, over = held.start(None, num), jnp.arange(1.0, num + 1)[:, None], jnp.arange(num) < 5
+    for t in range(30):
+        action, after = held.mode(None, memory, state, jnp.zeros((num, 0)))
+        memory = where(over & (t > 6), memory, after)  # as an evaluation does
+        if t >= 6:
+            memory = held.ended(memory, over)
+        if t == 6:
+            before = memory
+        state = state + where(over & (t > 3), 9.0 + action, action)
+    made = memory.plans - before.plans
+    np.testing.assert_array_equal(made[:5], 0)
+    np.testing.assert_array_equal(memory.decisions, np.where(over, 7, 30))
+    assert int(made[5:].min()) >= 23 // 3  # none of them ever waits
 
 
 def test_a_plan_for_each_decision_is_the_planner_alone():

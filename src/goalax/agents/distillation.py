@@ -10,7 +10,7 @@ import optax
 
 from goalax.agents.correctors import Corrector, History, blank, latest, remembered
 from goalax.agents.plans import Planner, fixed_key
-from goalax.agents.speculation import Following, Speculation, beginning, decision, distance_between, is_old
+from goalax.agents.speculation import Following, Speculation, beginning, decision, distance_between, ended, is_old
 from goalax.core import rollout
 from goalax.core.types import AgentState, Array, Env, Metrics
 from goalax.learning.networks import Network
@@ -76,7 +76,10 @@ def acting(
             history = blank(num, corrector.history, planner.latent_size, planner.action_size)
         return Acting(beginning(planner, rules, num), jnp.zeros(num, jnp.int32), history)
 
-    return rollout.Policy(act, start, measures)
+    def over(memory: Acting, episodes: Array) -> Acting:
+        return memory._replace(held=ended(memory.held, episodes))
+
+    return rollout.Policy(act, start, measures, ended=over)
 
 
 def collect(
@@ -191,10 +194,10 @@ def distil(
         order = jax.random.permutation(order_key, num)[: batches * batch_size].reshape(batches, batch_size)
         learner, errors = jax.lax.scan(update, learner, (order, jax.random.split(drop_key, batches)))
         beyond = measured(learner[0])
-        better = ~(beyond >= lowest)  # also where nothing is measured
+        better = jnp.isnan(lowest) | (beyond < lowest)  # nothing is worse than what was not measured
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), learner[0], best)
         return (learner, best, jnp.where(better, beyond, lowest)), (jnp.mean(errors), beyond)
 
-    first = (params, optimizer.init(params)), params, jnp.float32(jnp.inf)
+    first = (params, optimizer.init(params)), params, jnp.float32(jnp.nan)
     (_, best, _), (errors, beyond) = jax.lax.scan(epoch, first, jax.random.split(key, epochs))
     return best, errors, beyond

@@ -23,6 +23,7 @@ from goalax.flags import FlagError, flag
 # is elsewhere and there is no room, the old plan goes on.
 PLANNED, FOLLOWED, EXTENDED, MISSED, WAITED = range(5)
 ROUNDING = 1e-6  # 0.07 of 100 environments are more than 7 in floats
+ENDED = 2**30  # decisions that are left of a plan where nobody needs another one
 FIRST = 1e4  # added to how long an environment has waited: more than two latent states are ever apart
 
 
@@ -62,7 +63,9 @@ class Following(NamedTuple):
     actions: Array  # [N, P, A]
     expected: Array  # [N, Z] the latent state that was predicted for now
     step: Array  # [N] int32 of the plan; P and more: behind its end
-    left: Array  # [N] int32 decisions that the plan is good for; 0: there is none; -n: it has been waited for so long
+    # [N] int32 decisions that the plan is good for; 0: there is none; -n: it has been waited for so long; ENDED: the
+    # episode is over, and wants none
+    left: Array
     mean: Array  # [N, P, A] around which the next search begins
     decisions: Array  # [N] int32 since the start
     plans: Array  # [N] int32 made since then
@@ -82,7 +85,7 @@ def kinds(rules: Speculation, distance: Array, step: Array, left: Array) -> tupl
     """
     num = distance.shape[0]
     none = left <= 0
-    missed = ~none & (distance > rules.mismatch)
+    missed = ~none & (distance > rules.mismatch) & (left < ENDED)
     need = jnp.where(none, FIRST - left, jnp.where(missed, distance, -1.0))
     if rules.replans == 1:
         index, served = jnp.arange(num), need >= 0
@@ -100,6 +103,11 @@ def counted(rules: Speculation, kind: Array, step: Array, left: Array) -> tuple[
     waited = jnp.minimum(left, 0) - 1
     left = jnp.where(fresh, rules.exec_horizon - 1, jnp.where(kind == WAITED, waited, left - 1))
     return step, step + 1, left
+
+
+def ended(held: Following, over: Array) -> Following:
+    """What is remembered where episodes are over, [N] bool, while others go on: no plan is wanted there any more."""
+    return held._replace(left=jnp.where(over, ENDED, held.left))
 
 
 def is_new(kind: Array) -> Array:
@@ -198,4 +206,4 @@ def speculative(planner: Planner, rules: Speculation) -> Memory:
     def measures(held: Following) -> dict[str, Array]:
         return {"plans_per_decision": held.plans / jnp.maximum(held.decisions, 1)}
 
-    return Memory(lambda agent, num: beginning(planner, rules, num), act, mode, measures)
+    return Memory(lambda agent, num: beginning(planner, rules, num), act, mode, measures, ended=ended)

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -164,7 +165,7 @@ def collect_samples(argv: Sequence[str], prog: str) -> None:
     options = trained.run.train.compiler_options
     decisions, made, old = jax.device_get(jax.jit(gather, compiler_options=options)(key))
     files.write_decisions(out, decisions, made, old, trained.origin(config.teacher, config.seed))
-    print(f"{out}: {int(old.sum()):,} samples of {made.size:,} decisions in {config.episodes:,} episodes")
+    print(f"{out}: {int(old.sum()):,} samples of {int(made.sum()):,} decisions in {config.episodes:,} episodes")
 
 
 def train_corrector(argv: Sequence[str], prog: str) -> None:
@@ -204,9 +205,7 @@ def train_corrector(argv: Sequence[str], prog: str) -> None:
     if len(test.row):
         seen, teacher = histories(decisions, test, steps), decisions.teacher[test.row]
         of_plans = f"{float(distillation_loss(network, params, seen, teacher, 0.0)[1]):.4g} of the plans themselves"
-        best = (
-            f"{float(beyond.min()):.4g} behind epoch {int(beyond.argmin()) + 1}, the best and so the one that is kept"
-        )
+        best = f"{np.nanmin(beyond):.4g} behind epoch {np.nanargmin(beyond) + 1}, the best and so the one that is kept"
         print(f"on {len(test.row):,} samples of episodes held out: {best}, and {of_plans}")
     else:
         print("on episodes held out: unknown, for no plan was followed in them; the last epoch is kept")
@@ -259,7 +258,7 @@ def evaluate_corrector(argv: Sequence[str], prog: str) -> None:
     corrector, origin = (None, None) if path is None else files.read_corrector(path, trained.planner)
     if origin is not None and origin != (here := trained.origin(origin.teacher, origin.seed)):
         print(f"{prog}: note: the corrector learned from {words(origin)}; this is {words(here)}.", file=sys.stderr)
-    if origin is not None and (origin.run, origin.seed) == (trained.name, config.seed):
+    if origin is not None and origin.seed == config.seed:  # which alone draws the episodes
         print(f"{prog}: note: the corrector learned from these episodes (--seed {config.seed}).", file=sys.stderr)
     ways: list[tuple[str, Speculation, Corrector | None]] = [
         ("new ones only", trained.rules._replace(exec_horizon=1), None),

@@ -18,6 +18,7 @@ class Policy(NamedTuple):
     start: Callable[[int], Any]  # (N) -> memory of N fresh episodes, leaves [N, ...]
     measures: Callable[[Any], Metrics] | None = None  # (memory) -> metrics of evaluation, [N] each
     reward: Callable[[Any, Array], Any] | None = None  # (memory, reward [N] of the last action) -> memory; None: untold
+    ended: Callable[[Any, Array], Any] | None = None  # (memory, [N] bool) -> memory of episodes that ended; None: same
 
 
 def memoryless(act: Callable[[Array, Array, Array], Array]) -> Policy:
@@ -215,6 +216,8 @@ def evaluate(
         env_state, _, *rest = carry
         if policy.reward is not None:
             memory = policy.reward(memory, jnp.sum(reward, axis=0))
+        if policy.ended is not None:
+            memory = policy.ended(memory, ~rest[0])
         return (env_state, *rest, memory), seen
 
     keys = jax.random.split(action_key, episode_length // action_repeat)

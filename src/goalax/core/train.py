@@ -158,6 +158,7 @@ class Loop:
             functools.partial(start, agent_state),
             memory.measures,
             memory.reward,
+            memory.ended,
         )
 
     # Jitted, so that `init`, which needs the shapes of its metrics, and `advance` trace it only once.

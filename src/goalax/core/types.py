@@ -215,6 +215,8 @@ class Memory(NamedTuple):
     measures: Callable[[Any], Metrics] | None = None
     # (memory, reward [N] of the last action, as the buffer has it) -> memory; None: rewards are not told
     reward: Callable[[Any, Array], Any] | None = None
+    # (memory, ended [N] bool) -> memory, where others of an evaluation go on; None: those that ended trouble nobody
+    ended: Callable[[Any, Array], Any] | None = None
 
 
 class Agent(NamedTuple):
