@@ -1,10 +1,14 @@
 """Tests of scripts/distances.py: places and shortest paths by hand, and the script on a run."""
 
 import json
+import types
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
+import goalax
 from goalax.commands import distances
 from goalax.commands import train as training
 from goalax.envs.maze import LAYOUTS, parse
@@ -41,6 +45,30 @@ def test_bad_flags(argv, word, capsys, tmp_path, monkeypatch):
     assert distances.main(argv) == 2
     error = capsys.readouterr().err
     assert error.startswith("distances.py: ") and error.count("\n") == 1 and word in error
+
+
+def test_numbers_are_those_of_what_the_critic_says(tmp_path, monkeypatch):
+    """Of a critic that knows the straight way, and that every step east costs a tenth of a metre more."""
+    run = goalax.make("simple_u_maze", num_envs=4, num_timesteps=8000)
+
+    def score(state, here, there):
+        way = (there - here)[..., jnp.array(run.env.goal_indices)]
+        return -jnp.linalg.norm(way, axis=-1) - 0.1 * jnp.maximum(way[..., 0], 0)
+
+    train = types.SimpleNamespace(score=score)
+    known = types.SimpleNamespace(config=run.config, env=run.env, train=train)
+    state = types.SimpleNamespace(env_steps=0, gradient_steps=0, offline_updates=0)
+    monkeypatch.setattr(distances, "load", lambda folder, step: (known, state))
+    numbers = distances.measure(distances.DistancesConfig(run=str(tmp_path), resolution=1))
+    free, where = distances.places(run.env.maze, 1)
+    way = where[free][None] - where[free][:, None]  # [from, to]
+    learned = np.linalg.norm(way, axis=-1) + 0.1 * np.maximum(way[..., 0], 0)
+    np.testing.assert_allclose(distances.learned_distances(known, state, where[free]), learned, rtol=1e-5)
+    others = ~np.eye(len(learned), dtype=bool)
+    paths = distances.shortest_paths(free, 4.0)
+    np.testing.assert_allclose(numbers["spearman"], spearmanr(learned[others], paths[others])[0], rtol=1e-3)
+    np.testing.assert_allclose(numbers["mean_distance"], learned[others].mean(), rtol=1e-5)
+    np.testing.assert_allclose(numbers["mean_asymmetry"], 0.1 * np.abs(way[..., 0])[others].mean(), rtol=1e-4)
 
 
 @pytest.mark.slow

@@ -167,6 +167,21 @@ def test_a_search_may_have_no_sequences_of_the_prior():
     assert jnp.all(jnp.isfinite(jax.jit(agent.mode)(state, normal(0, 4, 5), normal(1, 4, 2))))
 
 
+def test_what_comes_later_counts_less():
+    """A step costs what it goes, and where it led is worth 1.5 of that: more, but not with a discount of a half."""
+    world = World(
+        step=lambda z, action: z + action,
+        reward=lambda z, action: -action[..., 0],
+        value=lambda z, key: 1.5 * z[..., 0],
+        prior=lambda z, key: jnp.zeros_like(z),
+    )
+    for discounting, sign in ((0.5, -1), (1.0, 1)):
+        search = Search(1, 64, 1, 8, 2, temperature=10.0, min_std=0.05, max_std=2.0, discounting=discounting)
+        found = plan(world, search, jnp.zeros((1, 1)), jnp.zeros((1, 1, 1)), jax.random.PRNGKey(0), False)
+        assert sign * found.mean[0, 0, 0] > 0.5
+    assert TDMPC2Config().search(SPEC, 3).discounting == SPEC.discounting
+
+
 def test_long_actions_take_two_more_iterations():
     iterations = [TDMPC2Config().search(SPEC._replace(action_size=size), 3).iterations for size in (19, 20)]
     assert iterations == [6, 8]

@@ -55,6 +55,13 @@ def last_row(everything, row, column):
     return np.flatnonzero(starts == starts[row])[-1]
 
 
+def test_the_sample_itself_is_in_its_own_environment():
+    choice, batch, _, column, _ = drawn(Needs(goals=(0.0, 0.5, 0.5), same=True))
+    slot, own = choice.future_slot == choice.slot, choice.future_column == column
+    assert (slot & ~own).any()
+    np.testing.assert_array_equal(batch.same > 0, slot & own)
+
+
 @pytest.mark.parametrize("horizon", [2, 3])
 def test_chunks_are_whole(horizon):
     _, batch, row, column, everything = drawn(Needs(horizon=horizon))

@@ -59,7 +59,11 @@ def goal_of(config, state):
 
 
 def reward_and_mask(batch):
-    return formulas().sparse_goal_reward(np.asarray(batch.same) > 0)
+    """Those of OGBench, but for ends for good that are neither at the goal nor the goal: -1 a step for ever."""
+    reward, mask = formulas().sparse_goal_reward(np.asarray(batch.same) > 0)
+    lost = (batch.discount == 0) & (batch.future_reward == 0) & (batch.same == 0)
+    assert lost.any() and not lost.all()
+    return np.where(lost, -10, reward), np.where(lost, 0, mask)
 
 
 @pytest.mark.parametrize("critic_goal", ["state", "goal"])
@@ -78,7 +82,8 @@ def test_losses_of_gcivl_by_numpy(critic_goal):
         reward, mask, v(state.target, s, g), v(state.target, s2, g), v(critic, s, g), 0.9, 0.9
     )
     close(metrics["critic_loss"], loss, rtol=1e-4)
-    advantage = v(critic, s2, ga).mean(0) - v(critic, s, ga).mean(0)
+    then = np.where(batch.discount == 0, -10, v(critic, s2, ga).mean(0))  # who has ended gets nowhere
+    advantage = then - v(critic, s, ga).mean(0)
     mean = actor_mean(config.mlp(3, use_ln=False), state.params["actor"], s, ga[:, [1, 3]])
     likelihood = formulas().gaussian_log_density(np.asarray(batch.action), np.asarray(mean))
     close(metrics["actor_loss"], -np.mean(formulas().awr_weight(advantage, 10.0) * likelihood), rtol=1e-4)

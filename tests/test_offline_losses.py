@@ -72,17 +72,17 @@ def test_nothing_is_reached_after_the_end():
     batch = batch_of([0, 0, 1, 0, 0])._replace(
         discount=jnp.array([0.0, 0.0, 0.0, 0.9, 0.0]), future_reward=jnp.array([0.0, 1.0, 0.0, 0.0, 0.0])
     )
-    goal = jnp.zeros((5, 1))
-    batch = batch._replace(future_state=goal, next_state=goal + jnp.array([1.0, 1, 1, 1, 0])[:, None])
+    goal = jnp.zeros((5, 2))  # of two coordinates, of which one is enough to be elsewhere
+    batch = batch._replace(future_state=goal, next_state=goal.at[:4, 0].set(1.0))
     reward, discount = goal_reward(batch, 0.9)
     close(reward, [-10, -1, 0, -1, -1])
     close(discount, [0, 0.9, 0, 0.9, 0.9])
 
 
 def test_actors_do_not_imitate_ends_by_values_that_nothing_teaches():
-    state = jnp.zeros((3, 1))
+    state = jnp.zeros((3, 2))
     batch = batch_of([0, 0, 0])._replace(discount=jnp.array([0.0, 0.0, 0.9]), next_state=state)
-    value = value_after(batch, state + jnp.array([[0.0], [1.0], [1.0]]), jnp.full(3, -2.0), 0.9)
+    value = value_after(batch, state.at[1:, 0].set(1.0), jnp.full(3, -2.0), 0.9)
     close(value, [-2, -10, -2])  # at the goal's own state, and where the episode goes on, it is the value
 
 

@@ -45,7 +45,9 @@ def test_with_room_for_all_the_rules_are_the_golden_ones(execute):
     assert set(values["kind_6"]) == {PLANNED, FOLLOWED, EXTENDED, MISSED}
 
 
-@pytest.mark.parametrize("share", [0.4, 0.6, 0.7])
+@pytest.mark.parametrize(
+    "share", [0.2, 0.4, 0.6, 0.7]
+)  # with 0.2 somebody always waits, and nobody off its plan is served
 def test_with_less_room_those_that_need_it_most_come_first(share):
     """Against a loop over lists, in which whoever waits stands in a queue."""
     rules, num = Speculation(2, 3, 0.5, share), 5
@@ -69,7 +71,7 @@ def test_with_less_room_those_that_need_it_most_come_first(share):
             else:
                 assert kind[t, e] == (FOLLOWED if plans[e] < 2 else EXTENDED) and step[t, e] == plans[e]
                 plans[e] += 1
-    assert {FOLLOWED, WAITED, MISSED, PLANNED} <= set(kind.ravel())
+    assert {FOLLOWED, WAITED, PLANNED, *([MISSED] if share > 0.2 else [])} <= set(kind.ravel())
     last = [np.flatnonzero(np.isin(kind[:, e], (PLANNED, MISSED))).max() for e in range(num)]
     assert min(last) > 45  # nobody waits for ever
 

@@ -192,7 +192,7 @@ def test_no_readable_checkpoint(run, capsys):
 def test_a_loss_that_is_not_finite_stops_the_run(run, capsys):
     assert run("--critic_lr", "1e38", "--contrastive_loss_fn", "fb", "--energy_fn", "l2_squared") == 1
     error = capsys.readouterr().err
-    assert ("60 environment steps" in error and "is nan" in error) or "is inf" in error
+    assert "60 environment steps" in error and ("is nan" in error or "is inf" in error)
     assert "there is no checkpoint before it" in error
 
 

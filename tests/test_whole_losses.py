@@ -12,7 +12,10 @@ from goalax.core.types import Batch, Spec
 from goalax.learning.networks import deterministic_actor, gaussian_actor, sample_action
 
 SPEC = Spec(state_size=5, goal_size=2, action_size=3, goal_indices=(1, 3), discounting=0.9, goal_reach_thresh=1)
+SPEC = SPEC._replace(max_decisions=20)
 SIZE = 12
+DISCOUNT = 0.9 * (np.arange(SIZE) % 4 > 0)  # 0, 4 and 8 end for good
+AT_GOAL = np.arange(SIZE) % 8 == 0  # where 4 is not
 SMALL = {"h_dim": 8, "n_hidden": 2, "repr_dim": 16}
 NEAR_DATA = {"bc_weight": 0.1, "actor_relabel": "uniform"}
 
@@ -29,8 +32,8 @@ BATCH = Batch(
     future_state=normal(2, SIZE, 5),
     future_action=jnp.tanh(normal(7, SIZE, 3)),
     reward=normal(11, SIZE),
-    future_reward=jnp.zeros(SIZE),
-    discount=jnp.full(SIZE, 0.9),
+    future_reward=jnp.asarray(AT_GOAL, jnp.float32),
+    discount=jnp.asarray(DISCOUNT, jnp.float32),
     actor_state=normal(3, SIZE, 5),
     same=jnp.zeros(SIZE),
     next_action=jnp.tanh(normal(8, SIZE, 3)),
@@ -97,6 +100,8 @@ def test_tmd_as_published():
 
         x, y = phi(BATCH.action), psi(BATCH.future_state)
         d, later = mrn(x[:, None], y[None]), mrn(psi(BATCH.next_state)[:, None], y[None])
+        ended = (DISCOUNT == 0)[:, None] & ~(np.eye(SIZE, dtype=bool) & AT_GOAL[:, None])
+        later = np.where(ended, -20 * np.log(0.9), later)  # as far as an episode is long
         logits, delta = -d / 4, d - later
         contrastive = -np.mean(np.diag(logits) - np.log(np.exp(logits).sum(axis=0)))
         backup = np.where(delta > 3, delta, 0.9 * np.exp(delta) - d)
@@ -119,6 +124,29 @@ def test_cmd_as_published():
         logits, signs = -mrn(x[:, None], y[None]) / 4, 2 * np.eye(SIZE) - 1
         total += np.log1p(np.exp(-signs * logits)).mean()
     close(metrics, critic_loss=total)
+
+
+def test_cmd2_as_published():
+    """A contrastive critic f, and distances that learn f(g, a_g, g) - f(s, a, g), which is never below 0."""
+    config, state, metrics = updated("cmd2", distance="mrn", components=4, energy_fn="l2", distillation_weight=0.7)
+    params, encoder = state.params["critic"], config.mlp(config.repr_dim)
+    goals, others = BATCH.future_state[:, [1, 3]], jnp.roll(BATCH.future_action, 1, axis=0)
+
+    def phi(states, action):
+        return double(encoder.apply(params["phi"], both(states, action)))
+
+    def energy(x, y):
+        return -np.sqrt(((x - y) ** 2).sum(axis=-1))
+
+    psi = double(encoder.apply(params["psi"], goals))
+    logits = energy(phi(BATCH.state, BATCH.action)[:, None], psi[None])
+    taught = np.maximum(energy(phi(BATCH.future_state, others), psi)[None] - logits, 0)
+    assert (taught == 0).any() and (taught > 0).any()
+    x = double(encoder.apply(params["encoder"], both(BATCH.state, BATCH.action)))
+    y = double(encoder.apply(params["encoder"], both(BATCH.future_state, others)))
+    distillation = np.mean((mrn(x[:, None], y[None]) - taught) ** 2)
+    close(metrics, distillation_loss=distillation)
+    close(metrics, critic_loss=double(metrics["contrastive_loss"]) + 0.7 * distillation)
 
 
 def iqe(x, y, alpha=0.5, components=4):
@@ -155,6 +183,14 @@ def test_qrl_as_published():
     close(metrics, actor_loss=near_data(value, mean, 0.1))
 
 
+def test_coordinates_of_qrl_are_no_step_away_from_who_achieves_them():
+    config, state, metrics = updated("qrl", components=4, distance="iqe", critic_goal="goal")
+    params, network = state.params["critic"], config.mlp(config.repr_dim)
+    z, z_next = (double(network.apply(params["encoder"], states)) for states in (BATCH.state, BATCH.next_state))
+    itself = double(network.apply(params["psi"], BATCH.state[:, [1, 3]]))
+    close(metrics, step_excess=np.mean(np.maximum(iqe(z, z_next) - 1, 0) ** 2) + np.mean(iqe(z, itself) ** 2))
+
+
 def test_pre_training_of_fb():
     config, state, metrics = updated("fb", n_hidden=1, repr_dim=4)
     params, slow, network = state.params["critic"], state.target, config.mlp(4)
@@ -181,7 +217,7 @@ def test_pre_training_of_fb():
     def off_diagonal(matrix):
         return (matrix * others).sum(axis=-1) / (SIZE - 1)
 
-    errors = (measure - 0.9 * target) ** 2
+    errors = (measure - DISCOUNT[:, None] * target) ** 2
     loss = np.mean([0.5 * off_diagonal(error) - np.diag(one) for one, error in zip(measure, errors, strict=True)])
     products = after @ after.T
     orthonormal = np.mean(off_diagonal(products**2) - 2 * np.diag(products))
@@ -231,7 +267,7 @@ def test_rebrac():
     inputs = BATCH.next_state, BATCH.goal, jnp.asarray(action, jnp.float32)
     worth = np.min([double(q) for q in critic.values(slow["critic"], *inputs)], axis=0)
     far = ((action - double(BATCH.next_action)) ** 2).sum(axis=-1)
-    target = double(BATCH.reward) + 0.9 * (worth - 0.7 * far)
+    target = double(BATCH.reward) + DISCOUNT * (worth - 0.7 * far)
     q = critic.values(state.params["critic"], BATCH.state, BATCH.goal, BATCH.action)
     close(metrics, critic_loss=sum(np.mean((double(each) - target) ** 2) for each in q))
     chosen = jnp.tanh(network.apply(state.params["actor"], BATCH.state, BATCH.goal))
@@ -255,7 +291,7 @@ def test_cql():
         return np.stack([double(q) for q in critic.values(of, *many, action)])
 
     (following,), _ = drawn(BATCH.next_state, 1, target_key)
-    target = double(BATCH.reward) + 0.9 * values(state.target, BATCH.next_state, following[None]).min(axis=0)[0]
+    target = double(BATCH.reward) + DISCOUNT * values(state.target, BATCH.next_state, following[None]).min(axis=0)[0]
     stored = values(params["critic"], BATCH.state, BATCH.action[None])[:, 0]
     close(metrics, bellman_loss=((stored - target) ** 2).mean(axis=1).sum())
     random = jax.random.uniform(random_key, (2, SIZE, 3), minval=-1, maxval=1)

@@ -70,17 +70,19 @@ def batch_of(spec=SPEC, size=64):
 
 
 def whole_batch(size=12):
-    """With goals of the actor and of both levels."""
+    """With goals of the actor and of both levels, and some ends for good: at the goal, as the goal, and elsewhere."""
     normal = lambda i, *shape: jax.random.normal(jax.random.PRNGKey(i), shape)  # noqa: E731
     states = {name: normal(i, size, 5) for i, name in enumerate(("state", "next_state", "future_state", "actor_state"))}
-    flat = {"reward": jnp.zeros(size), "future_reward": jnp.zeros(size), "discount": jnp.full(size, 0.9)}
+    number = jnp.arange(size)
+    flat = {"reward": jnp.zeros(size), "future_reward": (number % 3 == 0).astype(jnp.float32)}
+    flat |= {"discount": 0.9 * (number % 4 > 0)}
     return Batch(
         **states,
         **flat,
         action=jnp.tanh(normal(5, size, 3)),
         goal=normal(6, size, 2),
         future_action=jnp.tanh(normal(7, size, 3)),
-        same=(jnp.arange(size) % 5 == 0).astype(jnp.float32),
+        same=(number % 5 == 0).astype(jnp.float32),
         subgoals=Subgoals(normal(8, size, 5), normal(9, size, 5)),
     )
 
