@@ -45,9 +45,8 @@ def test_with_room_for_all_the_rules_are_the_golden_ones(execute):
     assert set(values["kind_6"]) == {PLANNED, FOLLOWED, EXTENDED, MISSED}
 
 
-@pytest.mark.parametrize(
-    "share", [0.2, 0.4, 0.6, 0.7]
-)  # with 0.2 somebody always waits, and nobody off its plan is served
+# With 0.2 somebody always waits, and nobody off its plan is served.
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.6, 0.7])
 def test_with_less_room_those_that_need_it_most_come_first(share):
     """Against a loop over lists, in which whoever waits stands in a queue."""
     rules, num = Speculation(2, 3, 0.5, share), 5
