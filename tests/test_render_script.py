@@ -3,6 +3,7 @@
 import base64
 import re
 import types
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -97,7 +98,6 @@ def test_training_goes_on_where_nothing_can_be_drawn(env_of, no_opengl, tmp_path
 @pytest.mark.parametrize("method", ["goal_points", "body"])
 def test_training_goes_on_where_an_environment_cannot_be_drawn(method, env_of, monkeypatch, tmp_path):
     def broken(*_):
-        (tmp_path / "part_of_policy.html").touch()
         raise IndexError("no such leg\nand more")
 
     env, notes = env_of("reacher"), []
@@ -107,7 +107,25 @@ def test_training_goes_on_where_an_environment_cannot_be_drawn(method, env_of, m
     display = types.SimpleNamespace(say=lambda text: None, note=notes.append)
     assert kept.film(run, recording, 120, tmp_path, display, last=False) == []
     assert notes == ["No policy_120.html: no such leg."]
-    assert [path.name for path in tmp_path.iterdir() if "120" in path.name] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", kept.FINAL)
+def test_half_a_film_takes_no_place_of_an_older_one(name, env_of, monkeypatch, tmp_path):
+    def half(path, *_, **__):
+        path.write_bytes(b"half")
+        raise IndexError("no such colour")
+
+    env, notes = env_of("reacher"), []
+    recording = recording_of(env)
+    monkeypatch.setattr(Path, "write_text", half)  # of the page
+    monkeypatch.setattr(Image.Image, "save", lambda _, path, *__, **___: half(path))
+    (tmp_path / name).write_bytes(b"of before")
+    run = types.SimpleNamespace(config=Flags(eval_env="reacher"), eval_env=env)
+    display = types.SimpleNamespace(say=lambda text: None, note=notes.append)
+    assert kept.film(run, recording, 120, tmp_path, display, last=True) == []
+    assert notes == [f"No {each}: no such colour." for each in kept.FINAL]
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_bytes() == b"of before"
 
 
 def test_a_film_that_cannot_be_written_ends_the_run(env_of, tmp_path):

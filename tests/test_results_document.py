@@ -216,4 +216,4 @@ def test_a_document_that_cannot_be_written_is_one_sentence(folder, capsys):
     assert capsys.readouterr().err.startswith("results.py: --keep is 'nowhere'; there is no such folder")
     (folder / "docs/results.md.part").mkdir()
     assert command.main(["--tables"]) == 2
-    assert "docs/results.md.part cannot be written: Is a directory." in capsys.readouterr().err
+    assert "docs/results.md cannot be written: Is a directory." in capsys.readouterr().err

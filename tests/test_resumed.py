@@ -115,7 +115,7 @@ def test_final_films_of_a_run_that_goes_on_become_those_of_their_steps(run):
 
 def test_a_film_that_is_cut_short_is_missing(tmp_path):
     (tmp_path / "policy.html").write_text("whole")
-    (tmp_path / "part_of_policy.gif").write_text("cut")
+    (tmp_path / "policy.gif.part").write_text("cut")
     assert kept.missing(tmp_path)
     Path(tmp_path / "policy.gif").write_text("whole")
     assert not kept.missing(tmp_path)

@@ -22,6 +22,7 @@ from goalax.speed import cost_curves, roofline
 from goalax.speed.benchmark import BenchmarkFlags, machine, measure
 from goalax.speed.roofline import Kernels
 from goalax.speed.stepping import measure_env
+from goalax.whole import aside
 
 UNITS = {
     **{"env_only": "steps/s", "updates_only": "updates/s", "end_to_end": "steps/s", "limit": "steps/s"},
@@ -179,7 +180,8 @@ def main(argv: Sequence[str], prog: str = "benchmark.py") -> int:
         results = measured(config, agent_config)
         if path:
             content = {"machine": machine(), "command": [prog, *argv], "results": results}
-            path.write_text(json.dumps(content, indent=2) + "\n")
+            with aside(path) as part:
+                part.write_text(json.dumps(content, indent=2) + "\n")
     except FlagError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2

@@ -18,6 +18,7 @@ from goalax.envs.maze import MAZES, InMaze, Maze
 from goalax.envs.stitching import MARK, Stitching
 from goalax.films import render, scene
 from goalax.study import markdown
+from goalax.whole import aside
 
 ROOT = Path(__file__).resolve().parents[3]  # the checkout whose pictures and documents are made
 DOCUMENTS = {  # which table is where
@@ -98,7 +99,9 @@ def save_pictures(envs: Mapping[str, GoalEnv]) -> None:
 
 def save_png(picture: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.quantize(palette=render.palette_of([picture]), dither=Image.Dither.NONE).save(path, optimize=True)
+    reduced = picture.quantize(palette=render.palette_of([picture]), dither=Image.Dither.NONE)
+    with aside(path) as part:
+        reduced.save(part, "PNG", optimize=True)
 
 
 def measured() -> list[tuple[str, list[dict[str, Any]]]]:
@@ -238,5 +241,7 @@ def main(argv: Sequence[str], prog: str = "gallery.py") -> int:
     parts = {"environments": table(envs, names), "mazes": maze_table(envs, names), "speeds": comparison()}
     for name, content in parts.items():
         path = ROOT / DOCUMENTS[name]
-        path.write_text(markdown.replace(path.read_text(), name, "gallery.py", content))
+        text = markdown.replace(path.read_text(), name, "gallery.py", content)
+        with aside(path) as part:
+            part.write_text(text)
     return 0

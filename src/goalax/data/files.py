@@ -7,7 +7,6 @@ an episode of L transitions is L + 1 rows, of which `terminals` marks the last o
 import contextlib
 import hashlib
 import math
-import os
 import tokenize
 import zipfile
 import zlib
@@ -19,6 +18,7 @@ import numpy as np
 
 from goalax.core.types import BufferState, Spec, Transition
 from goalax.flags import FlagError
+from goalax.whole import aside
 
 # Key -> what it holds; T rows in all. qpos and qvel, the state of the simulator, are read by `Labels` only.
 NEEDED = {"observations": "[T, S]", "actions": "[T, A]", "terminals": "[T]"}
@@ -281,13 +281,8 @@ def columns_of(ring: BufferState, newest: int | None = None, oldest: int | None 
 
 def write(path: str | Path, columns: Mapping[str, np.ndarray]) -> None:
     """Writes a file, all of it or nothing; FlagError where it cannot be written."""
-    path = Path(path)
-    part = path.with_name(f"{path.name}.part")
     try:
-        with part.open("wb") as file:
+        with aside(Path(path)) as part, part.open("wb") as file:
             np.savez_compressed(file, **dict(columns))  # type: ignore[arg-type]
-        os.replace(part, path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         raise FlagError(f"--out is {str(path)!r}, which cannot be written: {error.strerror or error}.") from None

@@ -28,15 +28,13 @@ def film(run: Run, recording: Recording, steps: int, directory: Path, display: D
     caption = f"{run.config.eval_env}   {run.config.agent}   {steps:,} steps"
     saved = []
     for name in FINAL if last else (f"policy_{steps}.html",):
-        save, part = page.save if name.endswith(".html") else render.save_gif, directory / f"part_of_{name}"
+        save = page.save if name.endswith(".html") else render.save_gif
         try:
-            save(run.eval_env, scene.film(run.eval_env, recording, run.config.vis_length, caption), part)
-            os.replace(part, directory / name)
+            save(run.eval_env, scene.film(run.eval_env, recording, run.config.vis_length, caption), directory / name)
             saved.append(directory / name)
         except OSError:
             raise
         except Exception as error:  # whatever an environment's own body and goal points come up with
-            part.unlink(missing_ok=True)
             display.note(f"No {name}: {first_line(error)}.")
     return saved
 

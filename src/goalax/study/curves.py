@@ -20,6 +20,7 @@ from goalax.study import measures
 from goalax.study.experiments import REWARD, Group
 from goalax.study.hover import Curve, Drawing
 from goalax.study.statistics import interquartile_mean
+from goalax.whole import aside
 
 REACHED, NEAR = "episodes that reach the goal", "share of time at the goal"
 RETURN = "sum of the rewards of an episode"
@@ -34,8 +35,9 @@ LEGENDS = {20: 4, 30: 3, 48: 2}  # longest label -> columns that fit side by sid
 
 
 def draw(rows: list[dict[str, float]], title: str, path: Path) -> None:
-    """Draws `of_run` into a PNG file."""
-    of_run(rows, title).savefig(path, dpi=120)
+    """Draws `of_run` into a PNG file, all of it or nothing."""
+    with aside(path) as part:
+        of_run(rows, title).savefig(part, format="png", dpi=120)
 
 
 def of_run(rows: list[dict[str, float]], title: str) -> Figure:

@@ -15,6 +15,7 @@ from goalax.host import goal_cells
 from goalax.host.goal_cells import GoalCells
 from goalax.study.curves import NEAR, REACHED
 from goalax.study.experiments import Group
+from goalax.whole import aside
 
 WALL, FREE, COLOURS = "#8d99a6", "#e3e8ed", "viridis"
 MEASURES = {REACHED: "reached", NEAR: "time_at_goal"}
@@ -61,7 +62,8 @@ def draw(directory: Path, title: str) -> None:
     except FlagError:  # somebody has changed it: reports say so
         return
     if table is not None and table.episodes.any():
-        figure(table, title).savefig(directory / "goals.png", dpi=120)
+        with aside(directory / "goals.png") as part:
+            figure(table, title).savefig(part, format="png", dpi=120)
 
 
 def of_group(group: Group) -> tuple[GoalCells | None, list[str]]:

@@ -10,13 +10,13 @@ import functools
 import hashlib
 import re
 import shlex
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from goalax import whole
 from goalax.flags import COMPARED, FlagError, names_in
 from goalax.host import goal_cells, runs
 from goalax.host.config import Flags, read_flags
@@ -228,6 +228,4 @@ def keep(row: Row, directories: Sequence[Path], folder: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
         of_maze = [goal_cells.NAME] if (directory / goal_cells.NAME).exists() else []
         for name in ("metrics.csv", "config.json", *of_maze):
-            part = target / f"{name}.part"
-            shutil.copyfile(directory / name, part)
-            part.replace(target / name)
+            whole.copy(directory / name, target / name)

@@ -18,6 +18,7 @@ from goalax.study import curves, experiments, markdown, measures
 from goalax.study.experiments import REWARD, Group, Trained
 from goalax.study.results import Row, finished, kept, so_far
 from goalax.study.statistics import Estimate, interquartile_mean
+from goalax.whole import aside
 
 COLUMNS = (
     *("flags", "seeds", "steps", "updates per step", "episodes that reach the goal", "share of time at the goal"),
@@ -127,7 +128,9 @@ def draw(rows: Sequence[Row], folder: Path, path: Path) -> bool:
         return False
     path.parent.mkdir(exist_ok=True)
     groups = [group_of(trained)._replace(label=label) for label, trained in found]
-    curves.compare(groups, "steps").figure.savefig(path, dpi=90)
+    drawing = curves.compare(groups, "steps")
+    with aside(path) as part:
+        drawing.figure.savefig(part, format="png", dpi=90)
     return True
 
 
@@ -260,9 +263,8 @@ def _read(path: Path) -> str:
 
 def _write(path: Path, text: str) -> None:
     """Replaces a document as a whole."""
-    part = path.with_name(f"{path.name}.part")
     try:
-        part.write_text(text)
-        part.replace(path)
+        with aside(path) as part:
+            part.write_text(text)
     except OSError as error:
         raise FlagError(f"{error.filename or path} cannot be written: {error.strerror}.") from None

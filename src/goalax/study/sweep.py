@@ -19,6 +19,7 @@ from goalax.host.config import Flags
 from goalax.study import early_stop, sweep_file, sweep_runs, sweeps
 from goalax.study.shared_search import SharedSearch
 from goalax.study.sweeps import Job, SweepError
+from goalax.whole import aside
 
 LEFT_OUT = ("log_wandb", "seed")  # a local sweep takes the place of the one, and numbers the other
 NO_NUMBER = "it logged no number as"
@@ -232,8 +233,7 @@ class Sweep:
         """Writes sweep.json and sweep.csv, each replaced as a whole; OSError names the file."""
         sweeps.save(self.out / "sweep.json", self.sweep, self.jobs)
         names = [name for name in self.sweep["parameters"] if name not in LEFT_OUT]
-        part = self.out / "sweep.csv.part"
-        with runs.naming(part), part.open("w", newline="") as file:
+        with aside(self.out / "sweep.csv") as part, part.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["run", "state", self.metric, "seed", *names, "run_dir"])
             for job in self.jobs:
@@ -243,7 +243,6 @@ class Sweep:
                     value = job.values[index] if job.state == "finished" else ""
                     parameters = [job.parameters[name] for name in names]
                     writer.writerow([job.number, job.state, value, seed, *parameters, directory])
-        part.replace(self.out / "sweep.csv")
 
     def best(self) -> Job | None:
         finished = [job for job in self.jobs if job.state == "finished"]
