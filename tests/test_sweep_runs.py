@@ -45,6 +45,27 @@ def again(out):
     return sweep
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ([], []),
+        (["--wandb_mode", "offline"], []),
+        (["--wandb-mode=offline", "--log_wandb", "false"], ["--log_wandb", "false"]),
+        (["--log-wandb"], ["--log-wandb", "--wandb_mode=online"]),
+        (["--log_wandb=True", "--wandb_mode", "offline"], ["--log_wandb=True", "--wandb_mode", "offline"]),
+    ],
+)
+def test_wandb_is_left_out_with_how_it_logs_but_where_the_command_asks_for_it(folder, command, words):
+    parameters = {"log_wandb": {"value": True}}
+    if "offline" not in "".join(command):
+        parameters["wandb_mode"] = {"value": "online"}
+    sweep = sweep_of("s", parameters, command=["${program}", "${args}", *command])
+    argv, config = sweep.flags(sweep.jobs[0])
+    assert [word for word in argv if word not in ("--exp_name=same_000", "--seed=0", "--num_seeds=1")] == words
+    assert config.log_wandb == (len(words) > 2 or "--log-wandb" in words)
+    read_flags(argv)
+
+
 def begin(sweep, number=0):
     """Starts a job; returns the command line in place of its program."""
     return sweep.start(sweep.jobs[number], 1, print)

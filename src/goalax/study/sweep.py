@@ -84,7 +84,10 @@ class Sweep:
         given = {key: value for key, value in job.parameters.items() if key not in LEFT_OUT and value is not None}
         given |= {"exp_name": job.name or self.plain_name(job), "seed": job.seeds[0], "num_seeds": len(job.seeds)}
         argv = [*sweep_file.arguments(self.sweep), *(f"--{key}={value}" for key, value in given.items())]
-        return argv, sweep_file.read_flags(argv)
+        # wandb is what LEFT_OUT leaves out, but where `command` asks for it; else how it logs means nothing.
+        silent = sweep_file.without(argv, "wandb_mode")
+        config = sweep_file.read_flags(silent)
+        return (argv, sweep_file.read_flags(argv)) if config.log_wandb and silent != argv else (silent, config)
 
     def plain_name(self, job: Job) -> str:
         """What runs of a job are called where they have no name of their own; those of another sweep may be, too."""

@@ -235,6 +235,18 @@ def read_flags(argv: list[str]) -> Flags:
     return flags_from(values)[0]
 
 
+def without(argv: Sequence[str], name: str) -> list[str]:
+    """A command line without a flag and its value, which is no boolean."""
+    kept, words = list[str](), iter(argv)
+    for word in words:
+        spelled, equals, _ = word.partition("=")
+        if spelled.replace("-", "_") != f"__{name}":
+            kept.append(word)
+        elif not equals:
+            next(words, None)
+    return kept
+
+
 def extremes(name: str, spec: dict[str, Any], method: str) -> Sequence[Any]:
     """The values of a parameter that must be valid if all are: of a range only its ends, or points close to them."""
     if method == "grid":
