@@ -171,8 +171,10 @@ def write(name: str, columns: Mapping[str, np.ndarray], goal_indices: Collection
                 observation_space=space,
                 description="Written by goalax dataset.",
             )
-    except (OSError, ValueError) as error:
+    except BaseException as error:  # Ctrl-C, too: what it left could neither be read nor written again
         with contextlib.suppress(OSError):
             shutil.rmtree(folder(name))
+        if not isinstance(error, OSError | ValueError | RuntimeError):  # the last one is h5py's
+            raise
         words = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise FlagError(f"--out is {name!r}, which cannot be written: {words}.") from None
