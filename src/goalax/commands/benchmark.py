@@ -174,6 +174,7 @@ def start() -> None:
 def main(argv: Sequence[str], prog: str = "benchmark.py") -> int:
     """Runs a command line; returns the exit code."""
     defaults = BenchmarkFlags(num_timesteps=2**31 - 1)  # no run is too short to be measured
+    path = None
     try:
         config, agent_config = read_flags(argv, (defaults, AGENTS[defaults.agent].config()), prog=prog)
         path, measured = output(config), mode(config)
@@ -186,6 +187,6 @@ def main(argv: Sequence[str], prog: str = "benchmark.py") -> int:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # a full disk, say
-        print(f"{prog}: {error.filename or path} cannot be written: {error.strerror}.", file=sys.stderr)
-        return 1
+        print(f"{prog}: {error.filename or path or 'a file'} cannot be written: {error.strerror}.", file=sys.stderr)
+        return 2
     return 0

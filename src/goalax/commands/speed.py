@@ -193,7 +193,7 @@ def main(argv: Sequence[str], prog: str = "speed.py", sizes: str = SIZES) -> int
         print(f"{prog}: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"{prog}: {error.filename} cannot be read or written: {error.strerror}.", file=sys.stderr)
+        print(f"{prog}: {error.filename or 'a file'} cannot be read or written: {error.strerror}.", file=sys.stderr)
         return 2
     except ValueError as error:
         print(f"{prog}: {error}", file=sys.stderr)

@@ -261,9 +261,9 @@ def unwritten(error: Exception, config: Config, directories: list[Path], prog: s
     else:
         what = str(error)
     found = [set(checkpoint.steps(directory / "checkpoints")) for directory in directories]
-    common = set.intersection(*found)
     if not any(found):
         return f"Training stopped: {what}; there is no checkpoint yet, so start it anew once that is mended."
+    common = set.intersection(*found)
     if not common:
         alone = "its seeds have no checkpoint in common, and go on one by one with --resume --run_dir"
         return f"Training stopped: {what}; {alone}."

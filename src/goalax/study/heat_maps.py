@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from goalax.flags import FlagError
 from goalax.host import goal_cells
 from goalax.host.goal_cells import GoalCells
-from goalax.study.curves import NEAR, REACHED
+from goalax.study.curves import NEAR, REACHED, plain
 from goalax.study.experiments import Group
 from goalax.whole import aside
 
@@ -36,7 +36,7 @@ def figure(table: GoalCells, title: str) -> Figure:
         panel(axes, table, getattr(table, name), (rows, columns), 14 * scale)
         axes.set_title(words, fontsize=10)
     drawing.colorbar(panels[-1].images[-1], ax=panels, fraction=0.05, aspect=12)
-    drawing.suptitle(title.replace("$", r"\$"), fontsize=11)  # or Matplotlib would read formulas between two
+    drawing.suptitle(plain(title), fontsize=11)
     return drawing
 
 
