@@ -95,6 +95,19 @@ def test_training_goes_on_where_nothing_can_be_drawn(env_of, no_opengl, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["policy.html"]
 
 
+@pytest.mark.parametrize(
+    ("steps", "words"), [(120, "120 updates"), (200, "200 updates"), (320, "200 updates and 120 steps")]
+)
+def test_a_film_says_updates_where_there_were_no_steps(steps, words, env_of, tmp_path):
+    env = env_of("reacher")
+    config = Flags(eval_env="reacher", dataset="x.npz", offline_steps=200)
+    run = types.SimpleNamespace(config=config, eval_env=env)
+    display = types.SimpleNamespace(say=lambda text: None, note=lambda text: None)
+    (page,) = kept.film(run, recording_of(env), steps, tmp_path, display, last=False)
+    assert page.name == f"policy_{steps}.html" and data_of(page.read_text())
+    assert f"<title>reacher   crl   {words}</title>" in page.read_text()
+
+
 @pytest.mark.parametrize("method", ["goal_points", "body"])
 def test_training_goes_on_where_an_environment_cannot_be_drawn(method, env_of, monkeypatch, tmp_path):
     def broken(*_):

@@ -106,6 +106,15 @@ def test_a_row_that_was_stopped_says_where(one_by_one, stopped, folder):
     assert command.Queue(command.ResultsConfig(), "results.py").state(row) == "stopped at 80 steps"
 
 
+def test_a_row_on_a_dataset_that_was_stopped_says_at_which_update(folder, monkeypatch):
+    write(folder, "--agent gcbc --dataset x.npz --offline_steps 90 --num_timesteps 0")
+    (row,) = rows(folder)
+    table = [{"training/envsteps": 0, "training/offline_updates": updates} for updates in (40, 80)]
+    monkeypatch.setattr(results, "newest_directories", lambda _: [folder])
+    monkeypatch.setattr(results.runs, "read_metrics", lambda _: table)
+    assert command.Queue(command.ResultsConfig(), "results.py").state(row) == "stopped at 80 updates"
+
+
 @pytest.mark.slow
 def test_a_changed_flag_is_a_new_row(folder):
     write(folder, "--agent gcbc")

@@ -272,3 +272,14 @@ def test_two_sweeps_of_one_name_train_at_once(tmp_path, monkeypatch):
         assert [runs.read_config(path)[0]["discounting"] for path in found[name]] == [discounting] * 2
         jobs = sweeps.load(Path(f"sweeps/{name}/sweep.json"), sweeps.read(Path(f"{name}.yml")))
         assert [job.state for job in jobs] == ["finished"]
+
+
+def test_the_table_counts_updates_where_there_are_no_steps(folder):
+    data = {"dataset": {"value": "x.npz"}, "offline_steps": {"value": 1500}, "num_timesteps": {"value": 0}}
+    sweep = sweep_of("s", data)
+    train(begin(sweep), 1.0)
+    (run,) = sweep.own(sweep.jobs[0])
+    (run / "metrics.csv").write_text(f"training/envsteps,training/offline_updates,{METRIC}\n0,1240,0.5\n")
+    assert list(sweep.table().columns[2].cells) == ["1,240 updates"]
+    (run / "metrics.csv").write_text(f"training/envsteps,training/offline_updates,{METRIC}\n2000,1500,0.5\n")
+    assert list(sweep.table().columns[2].cells) == ["1,500 updates and 2,000"]

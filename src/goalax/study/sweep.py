@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.table import Table
 
-from goalax.host import checkpoint, lock, runs
+from goalax.host import behind, checkpoint, lock, runs
 from goalax.host.config import Flags
 from goalax.study import early_stop, sweep_file, sweep_runs, sweeps
 from goalax.study.shared_search import SharedSearch
@@ -270,10 +270,10 @@ class Sweep:
             rows = [row for path in directories[:1] for row in runs.read_metrics(path / "metrics.csv")]
             last = rows[-1] if rows and (job.state == "stopped" or not job.reason) else {}
             value = mean(job.values) if job.values else last.get(self.metric)
-            steps = f"{last[runs.STEPS]:,}" if runs.STEPS in last else ""
+            steps = behind.progress_in_words(self.flags(job)[1], runs.progress(last), "") if runs.STEPS in last else ""
             seeds = f"{job.seeds[0]} to {job.seeds[-1]}" if len(job.seeds) > 1 else job.seeds[0]
             flags = ", ".join(f"{name} {short(job.parameters[name])}" for name in varied)
-            cells = map(str, (job.number, job.state, steps, short(value), seeds, flags))
+            cells = map(str, (job.number, job.state, steps.strip(), short(value), seeds, flags))
             table.add_row(*cells, style="bold green" if job is best else "red" if job.reason else None)
         return table
 
