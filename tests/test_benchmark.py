@@ -148,7 +148,7 @@ def test_all_envs_measures_them_against_those_of_brax(name, tmp_path, capsys):
             "benchmark.py: No value of --num_envs can run here; 0: --num_envs is",
         ),
         (["--curve", "h_dim", "--out", "x.png"], "benchmark.py: --out is 'x.png'; with --curve it must end in .json"),
-        (["--out", "no/such/directory/x.json"], "benchmark.py: --out is 'no/such/directory/x.json'; it must be"),
+        (["--out", "no/such/directory/x.json"], "benchmark.py: --out is 'no/such/directory/x.json'; it must name"),
     ],
 )
 def test_a_bad_flag_ends_with_one_sentence_and_exit_code_2(argv, sentence, capsys):

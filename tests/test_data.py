@@ -366,7 +366,10 @@ def test_the_command_collects_two_sets(maze, tmp_path, capsys, monkeypatch):
         (["--env_name", "simple_u_maze", "--step", "3", "--out", "x.npz"], "--step is a checkpoint of a run"),
         (["--env_name", "simple_u_maze", "--style", "wander", "--out", "x.npz"], "--style is 'wander'; choose from"),
         (["--env_name", "reacher", "--out", "x.npz"], "a script walks with point masses only, such as simple_u_maze"),
-        (["--env_name", "simple_u_maze", "--out", "none/x.npz"], "there is no folder none"),
+        (
+            ["--env_name", "simple_u_maze", "--out", "none/x.npz"],
+            "--out is 'none/x.npz'; it must name a file",
+        ),
         (["none", "--out", "x.npz"], "There is no run in none"),
     ],
 )

@@ -165,9 +165,9 @@ def test_random_actions_are_shown(in_folder, capsys):
         (["--env_name", "reacher", "--height", "200"], "--height is 200; it must be a multiple of 6"),
         (
             ["--env_name", "reacher", "--out", "a.avi"],
-            "--out is 'a.avi'; it must name files that end in .html, .gif, .mp4",
+            "--out is 'a.avi'; it must name a file that ends in .html, .gif, .mp4",
         ),
-        (["--env_name", "reacher", "--out", "none/a.gif"], "--out is 'none/a.gif'; it must name files"),
+        (["--env_name", "reacher", "--out", "none/a.gif"], "--out is 'none/a.gif'; it must name a file"),
         (["--run", "none"], "There is no run in none: its config.json cannot be read."),
         (["--speed", "3"], "Unknown flag --speed"),
     ],

@@ -18,6 +18,7 @@ from goalax.envs import ENVS
 from goalax.envs.control import TASKS
 from goalax.flags import FlagError
 from goalax.host.config import read_flags
+from goalax.host.places import writable
 from goalax.speed import cost_curves, roofline
 from goalax.speed.benchmark import BenchmarkFlags, machine, measure
 from goalax.speed.roofline import Kernels
@@ -138,13 +139,9 @@ def measure_curve(config: BenchmarkFlags, agent_config: Any) -> list[dict[str, A
 def output(config: BenchmarkFlags) -> Path | None:
     """The file for the results, if any; FlagError if it cannot be written or its name is taken by another."""
     name = config.out or (f"{config.curve}.json" if config.curve else None)
-    if name and (os.path.isdir(name) or not os.path.isdir(Path(name).absolute().parent)):
-        raise FlagError(f"--out is {name!r}; it must be a file in a directory that exists.")
-    if name and not os.access(name if os.path.exists(name) else Path(name).absolute().parent, os.W_OK):
-        raise FlagError(f"--out is {name!r}, which cannot be written.")
     if name and config.curve and Path(name).suffix != ".json":
         raise FlagError(f"--out is {name!r}; with --curve it must end in .json: CSV and PNG lie beside it.")
-    return Path(name) if name else None
+    return writable("out", name) if name else None
 
 
 def mode(config: BenchmarkFlags) -> Mode:

@@ -8,10 +8,10 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
-from goalax.study.sweep_file import KNOWN, METRIC, SEARCH, SweepError, distribution, grid_values, read
+from goalax.study.sweep_file import KNOWN, SEARCH, SweepError, distribution, grid_values, read
 from goalax.whole import aside
 
-__all__ = ["METRIC", "Job", "SweepError", "begun", "grid", "ignored", "load", "read", "runs_of", "save", "suggest"]
+__all__ = ["Job", "SweepError", "begun", "grid", "ignored", "load", "read", "runs_of", "save", "suggest"]
 
 MAX_RUNS = 10_000  # of a grid that no count limits: more is a mistake in the file
 STATES = ("waiting", "running", "stopped", "finished", "failed", "ended early")
