@@ -126,7 +126,7 @@ def test_what_is_written_for_minari_is_read_again(local, tmp_path, goals):
     columns |= {} if goals else {"goals": columns["goals"][:, :0]}
     files.write(tmp_path / "x.npz", columns)
     sources.write("minari:own/x-v0", columns, spec.goal_indices)
-    expected, data = files.read(tmp_path / "x.npz", spec).ring.rows, sources.read("minari:own/x-v0", spec)
+    expected, data = sources.read(str(tmp_path / "x.npz"), spec).ring.rows, sources.read("minari:own/x-v0", spec)
     stays = np.append(np.diff(expected.episode_start[:, 0]) == 0, False)  # rows that are not the last
     for name, one, other in zip(expected._fields, expected, data.ring.rows, strict=True):
         kept = stays if name == "action" else slice(None)

@@ -68,29 +68,8 @@ class Found(NamedTuple):
     place: Callable[[int], str] = "row {:,}".format  # where a row lies, for people
 
 
-def read(
-    path: str | Path, spec: Spec, min_rows: int = 2, reward_free: bool = False, labels: Labels | None = None
-) -> Dataset:
-    """Reads a dataset for an environment.
-
-    `rewards` and `goals` are those of the file where it has them. Without goals the goal of an episode is what its last
-    state achieves; without rewards they are 1 where the next state is at the goal, else 0; without masks no action ends
-    an episode for good. Rows after the last mark in `terminals` are an episode that was cut short.
-
-    Args:
-      spec: that of the environment.
-      min_rows: episodes with fewer rows are left out; 2, or one more than an agent draws at once.
-      reward_free: nobody looks at rewards: of an environment without goals they may be missing, and are 0.
-      labels: where rewards and masks come from, in place of those of the file.
-
-    Raises:
-      FlagError: what is wrong with the file, or why it does not fit the environment.
-    """
-    return checked(load(Path(path), labels), spec, min_rows, reward_free, labels)
-
-
 def checked(found: Found, spec: Spec, min_rows: int, reward_free: bool, labels: Labels | None) -> Dataset:
-    """As `read`, of what was found."""
+    """What was found as a ring; arguments and errors as those of `sources.read`."""
     name, arrays, sha256, place = found
     for key in NEEDED.keys() - arrays.keys():
         raise FlagError(f"{the(name)} has no {key}; a dataset has the keys {', '.join(NEEDED)}.")

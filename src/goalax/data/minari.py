@@ -85,7 +85,7 @@ def load(name: str, spec: Spec) -> Found:
 
 
 def _rows(name: str, episode: Any, spec: Spec) -> dict[str, np.ndarray]:
-    """An episode under the keys of `files.read`; the last row's action, which leads nowhere, is 0."""
+    """An episode under the keys of a file; the last row's action, which leads nowhere, is 0."""
     seen, about = episode.observations, f"{the(name)}, episode {episode.id},"
     if isinstance(seen, tuple) or (isinstance(seen, Mapping) and STATE not in seen):
         keys = ", ".join(seen) if isinstance(seen, Mapping) else "a tuple"
