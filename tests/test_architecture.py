@@ -25,6 +25,7 @@ CODE = {module: path for module, path in MODULES.items() if module.startswith("g
 # Wing -> its floor: a wing may use what is on lower floors, and nothing of another wing on its own floor.
 FLOORS = {
     "words": 0,
+    "whole": 0,
     "registry": 1,
     "flags": 2,
     "core": 3,
@@ -108,6 +109,8 @@ def test_no_io_below_the_host(module):
     names = {name.split(".")[0] for name in imported(CODE[module])}
     if FLOORS[wing(module)] < HOST:
         assert not names & IO
+    if FLOORS[wing(module)] < FLOORS["data"]:
+        assert "goalax.whole" not in own_imports(module)  # which replaces files
     assert "tyro" not in names or module == "goalax.flags"
 
 

@@ -1,12 +1,15 @@
 """What a state has behind it, in words; and that commands say it: updates on a dataset are no environment steps."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from goalax.commands import evaluate, render
 from goalax.commands import train as training
-from goalax.host.behind import in_words
+from goalax.host.behind import in_words, progress_in_words
+from goalax.host.config import read_flags
+from goalax.host.make import make_run
 from tests.helpers import toy
 
 toy.register()
@@ -26,6 +29,7 @@ def test_words(steps, updates, on_dataset, words):
     config = SimpleNamespace(dataset_steps=on_dataset)
     state = SimpleNamespace(env_steps=steps, gradient_steps=updates)
     assert in_words(config, state) == words
+    assert progress_in_words(config, steps + on_dataset if steps else updates) == words
 
 
 def test_commands_say_updates_where_there_were_no_steps(here, capsys):
@@ -36,3 +40,6 @@ def test_commands_say_updates_where_there_were_no_steps(here, capsys):
     assert ", 20 updates, 2 episodes" in capsys.readouterr().out
     caption = render.trained_policy(render.RenderConfig(run="runs/x_s0", vis_length=4))[2]
     assert caption.endswith("   20 updates")
+    config = make_run(*read_flags([*toy.TINY, *data])).config
+    told = training.unwritten(OSError("gone"), config, [Path("runs/x_s0")], "training.py")
+    assert "everything up to the checkpoint at 20 updates is safe" in told

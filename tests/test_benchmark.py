@@ -148,7 +148,7 @@ def test_all_envs_measures_them_against_those_of_brax(name, tmp_path, capsys):
             "benchmark.py: No value of --num_envs can run here; 0: --num_envs is",
         ),
         (["--curve", "h_dim", "--out", "x.png"], "benchmark.py: --out is 'x.png'; with --curve it must end in .json"),
-        (["--out", "no/such/directory/x.json"], "benchmark.py: --out is 'no/such/directory/x.json'; it must be"),
+        (["--out", "no/such/directory/x.json"], "benchmark.py: --out is 'no/such/directory/x.json'; it must name"),
     ],
 )
 def test_a_bad_flag_ends_with_one_sentence_and_exit_code_2(argv, sentence, capsys):
@@ -441,3 +441,30 @@ def test_the_middle_of_an_even_number_lies_between_two():
 def test_a_pattern_that_is_none_is_one_sentence(capsys):
     assert benchmark.main(["--all_envs", "--env_match", "["]) == 2
     assert "--env_match is '['; it must be a regular expression (" in capsys.readouterr().err
+
+
+NAMELESS = OSError(28, "No space left on device")
+
+
+def test_an_error_without_a_file_and_a_folder_that_cannot_be_made(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(benchmark, "measure_run", raising(NAMELESS))
+    assert benchmark.main(ARGV) == 2
+    assert capsys.readouterr().err == "benchmark.py: a file cannot be written: No space left on device.\n"
+    assert benchmark.main([*ARGV, "--out", str(tmp_path / "a.json")]) == 2
+    assert f"benchmark.py: {tmp_path}/a.json cannot be written: No space" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert benchmark.main([*ARGV, "--profile", "--trace", str(tmp_path / "file/x")]) == 2
+    assert capsys.readouterr().err == f"benchmark.py: {tmp_path}/file/x cannot be written: Not a directory.\n"
+
+
+def test_speeds_that_meet_an_error_without_a_file(speed_document, monkeypatch, capsys):
+    monkeypatch.setattr(speed, "measure", raising(NAMELESS))
+    assert speed_document() == 2
+    assert capsys.readouterr().err == "speed.py: a file cannot be read or written: No space left on device.\n"
+
+
+def raising(error):
+    def call(*_):
+        raise error
+
+    return call

@@ -17,7 +17,7 @@ from goalax.commands import report
 from goalax.commands import train as training
 from goalax.core import rollout
 from goalax.core.types import Spec
-from goalax.data import files
+from goalax.data import files, sources
 from goalax.envs import ENVS, control, create_env
 from goalax.films import scene
 from goalax.flags import FlagError
@@ -97,12 +97,12 @@ def test_a_file_without_rewards_is_refused(tmp_path):
     columns = {name: np.asarray(leaf) for name, leaf in toy_rewards.walks(3, 5).items()}
     spec = Spec.of(toy_rewards.ToyRewards(), 0.9)
     files.write(tmp_path / "whole.npz", columns)
-    ring = files.read(tmp_path / "whole.npz", spec).ring.rows
+    ring = sources.read(str(tmp_path / "whole.npz"), spec).ring.rows
     assert ring.goal.shape == (15, 1, 0)
     np.testing.assert_array_equal(ring.reward[:, 0], columns.pop("rewards"))
     files.write(tmp_path / "part.npz", columns)
     with pytest.raises(FlagError, match="has no rewards"):
-        files.read(tmp_path / "part.npz", spec)
+        sources.read(str(tmp_path / "part.npz"), spec)
 
 
 # ---- DeepMind Control, of a package that these tests stand for ----

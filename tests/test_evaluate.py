@@ -104,3 +104,10 @@ def test_one_sentence_for_wrong_flags(argv, words, tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     assert evaluate.main(argv) == 2
     assert capsys.readouterr().err == f"evaluate.py: {words}\n"
+
+
+def test_a_name_of_ogbench_is_one(toy_runs, capsys):
+    """Whether it is installed, and whether it fits, is told by its own name."""
+    assert evaluate.main([str(toy_runs / "l2_s0"), "--env_name", "ogbench:pointmaze-medium-v0"]) == 2
+    error = capsys.readouterr().err
+    assert "ogbench:pointmaze-medium-v0" in error and "choose from" not in error and error.count("\n") == 1

@@ -128,6 +128,15 @@ def test_a_version_without_a_flag_did_what_was_done_then(tmp_path):
         read_resumed_flags([*given, "0.25"], flags, [tmp_path])
 
 
+def test_a_version_that_called_flags_otherwise_is_made_again(tmp_path):
+    flags, agent_flags = read_flags(["--agent", "tmd", "--num_timesteps", "5000", "--tmd_goal", "goal"])
+    stored = {"flags": {**vars(flags)}, "agent_flags": {**vars(agent_flags)}}
+    stored["flags"]["total_env_steps"] = stored["flags"].pop("num_timesteps")
+    stored["agent_flags"]["tmd_goal"] = stored["agent_flags"].pop("critic_goal")
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    assert read_run(tmp_path) == (flags, agent_flags)
+
+
 def test_a_repeated_seed_counts_once_and_a_short_run_cuts_its_group(tmp_path):
     make_run(tmp_path / "x_s0", 0, (0.1, 0.1))
     make_run(tmp_path / "x_s0-2", 0, (0.2, 0.2))

@@ -1,5 +1,6 @@
 """Exported policies: the file runs without Goalax and equals the policy, its description and its card are true."""
 
+import errno
 import hashlib
 import json
 import re
@@ -17,7 +18,7 @@ from goalax import __version__
 from goalax.agents import AGENTS
 from goalax.commands import export as command
 from goalax.host import loading
-from goalax.host.whole import aside
+from goalax.whole import aside, copy
 from tests.helpers import toy
 from tests.helpers.agents import relatives_wait
 
@@ -185,6 +186,33 @@ def test_a_link_stays_one_and_what_it_names_is_replaced(tmp_path):
         assert (tmp_path / "old").read_text() == "of before"
     assert (tmp_path / "link").is_symlink() and (tmp_path / "old").read_text() == "new"
     assert len(list(tmp_path.iterdir())) == 2
+
+
+class Unnamed(OSError):
+    """As those of PyAV, which have names of their own that cannot be set."""
+
+    filename = property(lambda self: None)
+
+
+@pytest.mark.parametrize("kind", [OSError, Unnamed])
+def test_an_error_names_the_file_and_not_the_place_aside(tmp_path, kind):
+    path = tmp_path / "a.mp4"
+    path.write_text("of before")
+    with pytest.raises(OSError, match="No space left") as full, aside(path) as part:
+        part.write_text("half")
+        raise kind(errno.ENOSPC, "No space left on device", str(part))
+    assert (full.value.filename, full.value.strerror) == (str(path), "No space left on device")
+    assert path.read_text() == "of before" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_copy_that_has_no_room_names_its_own_file(tmp_path):
+    (tmp_path / "source").write_text("content")
+    (tmp_path / "copy.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as full:
+        copy(tmp_path / "source", tmp_path / "copy")
+    assert full.value.filename == str(tmp_path / "copy")
+    copy(tmp_path / "source", tmp_path / "copy")
+    assert (tmp_path / "copy").read_text() == "content"
 
 
 def test_one_sentence_without_flatbuffers(toy_runs, tmp_path, monkeypatch, capsys):

@@ -10,8 +10,8 @@ import pytest
 from goalax.agents import AGENTS, Algorithm, crl
 from goalax.agents.crl import CRLConfig
 from goalax.commands import train as training
-from goalax.flags import flag
-from goalax.host.config import Flags, read_flags
+from goalax.flags import FlagError, flag
+from goalax.host.config import Flags, flags_from, read_flags
 from goalax.host.make import make_run
 from tests.helpers import toy
 
@@ -100,6 +100,25 @@ def test_bad_input_is_one_sentence_and_exit_code_2(argv, words, tmp_path, monkey
     for word in words:
         assert word in error
     assert not list(tmp_path.iterdir())
+
+
+SILENT = "--wandb_mode means nothing without --log_wandb: leave it out."
+
+
+@pytest.mark.parametrize("more", ["", "--log_wandb false", "--no_log_wandb"])
+@pytest.mark.parametrize("mode", ["--wandb_mode online", "--wandb-mode=offline"])
+def test_how_a_run_logs_that_does_not_log_is_refused(mode, more):
+    with pytest.raises(FlagError, match=f"^{SILENT}$"):
+        read_flags([*mode.split(), *more.split()])
+    flags, _ = read_flags([*mode.split(), "--log_wandb"])
+    assert flags.log_wandb and flags.wandb_mode in mode
+    assert not read_flags(more.split())[0].log_wandb
+
+
+def test_how_a_run_logs_is_checked_in_python_too():
+    with pytest.raises(FlagError, match=f"^{SILENT}$"):
+        flags_from({"wandb_mode": "offline"})
+    assert flags_from({"wandb_mode": "offline", "log_wandb": True})[0].wandb_mode == "offline"
 
 
 @dataclasses.dataclass(frozen=True)

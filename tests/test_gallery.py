@@ -104,3 +104,17 @@ def test_gallery_is_drawn(env_of, opengl, tmp_path, monkeypatch):
         "ant_u_maze_eval.png",
         "reacher.png",
     }
+
+
+def test_what_is_wrong_with_a_document_is_told_before_anything_is_drawn(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(gallery, "ROOT", tmp_path)
+    monkeypatch.delattr(gallery, "create_env")
+    assert gallery.main([]) == 2
+    words = f"gallery.py: {tmp_path}/docs/environments.md cannot be read or written: No such file or directory.\n"
+    assert capsys.readouterr().err == words
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/environments.md").write_text("nothing")
+    assert gallery.main([]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"gallery.py: {tmp_path}/docs/environments.md: The document is without a place for envir")
+    assert error.count("\n") == 1

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 import goalax
@@ -19,7 +20,7 @@ from goalax.flags import FlagError
 from goalax.host import goal_cells
 from goalax.host.goal_cells import GoalCells
 from goalax.host.runs import read_metrics
-from goalax.study import heat_maps
+from goalax.study import heat_maps, pictures
 from tests.helpers import toy, toy_maze
 from tests.helpers.experiments import make_run
 
@@ -229,3 +230,17 @@ def test_the_picture_shows_shares_walls_and_numbers():
     assert [text.get_position() for text in reached.texts] == [(2, 1), (2, 2)]
     free = np.asarray(reached.images[0].get_array())
     np.testing.assert_array_equal(free, [[0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]])
+
+
+def test_a_name_with_dollars_is_no_formula_in_either_picture(tmp_path, monkeypatch):
+    run, titles = make_run(tmp_path / "a$_$b_s0", 0, (0.5, 1)), []
+    goal_cells.save(run, table_of((1, 0, 1)))
+
+    def seen(figure, *args, **options):
+        titles.append(figure.get_suptitle() or figure.axes[0].get_title())
+        return save(figure, *args, **options)
+
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", seen)
+    pictures.draw(run)
+    assert titles == [r"a\$_\$b_s0"] * 2 and (run / "curves.png").is_file() and (run / "goals.png").is_file()

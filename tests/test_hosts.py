@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from goalax.commands import train as training
+from goalax.flags import FlagError
 from goalax.host import checkpoint, devices
+from goalax.host.config import Flags
 from goalax.host.runs import read_metrics
 from tests.helpers import ROOT, toy
 from tests.helpers.runs import assert_equal_runs
@@ -111,3 +113,13 @@ def test_wrong_flags_are_one_sentence(flags, words, tmp_path, monkeypatch, capsy
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_an_error_without_words_is_told_by_its_type(monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError
+
+    monkeypatch.setattr(devices.jax.distributed, "initialize", refuse)
+    flags = Flags(coordinator_address="localhost:1", num_processes=2, process_id=0)
+    with pytest.raises(FlagError, match="^--coordinator_address is 'localhost:1', but RuntimeError.$"):
+        devices.join(flags)

@@ -7,7 +7,7 @@ import pytest
 
 from goalax.commands import dataset
 from goalax.core.types import Spec
-from goalax.data import collect, files
+from goalax.data import collect, sources
 from goalax.flags import FlagError
 from goalax.host import ogbench_walks
 from tests.helpers.standin import StandInMaze
@@ -94,7 +94,7 @@ def test_the_command_writes_both_files(env, tmp_path, monkeypatch, capsys):
     assert dataset.main(argv) == 0
     assert "x.npz: 1,005 rows, 5 episodes, 1,000 transitions" in capsys.readouterr().out
     spec = Spec(2, 2, 2, (0, 1), 0.99, 0.0)
-    sets = [files.read(tmp_path / name, spec) for name in ("x.npz", "x-val.npz")]
+    sets = [sources.read(str(tmp_path / name), spec) for name in ("x.npz", "x-val.npz")]
     assert [data.episodes for data in sets] == [5, 1]
     assert not np.isin(sets[1].ring.rows.state[0, 0, 0], sets[0].ring.rows.state)
 

@@ -1,10 +1,13 @@
 """Registry: names, aliases, and what it says when a name is wrong."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
-from goalax.registry import Registry
+from goalax import cli
+from goalax.registry import EntryError, Registry, RegistryError
 from goalax.words import choices
 
 
@@ -48,7 +51,7 @@ def test_add_returns_the_entry(colours):
 @pytest.mark.parametrize("name, aliases", [("red", ()), ("rouge", ()), ("pink", ("green",)), ("pink", ("rouge",))])
 def test_names_and_aliases_are_unique(colours, name, aliases):
     taken = (name, *aliases)[-1]
-    with pytest.raises(ValueError, match=f"^The colour {taken} is registered twice.$"):
+    with pytest.raises(RegistryError, match=f"^The colour {taken} is registered twice.$"):
         colours.add(name, 9, aliases)
     assert colours["red"] == colours["rouge"] == 1 and colours["green"] == 2
 
@@ -75,11 +78,40 @@ def test_is_read_only(colours):
 
 
 def test_a_name_is_a_plain_word_and_not_forgotten():
-    with pytest.raises(TypeError, match=r"^The name of a new colour is <function .*; it must be text, as in register"):
+    with pytest.raises(EntryError, match=r"^The name of a new colour is <function .*; it must be text, as in register"):
 
         @Registry("colour").register
         def red():
             return 1
 
-    with pytest.raises(ValueError, match=r"^The name of a new colour is 'my/red'; it must be of letters, digits and"):
+    with pytest.raises(RegistryError, match=r"^The name of a new colour is 'my/red'; it must be of letters"):
         Registry("colour").add("my/red", 1)
+
+
+WITH_MORE = """
+import sys
+from goalax import cli, registry
+import_all = registry.import_all
+def more(package, path):
+    path += [sys.argv[1]] if package == "goalax.envs" else []
+    import_all(package, path)
+registry.import_all = more
+sys.exit(cli.main(["train"]))
+"""
+
+
+def test_a_file_that_registers_what_is_there_is_one_sentence(tmp_path):
+    (tmp_path / "mine.py").write_text('from goalax.envs.base import ENVS\nENVS.register("reacher")(dict)\n')
+    done = subprocess.run([sys.executable, "-c", WITH_MORE, tmp_path], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "goalax train: The environment reacher is registered twice.\n")
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+@pytest.mark.parametrize("error", [RegistryError, EntryError])
+def test_every_command_tells_what_cannot_be_registered(command, error, monkeypatch, capsys):
+    def load(_):
+        raise error("The colour red is registered twice.")
+
+    monkeypatch.setattr(cli, "load", load)
+    assert cli.main([command]) == 2
+    assert capsys.readouterr().err == f"goalax {command}: The colour red is registered twice.\n"

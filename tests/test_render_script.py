@@ -3,6 +3,7 @@
 import base64
 import re
 import types
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -94,10 +95,22 @@ def test_training_goes_on_where_nothing_can_be_drawn(env_of, no_opengl, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["policy.html"]
 
 
+@pytest.mark.parametrize(
+    ("steps", "words"), [(120, "120 updates"), (200, "200 updates"), (320, "200 updates and 120 steps")]
+)
+def test_a_film_says_updates_where_there_were_no_steps(steps, words, env_of, tmp_path):
+    env = env_of("reacher")
+    config = Flags(eval_env="reacher", dataset="x.npz", offline_steps=200)
+    run = types.SimpleNamespace(config=config, eval_env=env)
+    display = types.SimpleNamespace(say=lambda text: None, note=lambda text: None)
+    (page,) = kept.film(run, recording_of(env), steps, tmp_path, display, last=False)
+    assert page.name == f"policy_{steps}.html" and data_of(page.read_text())
+    assert f"<title>reacher   crl   {words}</title>" in page.read_text()
+
+
 @pytest.mark.parametrize("method", ["goal_points", "body"])
 def test_training_goes_on_where_an_environment_cannot_be_drawn(method, env_of, monkeypatch, tmp_path):
     def broken(*_):
-        (tmp_path / "part_of_policy.html").touch()
         raise IndexError("no such leg\nand more")
 
     env, notes = env_of("reacher"), []
@@ -107,7 +120,25 @@ def test_training_goes_on_where_an_environment_cannot_be_drawn(method, env_of, m
     display = types.SimpleNamespace(say=lambda text: None, note=notes.append)
     assert kept.film(run, recording, 120, tmp_path, display, last=False) == []
     assert notes == ["No policy_120.html: no such leg."]
-    assert [path.name for path in tmp_path.iterdir() if "120" in path.name] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", kept.FINAL)
+def test_half_a_film_takes_no_place_of_an_older_one(name, env_of, monkeypatch, tmp_path):
+    def half(path, *_, **__):
+        path.write_bytes(b"half")
+        raise IndexError("no such colour")
+
+    env, notes = env_of("reacher"), []
+    recording = recording_of(env)
+    monkeypatch.setattr(Path, "write_text", half)  # of the page
+    monkeypatch.setattr(Image.Image, "save", lambda _, path, *__, **___: half(path))
+    (tmp_path / name).write_bytes(b"of before")
+    run = types.SimpleNamespace(config=Flags(eval_env="reacher"), eval_env=env)
+    display = types.SimpleNamespace(say=lambda text: None, note=notes.append)
+    assert kept.film(run, recording, 120, tmp_path, display, last=True) == []
+    assert notes == [f"No {each}: no such colour." for each in kept.FINAL]
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_bytes() == b"of before"
 
 
 def test_a_film_that_cannot_be_written_ends_the_run(env_of, tmp_path):
@@ -134,9 +165,9 @@ def test_random_actions_are_shown(in_folder, capsys):
         (["--env_name", "reacher", "--height", "200"], "--height is 200; it must be a multiple of 6"),
         (
             ["--env_name", "reacher", "--out", "a.avi"],
-            "--out is 'a.avi'; it must name files that end in .html, .gif, .mp4",
+            "--out is 'a.avi'; it must name a file that ends in .html, .gif, .mp4",
         ),
-        (["--env_name", "reacher", "--out", "none/a.gif"], "--out is 'none/a.gif'; it must name files"),
+        (["--env_name", "reacher", "--out", "none/a.gif"], "--out is 'none/a.gif'; it must name a file"),
         (["--run", "none"], "There is no run in none: its config.json cannot be read."),
         (["--speed", "3"], "Unknown flag --speed"),
     ],

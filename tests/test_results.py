@@ -106,6 +106,15 @@ def test_a_row_that_was_stopped_says_where(one_by_one, stopped, folder):
     assert command.Queue(command.ResultsConfig(), "results.py").state(row) == "stopped at 80 steps"
 
 
+def test_a_row_on_a_dataset_that_was_stopped_says_at_which_update(folder, monkeypatch):
+    write(folder, "--agent gcbc --dataset x.npz --offline_steps 90 --num_timesteps 0")
+    (row,) = rows(folder)
+    table = [{"training/envsteps": 0, "training/offline_updates": updates} for updates in (40, 80)]
+    monkeypatch.setattr(results, "newest_directories", lambda _: [folder])
+    monkeypatch.setattr(results.runs, "read_metrics", lambda _: table)
+    assert command.Queue(command.ResultsConfig(), "results.py").state(row) == "stopped at 80 updates"
+
+
 @pytest.mark.slow
 def test_a_changed_flag_is_a_new_row(folder):
     write(folder, "--agent gcbc")
@@ -377,6 +386,8 @@ def test_two_queues_do_not_train_into_one_folder(folder, capsys):
     ("text", "words"),
     [
         ("a: [", "is no YAML in line"),
+        ("- section: 2020-13-01", "is no YAML."),
+        ("[" * 5000, "is no YAML."),
         ("a: 1", "must be a list of sections"),
         ("- rows: []", "part 1 needs a `section`"),
         ("- {section: one, rows: [], colour: red}", "has `colour`"),
@@ -395,6 +406,17 @@ def test_one_sentence_for_a_wrong_file(text, words, folder, capsys):
     assert command.main([]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1 and error.startswith("results.py: ")
+
+
+@pytest.mark.parametrize("flags", [{}, [], None, {"agent": ["gcbc"]}, {"agent": "gcbc"}])
+def test_a_run_directory_with_flags_that_no_run_writes_is_none_of_the_row(flags, folder, capsys):
+    write(folder, "--agent gcbc")
+    (row,) = rows(folder)
+    run = folder / f"runs/results/{row.name}_s0"
+    run.mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps({"flags": flags, "agent_flags": {}}))
+    assert results.newest_directories(row) == []
+    assert command.main(["--list"]) == 0 and capsys.readouterr().out.startswith("not run")
 
 
 def test_the_rows_of_this_project_are_command_lines_and_have_their_places():

@@ -216,4 +216,16 @@ def test_a_document_that_cannot_be_written_is_one_sentence(folder, capsys):
     assert capsys.readouterr().err.startswith("results.py: --keep is 'nowhere'; there is no such folder")
     (folder / "docs/results.md.part").mkdir()
     assert command.main(["--tables"]) == 2
-    assert "docs/results.md.part cannot be written: Is a directory." in capsys.readouterr().err
+    assert "docs/results.md cannot be written: Is a directory." in capsys.readouterr().err
+
+
+def test_a_picture_that_cannot_be_written_is_one_sentence(folder, capsys):
+    write(folder, "--agent gcbc")
+    leave(folder, rows(folder)[0], [{"training/envsteps": 120, "training/gradient_steps": 5}])
+    part = folder / "docs/curves/one.png.part"
+    part.parent.mkdir()
+    part.symlink_to("/dev/full")
+    assert command.main(["--tables"]) == 2
+    assert capsys.readouterr().err == "results.py: docs/curves/one.png cannot be written: No space left on device.\n"
+    assert not list(part.parent.iterdir())
+    assert command.main(["--tables"]) == 0 and (part.parent / "one.png").is_file()

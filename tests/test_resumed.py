@@ -95,6 +95,22 @@ def test_seeds_of_other_flags_are_not_resumed_together(tmp_path):
     assert read_resumed_flags(argv, read_flags(argv)[0], [first, second])[0].num_seeds == 2
 
 
+def test_how_a_resumed_run_logs_is_judged_by_its_own_flags(tmp_path):
+    argv = ["--resume", "--wandb_mode", "offline"]
+    flags, agent_flags = read_flags([])
+
+    def resumed(log_wandb):
+        stored = {"flags": {**vars(flags), "log_wandb": log_wandb}, "agent_flags": vars(agent_flags)}
+        (tmp_path / "config.json").write_text(json.dumps(stored))
+        return read_resumed_flags(argv, read_flags(argv)[0], [tmp_path])[0]
+
+    assert resumed(log_wandb=True).wandb_mode == "offline"
+    with pytest.raises(FlagError, match="^--wandb_mode means nothing without --log_wandb: leave it out.$"):
+        resumed(log_wandb=False)
+    argv = ["--resume"]
+    assert resumed(log_wandb=False).wandb_mode == "online"  # what is stored is not what was typed
+
+
 def test_a_budget_that_is_behind_it_changes_nothing(run, capsys):
     before = content()
     assert run("--resume", "--num_timesteps", "100") == 2
@@ -115,7 +131,7 @@ def test_final_films_of_a_run_that_goes_on_become_those_of_their_steps(run):
 
 def test_a_film_that_is_cut_short_is_missing(tmp_path):
     (tmp_path / "policy.html").write_text("whole")
-    (tmp_path / "part_of_policy.gif").write_text("cut")
+    (tmp_path / "policy.gif.part").write_text("cut")
     assert kept.missing(tmp_path)
     Path(tmp_path / "policy.gif").write_text("whole")
     assert not kept.missing(tmp_path)

@@ -16,7 +16,7 @@ from goalax.commands import evaluate, render
 from goalax.commands import train as training
 from goalax.flags import FlagError
 from goalax.host import checkpoint, display, runs
-from goalax.host.config import read_flags
+from goalax.host.config import Flags, read_flags
 from goalax.host.interrupt import Interrupt
 from goalax.host.make import make_run
 from tests.helpers import toy
@@ -274,3 +274,9 @@ def test_a_terminal_that_closes_asks_to_stop_unless_that_is_ignored():
             assert signal.getsignal(signal.SIGHUP) is handler
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_what_a_process_says_that_has_no_directory():
+    """One of several processes, which does not write, and whose error has no file."""
+    words = "Training stopped: gone; there is no checkpoint yet, so start it anew once that is mended."
+    assert training.unwritten(OSError("gone"), Flags(), [], "training.py") == words

@@ -242,7 +242,9 @@ def test_a_full_disk_is_one_sentence_that_names_the_file(folder, capsys, name):
     part.parent.mkdir(parents=True)
     part.symlink_to("/dev/full")
     assert script.main(["s.yml"]) == 2
-    assert capsys.readouterr().err == f"sweep.py: {part} cannot be written: No space left on device.\n"
+    file = part.with_suffix("")
+    assert capsys.readouterr().err == f"sweep.py: {file} cannot be written: No space left on device.\n"
+    assert not part.is_symlink()
 
 
 def test_an_error_without_a_file_names_that_of_out(folder, capsys, monkeypatch):

@@ -45,6 +45,27 @@ def again(out):
     return sweep
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ([], []),
+        (["--wandb_mode", "offline"], []),
+        (["--wandb-mode=offline", "--log_wandb", "false"], ["--log_wandb", "false"]),
+        (["--log-wandb"], ["--log-wandb", "--wandb_mode=online"]),
+        (["--log_wandb=True", "--wandb_mode", "offline"], ["--log_wandb=True", "--wandb_mode", "offline"]),
+    ],
+)
+def test_wandb_is_left_out_with_how_it_logs_but_where_the_command_asks_for_it(folder, command, words):
+    parameters = {"log_wandb": {"value": True}}
+    if "offline" not in "".join(command):
+        parameters["wandb_mode"] = {"value": "online"}
+    sweep = sweep_of("s", parameters, command=["${program}", "${args}", *command])
+    argv, config = sweep.flags(sweep.jobs[0])
+    assert [word for word in argv if word not in ("--exp_name=same_000", "--seed=0", "--num_seeds=1")] == words
+    assert config.log_wandb == (len(words) > 2 or "--log-wandb" in words)
+    read_flags(argv)
+
+
 def begin(sweep, number=0):
     """Starts a job; returns the command line in place of its program."""
     return sweep.start(sweep.jobs[number], 1, print)
@@ -251,3 +272,14 @@ def test_two_sweeps_of_one_name_train_at_once(tmp_path, monkeypatch):
         assert [runs.read_config(path)[0]["discounting"] for path in found[name]] == [discounting] * 2
         jobs = sweeps.load(Path(f"sweeps/{name}/sweep.json"), sweeps.read(Path(f"{name}.yml")))
         assert [job.state for job in jobs] == ["finished"]
+
+
+def test_the_table_counts_updates_where_there_are_no_steps(folder):
+    data = {"dataset": {"value": "x.npz"}, "offline_steps": {"value": 1500}, "num_timesteps": {"value": 0}}
+    sweep = sweep_of("s", data)
+    train(begin(sweep), 1.0)
+    (run,) = sweep.own(sweep.jobs[0])
+    (run / "metrics.csv").write_text(f"training/envsteps,training/offline_updates,{METRIC}\n0,1240,0.5\n")
+    assert list(sweep.table().columns[2].cells) == ["1,240 updates"]
+    (run / "metrics.csv").write_text(f"training/envsteps,training/offline_updates,{METRIC}\n2000,1500,0.5\n")
+    assert list(sweep.table().columns[2].cells) == ["1,500 updates and 2,000"]

@@ -16,7 +16,7 @@ from rich.console import Console
 from goalax.commands import sweep as script
 from goalax.host.runs import read_metrics
 from goalax.host.stored import read_run
-from goalax.study import sweeps
+from goalax.study import sweep_file, sweeps
 from tests.helpers import ROOT, toy
 
 toy.register()
@@ -213,7 +213,7 @@ def test_the_table_fits_a_terminal_of_80_columns(tmp_path):
 def search(method, count):
     """The best value that a search finds on a known function."""
     parameters = {"x": {"min": 0.0, "max": 1.0}, "c": {"values": ["a", "b", "c"]}, "k": {"value": 1}}
-    sweep, jobs = {"method": method, "metric": sweeps.METRIC, "parameters": parameters}, []
+    sweep, jobs = {"method": method, "metric": sweep_file.METRIC, "parameters": parameters}, []
     for _ in range(count):
         job = sweeps.suggest(sweep, jobs)
         job.state, job.values = "finished", [quadratic(job.parameters)]

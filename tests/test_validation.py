@@ -8,7 +8,7 @@ import pytest
 from goalax.commands import train as training
 from goalax.core import buffer
 from goalax.core.updates import HELD_OUT
-from goalax.data import files
+from goalax.data import files, sources
 from goalax.host.config import algorithm_of, read_flags
 from goalax.host.loading import load
 from goalax.host.make import make_run
@@ -62,7 +62,7 @@ def test_delayed_actors_are_validated_on_held_out_samples_at_any_time(here, upda
     flags = ["--agent", "crl", "--policy_delay", "2", "--bc_weight", "0.1", "--repr_dim", "4"]
     run = make_run(*read_flags([*toy.BASELINE, *OFFLINE, *flags]))
     state = run.learn(run.start(), updates)
-    held_out, trained = (files.read(name, run.spec).ring for name in ("data-val.npz", "data.npz"))
+    held_out, trained = (sources.read(name, run.spec).ring for name in ("data-val.npz", "data.npz"))
     found = [run.train.offline.validate(state, ring) for ring in (held_out, trained)]
     for name in ("validation/actor_loss", "validation/log_density", "validation/critic_loss"):
         assert float(found[0][name]) != float(found[1][name])
@@ -71,7 +71,7 @@ def test_delayed_actors_are_validated_on_held_out_samples_at_any_time(here, upda
 def test_they_are_means_of_what_updates_on_held_out_samples_tell(here):
     run = make_run(*read_flags(GCBC))
     state = run.learn(run.start(), 20)
-    ring = files.read("data-val.npz", run.spec).ring
+    ring = sources.read("data-val.npz", run.spec).ring
     agent = algorithm_of(run.config).make(run.agent_config, run.spec)
     choice_key, update_key = jax.random.split(jax.random.split(state.key, 6)[5])
     batch = run.sizes.batch_size

@@ -8,6 +8,7 @@ from types import ModuleType
 
 from goalax import __version__
 from goalax.host import output
+from goalax.registry import RegistryError
 from goalax.words import choices
 
 COMMANDS = {
@@ -38,7 +39,11 @@ def run(command: str, argv: Sequence[str], prog: str) -> int:
     """
     with output.protected() as stdout:
         try:
-            module = load(command)
+            try:
+                module = load(command)
+            except RegistryError as error:  # of a file that somebody has added
+                print(f"{prog}: {error}", file=sys.stderr)
+                return 2
             if hasattr(module, "start"):
                 module.start()
             code = module.main(list(argv), prog)

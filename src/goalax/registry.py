@@ -10,6 +10,14 @@ from goalax.words import choices
 T = TypeVar("T")
 
 
+class RegistryError(ValueError):
+    """What somebody has registered that cannot be, in one sentence with its name."""
+
+
+class EntryError(RegistryError, TypeError):
+    """The same, of something that is of a wrong type."""
+
+
 def import_all(package: str, path: Iterable[str]) -> None:
     """Imports every file of a package, so that all that they register is found: a new entry is a new file."""
     for module in pkgutil.iter_modules(path):
@@ -25,24 +33,24 @@ class Registry(Mapping[str, T], Generic[T]):
         self._names: dict[str, str] = {}  # name or alias -> name
 
     def add(self, name: str, entry: T, aliases: tuple[str, ...] = ()) -> T:
-        """The entry. TypeError for one of a wrong type; ValueError for a name that is taken or no plain word: names of
-        runs, folders and flags are made of them."""
+        """The entry. EntryError for one of a wrong type; RegistryError for a name that is taken or no plain word: names
+        of runs, folders and flags are made of them."""
         keys = (name, *aliases)
         for key in keys:
             if not key.replace("_", "").isalnum():
-                raise ValueError(f"The name of a new {self.kind} is {key!r}; it must be of letters, digits and _.")
+                raise RegistryError(f"The name of a new {self.kind} is {key!r}; it must be of letters, digits and _.")
             if key in self._names:
-                raise ValueError(f"The {self.kind} {key} is registered twice.")
+                raise RegistryError(f"The {self.kind} {key} is registered twice.")
         if self.entry_type is not None and not isinstance(entry, self.entry_type):
-            raise TypeError(f"The {self.kind} {name} is {entry!r}; it must be an {self.entry_type.__name__}.")
+            raise EntryError(f"The {self.kind} {name} is {entry!r}; it must be an {self.entry_type.__name__}.")
         self._names.update(dict.fromkeys(keys, name))
         self._entries[name] = entry
         return entry
 
     def register(self, name: str, *aliases: str) -> Callable[[T], T]:
-        """Decorator form of `add`. TypeError for one without parentheses, which would register nothing."""
+        """Decorator form of `add`. EntryError for one without parentheses, which would register nothing."""
         if not isinstance(name, str):
-            raise TypeError(f'The name of a new {self.kind} is {name!r}; it must be text, as in register("name").')
+            raise EntryError(f'The name of a new {self.kind} is {name!r}; it must be text, as in register("name").')
         return lambda entry: self.add(name, entry, aliases)
 
     def resolve(self, name: str) -> str:

@@ -18,10 +18,12 @@ from goalax.envs import ENVS
 from goalax.envs.control import TASKS
 from goalax.flags import FlagError
 from goalax.host.config import read_flags
+from goalax.host.places import writable
 from goalax.speed import cost_curves, roofline
 from goalax.speed.benchmark import BenchmarkFlags, machine, measure
 from goalax.speed.roofline import Kernels
 from goalax.speed.stepping import measure_env
+from goalax.whole import aside
 
 UNITS = {
     **{"env_only": "steps/s", "updates_only": "updates/s", "end_to_end": "steps/s", "limit": "steps/s"},
@@ -137,13 +139,9 @@ def measure_curve(config: BenchmarkFlags, agent_config: Any) -> list[dict[str, A
 def output(config: BenchmarkFlags) -> Path | None:
     """The file for the results, if any; FlagError if it cannot be written or its name is taken by another."""
     name = config.out or (f"{config.curve}.json" if config.curve else None)
-    if name and (os.path.isdir(name) or not os.path.isdir(Path(name).absolute().parent)):
-        raise FlagError(f"--out is {name!r}; it must be a file in a directory that exists.")
-    if name and not os.access(name if os.path.exists(name) else Path(name).absolute().parent, os.W_OK):
-        raise FlagError(f"--out is {name!r}, which cannot be written.")
     if name and config.curve and Path(name).suffix != ".json":
         raise FlagError(f"--out is {name!r}; with --curve it must end in .json: CSV and PNG lie beside it.")
-    return Path(name) if name else None
+    return writable("out", name) if name else None
 
 
 def mode(config: BenchmarkFlags) -> Mode:
@@ -173,17 +171,19 @@ def start() -> None:
 def main(argv: Sequence[str], prog: str = "benchmark.py") -> int:
     """Runs a command line; returns the exit code."""
     defaults = BenchmarkFlags(num_timesteps=2**31 - 1)  # no run is too short to be measured
+    path = None
     try:
         config, agent_config = read_flags(argv, (defaults, AGENTS[defaults.agent].config()), prog=prog)
         path, measured = output(config), mode(config)
         results = measured(config, agent_config)
         if path:
             content = {"machine": machine(), "command": [prog, *argv], "results": results}
-            path.write_text(json.dumps(content, indent=2) + "\n")
+            with aside(path) as part:
+                part.write_text(json.dumps(content, indent=2) + "\n")
     except FlagError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # a full disk, say
-        print(f"{prog}: {error.filename or path} cannot be written: {error.strerror}.", file=sys.stderr)
-        return 1
+        print(f"{prog}: {error.filename or path or 'a file'} cannot be written: {error.strerror}.", file=sys.stderr)
+        return 2
     return 0

@@ -1,7 +1,6 @@
 """Writes a dataset, in OGBench's format or Minari's: what a run holds in its buffer, or scripted walks in a maze."""
 
 import dataclasses
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -21,6 +20,7 @@ from goalax.host import loading, ogbench_walks
 from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError
 from goalax.host.names import EnvNames
+from goalax.host.places import writable
 
 NUM_ENVS = 64  # environments that are collected in at once
 VALIDATION = 0.1  # of the transitions, more of them, in a file beside
@@ -63,9 +63,8 @@ def check(config: DatasetConfig) -> None:
         both = config.env_name is not None
         minari.check_new([config.out, sources.validation_name(config.out)] if both else [config.out])
         return
-    place = Path(config.out).parent
-    if not os.path.isdir(place):
-        raise FlagError(f"--out is {config.out!r}; there is no folder {place}.")
+    for name in [config.out, *[sources.validation_name(config.out)] * (config.env_name is not None)]:
+        writable("out", name, (".npz",))
 
 
 def write_run(config: DatasetConfig) -> None:

@@ -26,6 +26,7 @@ from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError
 from goalax.host.loading import load
 from goalax.host.make import Run
+from goalax.whole import aside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +97,7 @@ def draw(free: np.ndarray, learned: np.ndarray, paths: np.ndarray, start: int, t
         figure.colorbar(picture, ax=axes, shrink=0.8)
     panels[2].hexbin(paths.ravel(), learned.ravel(), gridsize=40, mincnt=1, bins="log", cmap="magma_r")
     panels[2].set(xlabel="shortest path (m)", ylabel="learned distance", title="all pairs of places")
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, format="png", dpi=120)
 
 
 def measure(config: DistancesConfig) -> dict[str, Any]:
@@ -131,8 +132,9 @@ def measure(config: DistancesConfig) -> dict[str, Any]:
     trained = behind.in_words(flags, state)
     title = f"{flags.agent} on {flags.env_name}, {trained}: Spearman {numbers['spearman']:.2f}"
     try:
-        draw(free, learned, paths, start, title, folder / "distances.png")
-        (folder / "distances.json").write_text(json.dumps(numbers, indent=1) + "\n")
+        with aside(folder / "distances.png") as picture, aside(folder / "distances.json") as words:
+            draw(free, learned, paths, start, title, picture)
+            words.write_text(json.dumps(numbers, indent=1) + "\n")
     except OSError as error:
         raise FlagError(f"{error.filename or folder} cannot be written: {error.strerror}.") from None
     return numbers

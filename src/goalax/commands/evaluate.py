@@ -13,13 +13,13 @@ from rich.text import Text
 
 from goalax.core.types import RunState
 from goalax.data.names import is_ogbench
-from goalax.envs import ENVS
 from goalax.flags import FlagError, flag, parse
 from goalax.host import behind, given, loading, ogbench
 from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError
 from goalax.host.display import track
 from goalax.host.make import Run
+from goalax.host.names import EnvNames
 from goalax.host.stored import read_run
 from goalax.study import statistics
 
@@ -31,7 +31,9 @@ class EvaluateConfig(given.GivenFlags):
     """What to evaluate, and how long."""
 
     run: tuple[str, ...] = flag((), "run directory", positional=True)
-    env_name: str | None = flag(None, "another environment of equal sizes (default: the run's eval_env)", valid=ENVS)
+    env_name: str | None = flag(
+        None, "another environment of equal sizes (default: the run's eval_env)", valid=EnvNames()
+    )
     episodes: int = flag(BATCH, "fresh episodes to play", low=2)
     step: int | None = flag(None, "environment steps of the checkpoint (default: the newest)", low=0)
     seed: int = flag(0, "draws starts and goals, the same ones for every run", low=0, high=2**31 - 1)

@@ -10,6 +10,7 @@ from goalax.flags import FlagError, flag, parse
 from goalax.host import loading
 from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError
+from goalax.host.places import writable
 from goalax.interop import card, export
 
 
@@ -26,19 +27,9 @@ class ExportConfig:
     card: str | None = flag(None, "Markdown file to write: metrics, command, film of the run, how to call the policy")
 
 
-def file_in_a_folder(name: str, value: str, suffix: str = "") -> Path:
-    """A path that can be written, as far as one can say; FlagError."""
-    path = Path(value)
-    there = bool(path.name) and not os.path.isdir(path) and os.path.isdir(path.absolute().parent)
-    if not there or not path.name.endswith(suffix):
-        ending = f" that ends in {suffix}" if suffix else ""
-        raise FlagError(f"--{name} is {value!r}; it must name a file{ending}, in a directory that exists.")
-    return path
-
-
 def card_beside(out: Path, value: str) -> Path:
     """The path of the card; FlagError where it, or the film beside it, would be written over the policy."""
-    page = file_in_a_folder("card", value, ".md")
+    page = writable("card", value, (".md",))
     written = (page, *(page.with_suffix(Path(film).suffix) for film in card.FILMS))
     if os.path.realpath(out) in map(os.path.realpath, written):
         raise FlagError(f"--card is {value!r}, which would overwrite the policy that --out names, {str(out)!r}.")
@@ -57,7 +48,7 @@ def main(argv: Sequence[str], prog: str = "export.py") -> int:
         (config,) = parse(argv, ExportConfig(), others={}, prog=prog, description=description)
         if len(config.run) != 1:
             raise FlagError(f"It takes one run directory, but {len(config.run)} are given.")
-        out = file_in_a_folder("out", config.out)
+        out = writable("out", config.out)
         page = None if config.card is None else card_beside(out, config.card)
         directory = Path(config.run[0])
         run, state = loading.load(directory, config.step, vis_length=0)

@@ -17,7 +17,9 @@ from goalax.envs.control import TASKS
 from goalax.envs.maze import MAZES, InMaze, Maze
 from goalax.envs.stitching import MARK, Stitching
 from goalax.films import render, scene
+from goalax.flags import FlagError
 from goalax.study import markdown
+from goalax.whole import aside
 
 ROOT = Path(__file__).resolve().parents[3]  # the checkout whose pictures and documents are made
 DOCUMENTS = {  # which table is where
@@ -98,7 +100,9 @@ def save_pictures(envs: Mapping[str, GoalEnv]) -> None:
 
 def save_png(picture: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.quantize(palette=render.palette_of([picture]), dither=Image.Dither.NONE).save(path, optimize=True)
+    reduced = picture.quantize(palette=render.palette_of([picture]), dither=Image.Dither.NONE)
+    with aside(path) as part:
+        reduced.save(part, "PNG", optimize=True)
 
 
 def measured() -> list[tuple[str, list[dict[str, Any]]]]:
@@ -223,20 +227,35 @@ def maze_table(envs: Mapping[str, GoalEnv], names: Iterable[str]) -> str:
     return markdown.table(MAZE_COLUMNS, rows)
 
 
+def replaced(path: Path, name: str, content: str) -> str:
+    """The text of a document with another table of this name; FlagError that names it, if it has no place for it."""
+    try:
+        return markdown.replace(path.read_text(), name, "gallery.py", content)
+    except FlagError as error:
+        raise FlagError(f"{path}: {error}") from None
+
+
 def main(argv: Sequence[str], prog: str = "gallery.py") -> int:
     """Runs a command line, which has no arguments; returns the exit code."""
     if argv:
         print(f"{prog}: it takes no arguments; it writes pictures, and tables into documents.", file=sys.stderr)
         return 2
-    names = [name for name in ENVS if name not in TASKS]
-    envs = {name: create_env(name) for name in pictured(names)}
     try:
+        for name, document in DOCUMENTS.items():
+            replaced(ROOT / document, name, "")  # what is wrong with one is told before minutes of drawing
+        names = [name for name in ENVS if name not in TASKS]
+        envs = {name: create_env(name) for name in pictured(names)}
         save_pictures(envs)
-    except scene.RenderError as error:
-        print(f"{prog}: {error}.", file=sys.stderr)
+        parts = {"environments": table(envs, names), "mazes": maze_table(envs, names), "speeds": comparison()}
+        for name, content in parts.items():
+            path = ROOT / DOCUMENTS[name]
+            text = replaced(path, name, content)
+            with aside(path) as part:
+                part.write_text(text)
+    except (FlagError, scene.RenderError) as error:
+        print(f"{prog}: {str(error).rstrip('.')}.", file=sys.stderr)
         return 2
-    parts = {"environments": table(envs, names), "mazes": maze_table(envs, names), "speeds": comparison()}
-    for name, content in parts.items():
-        path = ROOT / DOCUMENTS[name]
-        path.write_text(markdown.replace(path.read_text(), name, "gallery.py", content))
+    except OSError as error:
+        print(f"{prog}: {error.filename or 'a file'} cannot be read or written: {error.strerror}.", file=sys.stderr)
+        return 2
     return 0

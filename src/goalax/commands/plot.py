@@ -8,6 +8,7 @@ from goalax.flags import flag
 from goalax.study import curves, profiles
 from goalax.study.experiments import Group
 from goalax.study.script import RunsConfig, script
+from goalax.whole import aside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,8 @@ class PlotConfig(RunsConfig):
 
 def save(groups: Sequence[Group], notes: Sequence[str], path: Path, config: PlotConfig) -> None:
     drawing = profiles.compare(groups) if config.x == "score" else curves.compare(groups, config.x)
-    drawing.figure.savefig(path, dpi=120)
+    with aside(path) as part:
+        drawing.figure.savefig(part, format="png", dpi=120)
 
 
 def main(argv: Sequence[str], prog: str = "plot.py") -> int:

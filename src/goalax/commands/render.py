@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from goalax.flags import FlagError, flag, parse
 from goalax.host import behind, devices, given, loading
 from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError
+from goalax.host.places import writable
 
 SAVE = {".html": page.save, ".gif": render.save_gif, ".mp4": render.save_mp4}
 
@@ -51,13 +51,7 @@ def check(config: RenderConfig) -> list[Path]:
     if config.height % 6:
         raise FlagError(f"--height is {config.height}; it must be a multiple of 6, so that the width is even too.")
     names = config.out.split(",") if config.out else [f"{Path(shown).resolve().name}.html"]
-    paths = [Path(name) for name in names]
-    for path in paths:
-        if path.suffix not in SAVE or not os.path.isdir(path.absolute().parent):
-            raise FlagError(
-                f"--out is {config.out!r}; it must name files that end in {', '.join(SAVE)}, in directories that exist."
-            )
-    return paths
+    return [writable("out", name, tuple(SAVE)) for name in names]
 
 
 def random_policy(config: RenderConfig) -> tuple[GoalEnv, rollout.Recording, str]:

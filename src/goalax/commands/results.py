@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 from goalax.flags import FlagError, flag, parse
-from goalax.host import checkpoint
+from goalax.host import behind, checkpoint
 from goalax.host.interrupt import SIGNALS, listened
 from goalax.host.lock import child, only_one, take
 from goalax.host.runs import ROOT
@@ -77,7 +77,7 @@ class Queue:
         tables = [results.runs.read_metrics(path / "metrics.csv") for path in directories]
         if tables and all(tables):
             progress = min(results.runs.progress(table[-1]) for table in tables)
-            return f"stopped at {progress:,} steps"
+            return f"stopped at {behind.progress_in_words(row.flags, progress)}"
         return "not run"
 
     def next(self) -> Row | None:

@@ -18,8 +18,10 @@ from goalax.agents import AGENTS
 from goalax.flags import FlagError, flag, parse
 from goalax.host.config import read_flags
 from goalax.host.make import make_run
+from goalax.host.places import writable
 from goalax.speed.benchmark import BenchmarkFlags, Training, env_only, machine, rate, sample, updates_only
 from goalax.study import markdown
+from goalax.whole import aside
 
 # The sizes of JaxGCRL's own scripts, so that its speeds can stand beside these.
 SIZES = (
@@ -169,9 +171,8 @@ def main(argv: Sequence[str], prog: str = "speed.py", sizes: str = SIZES) -> int
             raise FlagError(f"--keep is {config.keep!r}; there is no such file to write the table from.")
         calls = kept(keep) if keep.exists() else []
         require_place(out)  # what is wrong is told before minutes of measuring
-        part = keep.with_name(f"{keep.name}.part")
-        part.write_text("")  # the same
-        part.unlink()
+        writable("keep", config.keep)
+        writable("out", config.out)
         names = config.env_names.split(",")
         for name in names:
             flags_of(name, sizes)
@@ -183,14 +184,16 @@ def main(argv: Sequence[str], prog: str = "speed.py", sizes: str = SIZES) -> int
                 for name in names
             }
             calls.append(call)
-            part.write_text(json.dumps(calls, indent=2) + "\n")
-            os.replace(part, keep)
-        out.write_text(markdown.replace(out.read_text(), "speed", "speed.py", table(calls)))
+            with aside(keep) as part:
+                part.write_text(json.dumps(calls, indent=2) + "\n")
+        text = markdown.replace(out.read_text(), "speed", "speed.py", table(calls))
+        with aside(out) as part:
+            part.write_text(text)
     except FlagError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"{prog}: {error.filename} cannot be read or written: {error.strerror}.", file=sys.stderr)
+        print(f"{prog}: {error.filename or 'a file'} cannot be read or written: {error.strerror}.", file=sys.stderr)
         return 2
     except ValueError as error:
         print(f"{prog}: {error}", file=sys.stderr)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from goalax.flags import flag
-from goalax.host.whole import aside
 from goalax.study import markdown, measures, whole_command
 from goalax.study.experiments import Group
 from goalax.study.measures import MeasuresConfig
 from goalax.study.results_document import unit_of
 from goalax.study.script import script
 from goalax.study.statistics import Estimate, interquartile_mean
+from goalax.whole import aside
 
 
 @dataclasses.dataclass(frozen=True)

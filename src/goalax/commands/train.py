@@ -16,7 +16,7 @@ from goalax.core.rollout import Recording
 from goalax.data import sources
 from goalax.films import kept
 from goalax.flags import FlagError
-from goalax.host import checkpoint, devices, goal_cells, memory, output, runs
+from goalax.host import behind, checkpoint, devices, goal_cells, memory, output, runs
 from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError, SaveError
 from goalax.host.config import Config, read_flags
@@ -261,14 +261,14 @@ def unwritten(error: Exception, config: Config, directories: list[Path], prog: s
     else:
         what = str(error)
     found = [set(checkpoint.steps(directory / "checkpoints")) for directory in directories]
-    common = set.intersection(*found)
     if not any(found):
         return f"Training stopped: {what}; there is no checkpoint yet, so start it anew once that is mended."
+    common = set.intersection(*found)
     if not common:
         alone = "its seeds have no checkpoint in common, and go on one by one with --resume --run_dir"
         return f"Training stopped: {what}; {alone}."
     command = resuming(config, directories, prog)
-    safe = f"everything up to the checkpoint at {max(common):,} steps is safe"
+    safe = f"everything up to the checkpoint at {behind.progress_in_words(config, max(common))} is safe"
     return f"Training stopped: {what}; {safe}, and once that is mended, this continues from there: {command}"
 
 

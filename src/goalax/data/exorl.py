@@ -44,7 +44,7 @@ def load(folder: Path, spec: Spec) -> Found:
 
 
 def _rows(path: Path, stored: dict[str, np.ndarray], spec: Spec) -> dict[str, np.ndarray]:
-    """An episode under the keys of `files.read`; the last row's action, which leads nowhere, is 0."""
+    """An episode under the keys of a file; the last row's action, which leads nowhere, is 0."""
     for key in KEYS:
         if key not in stored:
             raise FlagError(f"{the(path)} has no {key}; an episode of ExORL has the keys {', '.join(KEYS)}.")

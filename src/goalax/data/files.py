@@ -7,7 +7,6 @@ an episode of L transitions is L + 1 rows, of which `terminals` marks the last o
 import contextlib
 import hashlib
 import math
-import os
 import tokenize
 import zipfile
 import zlib
@@ -19,6 +18,7 @@ import numpy as np
 
 from goalax.core.types import BufferState, Spec, Transition
 from goalax.flags import FlagError
+from goalax.whole import aside
 
 # Key -> what it holds; T rows in all. qpos and qvel, the state of the simulator, are read by `Labels` only.
 NEEDED = {"observations": "[T, S]", "actions": "[T, A]", "terminals": "[T]"}
@@ -68,29 +68,8 @@ class Found(NamedTuple):
     place: Callable[[int], str] = "row {:,}".format  # where a row lies, for people
 
 
-def read(
-    path: str | Path, spec: Spec, min_rows: int = 2, reward_free: bool = False, labels: Labels | None = None
-) -> Dataset:
-    """Reads a dataset for an environment.
-
-    `rewards` and `goals` are those of the file where it has them. Without goals the goal of an episode is what its last
-    state achieves; without rewards they are 1 where the next state is at the goal, else 0; without masks no action ends
-    an episode for good. Rows after the last mark in `terminals` are an episode that was cut short.
-
-    Args:
-      spec: that of the environment.
-      min_rows: episodes with fewer rows are left out; 2, or one more than an agent draws at once.
-      reward_free: nobody looks at rewards: of an environment without goals they may be missing, and are 0.
-      labels: where rewards and masks come from, in place of those of the file.
-
-    Raises:
-      FlagError: what is wrong with the file, or why it does not fit the environment.
-    """
-    return checked(load(Path(path), labels), spec, min_rows, reward_free, labels)
-
-
 def checked(found: Found, spec: Spec, min_rows: int, reward_free: bool, labels: Labels | None) -> Dataset:
-    """As `read`, of what was found."""
+    """What was found as a ring; arguments and errors as those of `sources.read`."""
     name, arrays, sha256, place = found
     for key in NEEDED.keys() - arrays.keys():
         raise FlagError(f"{the(name)} has no {key}; a dataset has the keys {', '.join(NEEDED)}.")
@@ -281,13 +260,8 @@ def columns_of(ring: BufferState, newest: int | None = None, oldest: int | None 
 
 def write(path: str | Path, columns: Mapping[str, np.ndarray]) -> None:
     """Writes a file, all of it or nothing; FlagError where it cannot be written."""
-    path = Path(path)
-    part = path.with_name(f"{path.name}.part")
     try:
-        with part.open("wb") as file:
+        with aside(Path(path)) as part, part.open("wb") as file:
             np.savez_compressed(file, **dict(columns))  # type: ignore[arg-type]
-        os.replace(part, path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         raise FlagError(f"--out is {str(path)!r}, which cannot be written: {error.strerror or error}.") from None

@@ -85,7 +85,7 @@ def load(name: str, spec: Spec) -> Found:
 
 
 def _rows(name: str, episode: Any, spec: Spec) -> dict[str, np.ndarray]:
-    """An episode under the keys of `files.read`; the last row's action, which leads nowhere, is 0."""
+    """An episode under the keys of a file; the last row's action, which leads nowhere, is 0."""
     seen, about = episode.observations, f"{the(name)}, episode {episode.id},"
     if isinstance(seen, tuple) or (isinstance(seen, Mapping) and STATE not in seen):
         keys = ", ".join(seen) if isinstance(seen, Mapping) else "a tuple"
@@ -171,8 +171,10 @@ def write(name: str, columns: Mapping[str, np.ndarray], goal_indices: Collection
                 observation_space=space,
                 description="Written by goalax dataset.",
             )
-    except (OSError, ValueError) as error:
+    except BaseException as error:  # Ctrl-C, too: what it left could neither be read nor written again
         with contextlib.suppress(OSError):
             shutil.rmtree(folder(name))
+        if not isinstance(error, OSError | ValueError | RuntimeError):  # the last one is h5py's
+            raise
         words = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise FlagError(f"--out is {name!r}, which cannot be written: {words}.") from None

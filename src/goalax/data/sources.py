@@ -50,8 +50,21 @@ def fetch(name: str) -> None:
 
 
 def read(name: str, spec: Spec, min_rows: int = 2, reward_free: bool = False, labels: Labels | None = None) -> Dataset:
-    """Reads what --dataset names: `minari:NAME`, `ogbench:NAME`, a folder, or a file; arguments and errors: as
-    `files.read`."""
+    """Reads what --dataset names for an environment: `minari:NAME`, `ogbench:NAME`, a folder, or a file.
+
+    `rewards` and `goals` are those of the file where it has them. Without goals the goal of an episode is what its last
+    state achieves; without rewards they are 1 where the next state is at the goal, else 0; without masks no action ends
+    an episode for good. Rows after the last mark in `terminals` are an episode that was cut short.
+
+    Args:
+      spec: that of the environment.
+      min_rows: episodes with fewer rows are left out; 2, or one more than an agent draws at once.
+      reward_free: nobody looks at rewards: of an environment without goals they may be missing, and are 0.
+      labels: where rewards and masks come from, in place of those of the file.
+
+    Raises:
+      FlagError: what is wrong with the file, or why it does not fit the environment.
+    """
     if not name:
         raise FlagError("--dataset is empty; it must be a file, a folder, or a dataset of OGBench or Minari.")
     path = path_of(name)

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from goalax.core.rollout import Recording
+from goalax.host import behind
 from goalax.host.display import Display
 from goalax.host.make import Run
 from goalax.words import first_line
@@ -17,6 +18,9 @@ def film(run: Run, recording: Recording, steps: int, directory: Path, display: D
     What cannot be drawn is told and left out, for no picture is worth a run; a file that cannot be written ends it.
     Returns what was written, each of them as a whole.
 
+    Args:
+      steps: environment steps, and before them updates on a dataset.
+
     Raises:
       OSError: a file could not be written.
     """
@@ -25,18 +29,16 @@ def film(run: Run, recording: Recording, steps: int, directory: Path, display: D
     from goalax.films import page, render, scene  # here, because they would make every start slower
 
     display.say("rendering the policy")
-    caption = f"{run.config.eval_env}   {run.config.agent}   {steps:,} steps"
+    caption = f"{run.config.eval_env}   {run.config.agent}   {behind.progress_in_words(run.config, steps)}"
     saved = []
     for name in FINAL if last else (f"policy_{steps}.html",):
-        save, part = page.save if name.endswith(".html") else render.save_gif, directory / f"part_of_{name}"
+        save = page.save if name.endswith(".html") else render.save_gif
         try:
-            save(run.eval_env, scene.film(run.eval_env, recording, run.config.vis_length, caption), part)
-            os.replace(part, directory / name)
+            save(run.eval_env, scene.film(run.eval_env, recording, run.config.vis_length, caption), directory / name)
             saved.append(directory / name)
         except OSError:
             raise
         except Exception as error:  # whatever an environment's own body and goal points come up with
-            part.unlink(missing_ok=True)
             display.note(f"No {name}: {first_line(error)}.")
     return saved
 

@@ -12,16 +12,18 @@ import numpy as np
 from goalax.envs import GoalEnv
 from goalax.films import scene
 from goalax.films.scene import SHAPES, Film, RenderError
+from goalax.whole import aside
 
 VIEWER = Path(__file__).with_name("viewer.html")
 VISIBLE_GROUPS = 3  # MuJoCo draws geoms of groups 0, 1 and 2
 
 
 def save(env: GoalEnv, film: Film, path: Path) -> None:
-    """Writes the page; RenderError for geoms that the viewer has no mesh for."""
+    """Writes the page, all of it or nothing; RenderError for geoms that the viewer has no mesh for."""
     data = json.dumps(content(env, film)).replace("</", "<\\/")
     text = VIEWER.read_text().replace("{{title}}", html.escape(film.caption))
-    path.write_text(text.replace("{{film}}", data))
+    with aside(path) as part:
+        part.write_text(text.replace("{{film}}", data))
 
 
 def content(env: GoalEnv, film: Film) -> dict[str, Any]:

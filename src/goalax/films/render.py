@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from goalax.envs import GoalEnv
 from goalax.films import scene
 from goalax.films.scene import Film, RenderError
+from goalax.whole import aside
 
 SIZE = (240, 320)  # height and width of pictures in pixels
 GIF_MILLISECONDS, GIF_FRAMES = 80, 250  # per frame; a longer film runs faster
@@ -101,14 +102,18 @@ def label(picture: Image.Image, words: str, reached: bool) -> Image.Image:
 
 
 def save_gif(env: GoalEnv, film: Film, path: Path, size: tuple[int, int] = SIZE) -> None:
-    """An endless GIF, in real time or faster if it would have more than GIF_FRAMES frames. RenderError as above."""
+    """An endless GIF, in real time or faster if it would have more than GIF_FRAMES frames. RenderError as above.
+
+    Here and below the file is written as a whole; OSError.
+    """
     stride = max(1, round(GIF_MILLISECONDS / 1000 / film.seconds), -(-film.frames // GIF_FRAMES))
     speed = stride * film.seconds * 1000 / GIF_MILLISECONDS
     images = list(pictures(env, film.every(stride), size, f"   x{speed:.1f}" if speed > 1.05 else ""))
     palette = palette_of(images[:: max(1, len(images) // 16)])
     # One palette for all, and no dithering: what stands still then costs nothing.
     images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=GIF_MILLISECONDS, loop=0)
+    with aside(path) as part:
+        images[0].save(part, "GIF", save_all=True, append_images=images[1:], duration=GIF_MILLISECONDS, loop=0)
 
 
 def palette_of(images: list[Image.Image]) -> Image.Image:
@@ -125,7 +130,7 @@ def save_mp4(env: GoalEnv, film: Film, path: Path, size: tuple[int, int] = SIZE)
     except ImportError as error:  # its FFmpeg may be broken too
         raise RenderError(f"MP4 needs PyAV (pip install av), which cannot be imported here ({error})") from None
     film = film.every(math.ceil(1 / (MP4_RATE * film.seconds) - 1e-6))
-    with av.open(path, "w") as video:
+    with aside(path) as part, av.open(part, "w", "mp4") as video:
         stream = video.add_stream("h264", rate=Fraction(1 / film.seconds).limit_denominator(1000))
         stream.height, stream.width = size
         stream.pix_fmt, stream.options = "yuv420p", {"crf": "20"}  # what every player reads; visually lossless

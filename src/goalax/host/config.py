@@ -205,6 +205,12 @@ def check_unused(agent: str, given: Collection[str]) -> str:
     return f"{without}." if unused else ""
 
 
+def check_logging(flags: Flags, given: Collection[str]) -> None:
+    """FlagError if the flag of a logger is given that is off; given: names of flags."""
+    if "wandb_mode" in given and not flags.log_wandb:
+        raise FlagError("--wandb_mode means nothing without --log_wandb: leave it out.")
+
+
 def check_agent(agent: str) -> str:
     """The name of an agent; FlagError that lists the choices if there is none."""
     if agent not in AGENTS:
@@ -235,11 +241,16 @@ def read_flags(
     spelled = {argument[2:].partition("=")[0].replace("-", "_") for argument in argv if argument.startswith("--")}
     without = check_unused(agent, spelled)
     description = f"{about.rstrip('.')}. Another algorithm's flags: --agent NAME --help. {without}".rstrip()
-    return parse(argv, flags, agent_config, others=other_configs(), prog=prog, description=description)
+    read = parse(argv, flags, agent_config, others=other_configs(), prog=prog, description=description)
+    if defaults or not read[0].resume:  # the run that is resumed may log: then argv is read again, with its flags
+        check_logging(read[0], spelled)
+    return read
 
 
 def flags_from(values: Mapping[str, Any]) -> tuple[Flags, Any]:
     """(flags of the run, flags of its agent) from Python values, by name or alias; FlagError as `read_flags`."""
     agent = check_agent(values.get("agent", Flags().agent))
     check_unused(agent, values)
-    return set_in((Flags(), AGENTS[agent].config()), {**values, "agent": agent}, other_configs())
+    flags, agent_config = set_in((Flags(), AGENTS[agent].config()), {**values, "agent": agent}, other_configs())
+    check_logging(flags, values)
+    return flags, agent_config

@@ -16,6 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from goalax.flags import FlagError
+from goalax.words import first_line
 
 HOSTS = ("coordinator_address", "num_processes", "process_id")  # flags that name several processes
 START_SECONDS = 300  # for process 0 to start; it waits as long for the others
@@ -50,7 +51,7 @@ def check() -> None:
     except Exception as error:  # RuntimeError, AssertionError without words, whatever a plugin raises
         wanted = os.environ.get("JAX_PLATFORMS")
         words = f"JAX_PLATFORMS is {wanted!r}, but JAX" if wanted else "JAX"
-        reason = next(iter(str(error).strip().splitlines()), "").rstrip(".")
+        reason = first_line(error) if str(error).strip() else ""
         raise FlagError(f"{words} finds no such device{reason and f': {reason}'}.") from None
     if jax.dtypes.canonicalize_dtype(np.float64) == np.float64:
         raise FlagError("JAX_ENABLE_X64 is set, but everything here is made for float32: unset it.")
@@ -75,8 +76,7 @@ def join(flags: HostFlags) -> None:
     try:  # left to itself, JAX would take one device per process on a cluster that it knows, such as Slurm
         jax.distributed.initialize(address, processes, process, cluster_detection_method="deactivate")
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise FlagError(f"--coordinator_address is {address!r}, but {reason}.") from None
+        raise FlagError(f"--coordinator_address is {address!r}, but {first_line(error)}.") from None
 
 
 def wait_for(host: str, port: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from goalax.core.goals import Cells, in_cells
 from goalax.core.rollout import Outcomes
 from goalax.flags import FlagError
-from goalax.host.whole import aside
+from goalax.whole import aside
 
 NAME = "goals.csv"
 COLUMNS = ("row", "column", "x", "y", "episodes", "reached", "time_at_goal", "envsteps")

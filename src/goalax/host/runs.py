@@ -22,7 +22,7 @@ from goalax import __version__
 from goalax.agents import AGENTS
 from goalax.flags import FlagError, Flagged, names_in
 from goalax.host.origin import git_commit
-from goalax.host.whole import aside
+from goalax.whole import aside
 
 if TYPE_CHECKING:
     from goalax.data.files import Dataset
@@ -219,14 +219,12 @@ class MetricsFile:
 
     def _rewrite(self) -> None:
         self.columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        part = self.path.with_name("metrics.csv.part")
-        with naming(part), part.open("w", newline="") as file:
+        with aside(self.path) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.columns, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, self.path)
         self.size = self._size()
 
 

@@ -29,14 +29,14 @@ def completed(flags: Mapping[str, Any], agent_flags: Mapping[str, Any]) -> tuple
 
 def read_run(directory: Path) -> Stored:
     """(flags of a run, flags of its agent) in a run directory; FlagError if they cannot be read."""
-    stored, stored_agent = runs.read_config(directory)
+    stored = runs.read_config(directory)
     try:
-        flags = check(Flags(**stored))
-        config = algorithm_of(flags).config
-        return flags, check(config(**{**before_flags(config), **stored_agent}))
+        run_flags, agent_flags = completed(*stored)  # its version may have called them otherwise
+        flags = check(Flags(**run_flags))
+        return flags, check(algorithm_of(flags).config(**agent_flags))
     except FlagError as error:
         raise FlagError(f"The run {directory} cannot be made again: {error}") from None
-    except (TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         version = runs.version_of(directory)
         raise FlagError(f"The run {directory} was written by {version}, which has other flags.") from None
 

@@ -1,7 +1,6 @@
 """The card of a policy in Markdown: what it is, what it reached, how it was trained, how to call it."""
 
 import os
-import shutil
 from pathlib import Path
 from urllib.parse import quote
 
@@ -10,9 +9,9 @@ import jax
 from goalax.core.types import RunState, Spec
 from goalax.host import behind, runs
 from goalax.host.make import Run
-from goalax.host.whole import aside
 from goalax.interop import export
 from goalax.study import markdown, whole_command
+from goalax.whole import aside, copy
 
 REMEMBERED = ", by the agent with what it remembers of an episode (its plan, say), which the file does not"
 FILMS = ("policy.gif", "policy.mp4")  # of a run directory, the first one that is there
@@ -130,6 +129,5 @@ def write(run: Run, state: RunState, directory: Path, policy: Path, path: Path) 
     with aside(path) as page:  # bytes of a command that are no UTF-8 stand as they are written in Python
         page.write_text(content, encoding="utf-8", errors="backslashreplace")
         if film is not None and copied is not None and film.resolve() != copied.resolve():
-            with aside(copied) as part:
-                shutil.copyfile(film, part)
+            copy(film, copied)
     return [path] if copied is None else [path, copied]

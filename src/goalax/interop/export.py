@@ -14,8 +14,8 @@ from goalax import __version__
 from goalax.core.types import RunState
 from goalax.flags import FlagError
 from goalax.host.make import Run
-from goalax.host.whole import aside
 from goalax.interop import onnx
+from goalax.whole import aside
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # that the file runs on
 

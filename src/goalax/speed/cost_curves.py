@@ -14,6 +14,7 @@ from goalax.flags import FlagError, check, convert
 from goalax.host.make import make_run
 from goalax.host.resolve import resolve
 from goalax.speed.benchmark import BenchmarkFlags, Training, rate, spread
+from goalax.whole import aside
 
 FACTORS = (0.25, 0.5, 1, 2, 4)
 COLUMNS = ("value", "steps_per_second", "min", "max", "updates_per_step", "program_mib", "compile_seconds", "gap")
@@ -113,7 +114,7 @@ def reason(error: Exception) -> str:
 
 
 def save_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    with path.open("w", newline="") as file:
+    with aside(path) as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="")
         writer.writeheader()
         writer.writerows(rows)
@@ -141,4 +142,5 @@ def draw(rows: Sequence[dict[str, Any]], name: str, title: str, path: Path) -> N
         axes.minorticks_off()
         axes.grid(alpha=0.3)
     figure.suptitle(title, fontsize="medium")
-    figure.savefig(path, dpi=120)
+    with aside(path) as part:
+        figure.savefig(part, format="png", dpi=120)

@@ -20,6 +20,7 @@ from goalax.study import measures
 from goalax.study.experiments import REWARD, Group
 from goalax.study.hover import Curve, Drawing
 from goalax.study.statistics import interquartile_mean
+from goalax.whole import aside
 
 REACHED, NEAR = "episodes that reach the goal", "share of time at the goal"
 RETURN = "sum of the rewards of an episode"
@@ -34,15 +35,16 @@ LEGENDS = {20: 4, 30: 3, 48: 2}  # longest label -> columns that fit side by sid
 
 
 def draw(rows: list[dict[str, float]], title: str, path: Path) -> None:
-    """Draws `of_run` into a PNG file."""
-    of_run(rows, title).savefig(path, dpi=120)
+    """Draws `of_run` into a PNG file, all of it or nothing."""
+    with aside(path) as part:
+        of_run(rows, title).savefig(part, format="png", dpi=120)
 
 
 def of_run(rows: list[dict[str, float]], title: str) -> Figure:
     """Success, or without goals rewards, and losses over environment steps, from the rows of metrics.csv."""
     last, marker = rows[-1], "o" if len(rows) == 1 else None  # a line of one point cannot be seen
     offline = 0 if not last["training/envsteps"] else last.get(runs.OFFLINE, 0)
-    steps = [runs.progress(row) - offline for row in rows]
+    steps, title = [runs.progress(row) - offline for row in rows], plain(title)
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     success, losses = figure.subplots(1, 2)
     if all("eval/time_at_goal" in row for row in rows):
@@ -93,6 +95,11 @@ def tidy(axes: Axes) -> None:
     axes.grid(alpha=0.3)
 
 
+def plain(text: str) -> str:
+    """A text as Matplotlib shows it as it is: between two dollars it would read formulas."""
+    return text.replace("$", r"\$")
+
+
 class Legend(NamedTuple):
     """A legend above all panels, with long labels in several lines."""
 
@@ -101,9 +108,7 @@ class Legend(NamedTuple):
 
     @classmethod
     def of(cls, labels: Iterable[str]) -> Self:
-        # Between two dollars Matplotlib reads formulas.
-        shown = {label: label.replace("$", r"\$") for label in labels}
-        names = {label: textwrap.fill(text, 100, subsequent_indent="    ") for label, text in shown.items()}
+        names = {label: textwrap.fill(plain(label), 100, subsequent_indent="    ") for label in labels}
         longest = max(map(len, names.values()))
         return cls(names, min(next((LEGENDS[limit] for limit in LEGENDS if longest <= limit), 1), len(names)))
 

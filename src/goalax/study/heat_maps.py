@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from goalax.flags import FlagError
 from goalax.host import goal_cells
 from goalax.host.goal_cells import GoalCells
-from goalax.study.curves import NEAR, REACHED
+from goalax.study.curves import NEAR, REACHED, plain
 from goalax.study.experiments import Group
+from goalax.whole import aside
 
 WALL, FREE, COLOURS = "#8d99a6", "#e3e8ed", "viridis"
 MEASURES = {REACHED: "reached", NEAR: "time_at_goal"}
@@ -35,7 +36,7 @@ def figure(table: GoalCells, title: str) -> Figure:
         panel(axes, table, getattr(table, name), (rows, columns), 14 * scale)
         axes.set_title(words, fontsize=10)
     drawing.colorbar(panels[-1].images[-1], ax=panels, fraction=0.05, aspect=12)
-    drawing.suptitle(title.replace("$", r"\$"), fontsize=11)  # or Matplotlib would read formulas between two
+    drawing.suptitle(plain(title), fontsize=11)
     return drawing
 
 
@@ -61,7 +62,8 @@ def draw(directory: Path, title: str) -> None:
     except FlagError:  # somebody has changed it: reports say so
         return
     if table is not None and table.episodes.any():
-        figure(table, title).savefig(directory / "goals.png", dpi=120)
+        with aside(directory / "goals.png") as part:
+            figure(table, title).savefig(part, format="png", dpi=120)
 
 
 def of_group(group: Group) -> tuple[GoalCells | None, list[str]]:

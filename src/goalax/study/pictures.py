@@ -34,6 +34,6 @@ def _rows(directory: Path) -> list[dict[str, float]]:
 
 
 def _title(directory: Path) -> str:
-    """The name of a run above its curves: short enough, and no formula, which Matplotlib sees between two `$`."""
+    """The name of a run above its pictures: short enough."""
     name = directory.name
-    return (name if len(name) <= MAX_TITLE else f"{name[: MAX_TITLE - 1]}…").replace("$", r"\$")
+    return name if len(name) <= MAX_TITLE else f"{name[: MAX_TITLE - 1]}…"

@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 
 from goalax.host.display import duration, track
 from goalax.host.goal_cells import GoalCells
-from goalax.host.whole import aside
 from goalax.study import curves, heat_maps, measures, profiles
 from goalax.study.experiments import NAMES, Group, differing, short
 from goalax.study.hover import Drawing, described, mark
@@ -23,6 +22,7 @@ from goalax.study.profiles import MEASURES, by_label
 from goalax.study.results_document import unit_of
 from goalax.study.statistics import Estimate, interquartile_mean, probability_of_improvement
 from goalax.study.svg import svg
+from goalax.whole import aside
 
 PAGE = Path(__file__).with_name("report.html")
 SCRIPT = Path(__file__).with_name("report.js")

@@ -10,19 +10,17 @@ import functools
 import hashlib
 import re
 import shlex
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
+from goalax import whole
 from goalax.flags import COMPARED, FlagError, names_in
 from goalax.host import goal_cells, runs
 from goalax.host.config import Flags, read_flags
 from goalax.host.resolve import resolve
 from goalax.host.stored import completed
-from goalax.study import experiments
+from goalax.study import experiments, yaml_file
 from goalax.study.experiments import Trained
 
 GROUP = "results"
@@ -92,13 +90,7 @@ def read_rows(path: Path) -> list[Row]:
     `threshold`, `rows`, a list of command lines, and optional `data`, command lines of `goalax dataset` for what they
     read, and `one_by_one`, whether seeds are trained after one another, and kept one by one.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise FlagError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise FlagError(f"{path} is no YAML{f' in line {mark.line + 1}' if mark else ''}.") from None
+    content = yaml_file.load(path)
     if not isinstance(content, list):
         raise FlagError(f"{path} must be a list of sections, each with `section` and `rows`.")
     rows = []
@@ -163,8 +155,11 @@ def fits(row: Row, content: dict[str, Any]) -> bool:
 
     Where the package of its environment is not installed, its name is believed, which has all flags that were given.
     """
-    flags, agent_flags = completed(content["flags"], content["agent_flags"])
-    stored = flags | agent_flags
+    try:
+        flags, agent_flags = completed(content["flags"], content["agent_flags"])
+        stored = flags | agent_flags
+    except (KeyError, TypeError):  # no run writes this
+        return False
     try:
         wanted, here = settings_of(row), [stored.get(name) for name in HERE]
     except FlagError:
@@ -228,6 +223,4 @@ def keep(row: Row, directories: Sequence[Path], folder: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
         of_maze = [goal_cells.NAME] if (directory / goal_cells.NAME).exists() else []
         for name in ("metrics.csv", "config.json", *of_maze):
-            part = target / f"{name}.part"
-            shutil.copyfile(directory / name, part)
-            part.replace(target / name)
+            whole.copy(directory / name, target / name)

@@ -1,9 +1,10 @@
 """What documents show of the sections of results: tables, learning curves and commands; and the best rows."""
 
+import contextlib
 import dataclasses
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from goalax.study import curves, experiments, markdown, measures
 from goalax.study.experiments import REWARD, Group, Trained
 from goalax.study.results import Row, finished, kept, so_far
 from goalax.study.statistics import Estimate, interquartile_mean
+from goalax.whole import aside
 
 COLUMNS = (
     *("flags", "seeds", "steps", "updates per step", "episodes that reach the goal", "share of time at the goal"),
@@ -119,16 +121,19 @@ def labels(rows: Sequence[Row]) -> list[str]:
 
 def draw(rows: Sequence[Row], folder: Path, path: Path) -> bool:
     """Draws the learning curves of the rows of a section that are finished; returns whether there are any, and
-    leaves no older picture where there are none."""
+    leaves no older picture where there are none. FlagError where the picture cannot be written."""
     pairs = zip(rows, labels(rows), strict=True)
     found = [(label, trained) for row, label in pairs if finished(trained := kept(row, folder))]
-    if not found:
-        path.unlink(missing_ok=True)
-        return False
-    path.parent.mkdir(exist_ok=True)
-    groups = [group_of(trained)._replace(label=label) for label, trained in found]
-    curves.compare(groups, "steps").figure.savefig(path, dpi=90)
-    return True
+    with _told(path):
+        if not found:
+            path.unlink(missing_ok=True)
+            return False
+        path.parent.mkdir(exist_ok=True)
+        groups = [group_of(trained)._replace(label=label) for label, trained in found]
+        drawing = curves.compare(groups, "steps")
+        with aside(path) as part:
+            drawing.figure.savefig(part, format="png", dpi=90)
+        return True
 
 
 def section_text(rows: Sequence[Row], folder: Path, notes: dict[str, str], picture: str | None) -> str:
@@ -260,9 +265,14 @@ def _read(path: Path) -> str:
 
 def _write(path: Path, text: str) -> None:
     """Replaces a document as a whole."""
-    part = path.with_name(f"{path.name}.part")
-    try:
+    with _told(path), aside(path) as part:
         part.write_text(text)
-        part.replace(path)
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What the system says while a file is written becomes a FlagError that names it: the rows go on without it."""
+    try:
+        yield
     except OSError as error:
         raise FlagError(f"{error.filename or path} cannot be written: {error.strerror}.") from None

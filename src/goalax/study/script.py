@@ -1,26 +1,14 @@
 """Scripts about many runs: their flags, and the one file that each of them writes."""
 
 import dataclasses
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from goalax.flags import FlagError, Flagged, flag, parse
+from goalax.host.places import writable
 from goalax.study.experiments import Group, compare
-
-
-def output(name: str, suffixes: Sequence[str]) -> Path:
-    """The file to write; FlagError if --out is none that can be."""
-    path = Path(name)
-    folder = path.absolute().parent
-    if path.suffix not in suffixes or os.path.isdir(path) or not os.path.isdir(folder):
-        ends = ", ".join(suffixes)
-        raise FlagError(f"--out is {name!r}; it must name a file that ends in {ends}, in a directory that exists.")
-    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
-        raise FlagError(f"--out is {name!r}, which cannot be written.")
-    return path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +47,7 @@ def script(
     """
     try:
         (config,) = parse(argv, config, others={}, prog=prog, description=description)
-        path = output(config.out, suffixes)
+        path = writable("out", config.out, suffixes)
         groups, notes = compare(map(Path, config.runs))
     except FlagError as error:
         print(f"{prog}: {error}", file=sys.stderr)

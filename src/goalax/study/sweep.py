@@ -14,11 +14,12 @@ from typing import Any
 
 from rich.table import Table
 
-from goalax.host import checkpoint, lock, runs
+from goalax.host import behind, checkpoint, lock, runs
 from goalax.host.config import Flags
 from goalax.study import early_stop, sweep_file, sweep_runs, sweeps
 from goalax.study.shared_search import SharedSearch
 from goalax.study.sweeps import Job, SweepError
+from goalax.whole import aside
 
 LEFT_OUT = ("log_wandb", "seed")  # a local sweep takes the place of the one, and numbers the other
 NO_NUMBER = "it logged no number as"
@@ -83,7 +84,10 @@ class Sweep:
         given = {key: value for key, value in job.parameters.items() if key not in LEFT_OUT and value is not None}
         given |= {"exp_name": job.name or self.plain_name(job), "seed": job.seeds[0], "num_seeds": len(job.seeds)}
         argv = [*sweep_file.arguments(self.sweep), *(f"--{key}={value}" for key, value in given.items())]
-        return argv, sweep_file.read_flags(argv)
+        # wandb is what LEFT_OUT leaves out, but where `command` asks for it; else how it logs means nothing.
+        silent = sweep_file.without(argv, "wandb_mode")
+        config = sweep_file.read_flags(silent)
+        return (argv, sweep_file.read_flags(argv)) if config.log_wandb and silent != argv else (silent, config)
 
     def plain_name(self, job: Job) -> str:
         """What runs of a job are called where they have no name of their own; those of another sweep may be, too."""
@@ -232,8 +236,7 @@ class Sweep:
         """Writes sweep.json and sweep.csv, each replaced as a whole; OSError names the file."""
         sweeps.save(self.out / "sweep.json", self.sweep, self.jobs)
         names = [name for name in self.sweep["parameters"] if name not in LEFT_OUT]
-        part = self.out / "sweep.csv.part"
-        with runs.naming(part), part.open("w", newline="") as file:
+        with aside(self.out / "sweep.csv") as part, part.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["run", "state", self.metric, "seed", *names, "run_dir"])
             for job in self.jobs:
@@ -243,7 +246,6 @@ class Sweep:
                     value = job.values[index] if job.state == "finished" else ""
                     parameters = [job.parameters[name] for name in names]
                     writer.writerow([job.number, job.state, value, seed, *parameters, directory])
-        part.replace(self.out / "sweep.csv")
 
     def best(self) -> Job | None:
         finished = [job for job in self.jobs if job.state == "finished"]
@@ -268,10 +270,10 @@ class Sweep:
             rows = [row for path in directories[:1] for row in runs.read_metrics(path / "metrics.csv")]
             last = rows[-1] if rows and (job.state == "stopped" or not job.reason) else {}
             value = mean(job.values) if job.values else last.get(self.metric)
-            steps = f"{last[runs.STEPS]:,}" if runs.STEPS in last else ""
+            steps = behind.progress_in_words(self.flags(job)[1], runs.progress(last), "") if runs.STEPS in last else ""
             seeds = f"{job.seeds[0]} to {job.seeds[-1]}" if len(job.seeds) > 1 else job.seeds[0]
             flags = ", ".join(f"{name} {short(job.parameters[name])}" for name in varied)
-            cells = map(str, (job.number, job.state, steps, short(value), seeds, flags))
+            cells = map(str, (job.number, job.state, steps.strip(), short(value), seeds, flags))
             table.add_row(*cells, style="bold green" if job is best else "red" if job.reason else None)
         return table
 

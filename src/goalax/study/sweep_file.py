@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from goalax.agents import AGENTS
 from goalax.flags import FlagError, convert, names_of, normalize, value_type
 from goalax.host.config import Flags, check_agent, flags_from, other_configs
+from goalax.study import yaml_file
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -38,14 +37,9 @@ class SweepError(ValueError):
 def read(path: Path) -> dict[str, Any]:
     """The content of a sweep file, numbers that YAML takes for text (1e-5) as numbers; SweepError if it is unusable."""
     try:
-        sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SweepError(f"{path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError as error:
-        raise SweepError(f"{path} is no text in UTF-8: byte {error.start + 1} is not.") from None
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # ValueError: dates such as 2020-13-01
-        mark = getattr(error, "problem_mark", None)
-        raise SweepError(f"{path} is no YAML{f' in line {mark.line + 1}' if mark else ''}.") from None
+        sweep = yaml_file.load(path)
+    except FlagError as error:
+        raise SweepError(str(error)) from None
     try:
         return checked(sweep)
     except SweepError as error:
@@ -239,6 +233,18 @@ def read_flags(argv: list[str]) -> Flags:
             absent = text == "None" and kind is not known[name].type  # as training reads it, and wandb writes null
             values[name] = None if absent else convert(name, text, kind)
     return flags_from(values)[0]
+
+
+def without(argv: Sequence[str], name: str) -> list[str]:
+    """A command line without a flag and its value, which is no boolean."""
+    kept, words = list[str](), iter(argv)
+    for word in words:
+        spelled, equals, _ = word.partition("=")
+        if spelled.replace("-", "_") != f"__{name}":
+            kept.append(word)
+        elif not equals:
+            next(words, None)
+    return kept
 
 
 def extremes(name: str, spec: dict[str, Any], method: str) -> Sequence[Any]:

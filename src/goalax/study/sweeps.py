@@ -8,10 +8,10 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
-from goalax.host.runs import naming
-from goalax.study.sweep_file import KNOWN, METRIC, SEARCH, SweepError, distribution, grid_values, read
+from goalax.study.sweep_file import KNOWN, SEARCH, SweepError, distribution, grid_values, read
+from goalax.whole import aside
 
-__all__ = ["METRIC", "Job", "SweepError", "begun", "grid", "ignored", "load", "read", "runs_of", "save", "suggest"]
+__all__ = ["Job", "SweepError", "begun", "grid", "ignored", "load", "read", "runs_of", "save", "suggest"]
 
 MAX_RUNS = 10_000  # of a grid that no count limits: more is a mistake in the file
 STATES = ("waiting", "running", "stopped", "finished", "failed", "ended early")
@@ -151,11 +151,9 @@ def search(sweep: dict[str, Any]) -> dict[str, Any]:
 
 def save(path: Path, sweep: dict[str, Any], jobs: list[Job]) -> None:
     """All of the sweep in one JSON file, which is replaced as a whole; OSError names it."""
-    part = path.with_name(path.name + ".part")
     content = {"sweep": search(sweep), "jobs": [dataclasses.asdict(job) for job in jobs]}
-    with naming(part):
+    with aside(path) as part:
         part.write_text(json.dumps(content, indent=1) + "\n")
-    part.replace(path)
 
 
 def load(path: Path, sweep: dict[str, Any], shared: bool = False) -> list[Job]:

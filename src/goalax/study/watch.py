@@ -3,13 +3,13 @@
 import contextlib
 import html
 import json
-import os
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from goalax.study import pictures
+from goalax.whole import aside
 
 PAGE = Path(__file__).with_name("watch.html")
 SECONDS = 3.0  # between two versions of watch.js; the page reads it as often
@@ -71,10 +71,10 @@ class Watch(contextlib.AbstractContextManager):
 
     def _write(self, name: str, text: str) -> bool:
         """Writes a file, all of it or nothing; returns whether it could."""
-        path, part = self.directory / name, self.directory / f"{name}.part"
+        path = self.directory / name
         try:
-            part.write_text(text, encoding="utf-8", errors="backslashreplace")
-            os.replace(part, path)
+            with aside(path) as part:
+                part.write_text(text, encoding="utf-8", errors="backslashreplace")
             return True
         except OSError as error:
             self.note(f"{path} cannot be written ({error.strerror}): training goes on without it.")

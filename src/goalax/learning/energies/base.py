@@ -9,7 +9,7 @@ from jax import Array
 
 from goalax.flags import FlagError
 from goalax.learning.quasimetrics import require_pairable, require_same_shape
-from goalax.registry import Registry
+from goalax.registry import EntryError, Registry
 from goalax.words import shape_of
 
 
@@ -75,7 +75,7 @@ def energy(name: str, *aliases: str, pairwise: Callable[..., Array] | None = Non
 
     if not isinstance(name, str):
         function = getattr(name, "__name__", name)
-        raise TypeError(f'The energy {function} has no name; it must be registered as @energy("name").')
+        raise EntryError(f'The energy {function} has no name; it must be registered as @energy("name").')
 
     def register(between: Callable[..., Array]) -> Callable[..., Array]:
         ENERGIES.add(name, Energy(name, between, pairwise or _on_all_pairs(between), init), aliases)

@@ -10,7 +10,8 @@ from pathlib import Path
 def aside(path: Path) -> Iterator[Path]:
     """Where to write what then becomes the file; it stays as it was where that fails. OSError names the file.
 
-    Of two in one `with`, the second one becomes its file first.
+    The name of that place does not end as the file's: what goes by the ending must be told the format. Of two in one
+    `with`, the second one becomes its file first.
     """
     target = Path(os.path.realpath(path))  # of a link, what it points to
     part = target.with_name(f"{target.name}.part")
@@ -25,5 +26,15 @@ def aside(path: Path) -> Iterator[Path]:
             with contextlib.suppress(OSError):
                 part.unlink()
         if isinstance(error, OSError) and error.filename in (None, part, str(part)):
-            error.filename = str(path)  # that of a full disk does not say where it happened
+            try:
+                error.filename = str(path)  # that of a full disk does not say where it happened
+            except AttributeError:  # an error of PyAV, whose file cannot be set
+                raise OSError(error.errno, error.strerror, str(path)) from None
         raise
+
+
+def copy(source: Path, path: Path) -> None:
+    """Copies the content of a file, all of it or nothing; OSError names the one that cannot be read or written."""
+    content = source.read_bytes()
+    with aside(path) as part:
+        part.write_bytes(content)
