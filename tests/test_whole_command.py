@@ -48,6 +48,17 @@ def test_the_flags_of_all_calls_stand_in_one():
     assert line == "python training.py --num_seeds 3 --exp_name a --log_tensorboard --num_timesteps 20"
 
 
+def test_what_means_nothing_in_the_end_is_left_out():
+    logged = ["training.py", "--log_wandb", "--wandb_mode", "offline"]
+    for more in (["--no_log_wandb"], ["--log_wandb", "false"], ["--log_wandb=0"]):
+        (line,) = whole_command.lines(content(logged, ["training.py", "--resume", *more]), "crl")
+        assert line == f"python training.py {' '.join(more)}"
+        read_flags(line.split()[2:])
+    for more in (["--log_wandb"], ["--num_evals", "3"]):
+        (line,) = whole_command.lines(content(logged, ["training.py", "--resume", *more]), "crl")
+        assert "--wandb_mode offline" in line
+
+
 def test_they_are_the_flags_that_config_json_has(tmp_path):
     later = [["training.py", "--resume", "--offline_steps", "90"], ["training.py", "--resume", "--num_evals", "2"]]
     flags, agent_flags = read_flags(FIRST[1:])

@@ -45,7 +45,17 @@ def lines(content: Mapping[str, Any], agent: str) -> list[str]:
     flags = {name: words for name, words in given[0].items() if name not in ("resume", "run_dir")}
     for later in given[1:]:
         flags |= {name: words for name, words in later.items() if name not in WHICH}
+    if not is_on(flags.get("log_wandb")):  # as where a later call logged no more: it would be refused
+        flags.pop("wandb_mode", None)
     return [command_line([*programs[0], *itertools.chain.from_iterable(flags.values())])]
+
+
+def is_on(words: Sequence[str] | None) -> bool:
+    """Whether these words, or their absence, turn a flag on."""
+    if not words or words[0].startswith("--no"):
+        return False
+    value = words[0].partition("=")[2] or (words[1] if len(words) > 1 else "true")
+    return value.lower() in ("true", "1")
 
 
 def by_name(argv: Sequence[str], agent: str) -> dict[str, list[str]]:
