@@ -421,8 +421,10 @@ FEW = ["--data", "few.npz", "--out", "b.npz"]
         (["learn"], "not 'learn'"),
         (["collect", "--out", "a.npz"], "It takes one run directory, but 0 are given."),
         (["collect", "nowhere", "--out", "a.npz"], "nowhere"),
-        (["collect", "x", "--out", "a.txt"], "--out is 'a.txt'; it must be an npz file."),
-        (["collect", "x", "--out", "no/a.npz"], "there is no folder no."),
+        (["collect", "x", "--out", "a.txt"], "--out is 'a.txt'; it must name a file that ends in .npz"),
+        (["collect", "x", "--out", "no/a.npz"], "in a directory that exists."),
+        (["collect", "x", "--out", "folder.npz"], "it must name a file that ends in .npz"),
+        (["train", "--data", "few.npz", "--out", "./few.npz"], "--out is './few.npz', the file of --data"),
         (["train", "--data", "a.npz", "--out", "b.npz"], "--data is 'a.npz'; there is no such file."),
         (["train", "--data", "bad.npz", "--out", "b.npz"], "no npz file that can be read"),
         (["train", "--data", "other.npz", "--out", "b.npz"], "holds no z"),
@@ -439,6 +441,7 @@ FEW = ["--data", "few.npz", "--out", "b.npz"]
 def test_what_does_not_fit_is_one_sentence(argv, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.npz").write_bytes(b"nothing")
+    (tmp_path / "folder.npz").mkdir()
     np.savez("other.npz", x=np.zeros(3))
     few = {name: np.zeros((5, 2), np.float32) for name in Decisions._fields}
     np.savez("few.npz", **few, episode=np.array([0, 0, 0, 0, 1]))

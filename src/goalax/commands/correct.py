@@ -1,10 +1,10 @@
 """Correctors of speculative execution: collects what they learn from, trains one, and evaluates it beside others."""
 
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,40 +14,18 @@ from rich.console import Console
 from rich.table import Table
 
 from goalax.agents.correctors import ARCHITECTURES, Corrector, blank, network_of
-from goalax.agents.distillation import Inputs, acting, collect, distil, distillation_loss, histories
-from goalax.agents.plans import Planner
+from goalax.agents.distillation import acting, collect, distil, distillation_loss, histories
 from goalax.agents.speculation import Speculation
-from goalax.agents.tdmpc2 import TDMPC2Config, planner_of
-from goalax.agents.world_model import WorldModel
 from goalax.core import rollout
-from goalax.core.normalization import NormalizedState
 from goalax.flags import FlagError, flag, parse
 from goalax.host import corrector_files as files
-from goalax.host import loading
 from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError
-from goalax.host.make import Run
-from goalax.host.stored import read_run
+from goalax.host.places import writable
+from goalax.host.planning_run import OfRun, Trained
 
 TEACHERS = ("action", "mean")
-FOLLOWED_FOR = 3  # decisions, where the run itself plans at each
 HELD_OUT = 0.1  # of the episodes that were collected, on which a corrector is measured
-
-
-@dataclasses.dataclass(frozen=True)
-class OfRun:
-    """A run, and how its plans are followed."""
-
-    run: tuple[str, ...] = flag((), "run directory of --agent tdmpc2", positional=True)
-    step: int | None = flag(None, "environment steps of the checkpoint (default: the newest)", low=0)
-    episodes: int = flag(16, "fresh episodes, all at once", low=1, high=100_000)
-    exec_horizon: int | None = flag(
-        None, "decisions that one plan is good for, at most (default: the run's, 3 if that is 1)", low=2, high=1000
-    )
-    mismatch: float | None = flag(
-        None, "how far a latent state may be from its prediction before a new plan (default: the run's)", low=0
-    )
-    seed: int = flag(0, "draws starts and goals", low=0, high=2**31 - 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,48 +81,11 @@ class EvaluateConfig(OfRun):
     )
 
 
-class Trained:
-    """A run with a planner, loaded: its agent, its planner, and what the agent sees of an environment."""
-
-    def __init__(self, config: OfRun):
-        """FlagError for what is no run of tdmpc2 with one seed."""
-        if len(config.run) != 1:
-            raise FlagError(f"It takes one run directory, but {len(config.run)} are given.")
-        stored, stored_agent = read_run(Path(config.run[0]))  # this is told before environments are made
-        if not isinstance(stored_agent, TDMPC2Config):
-            raise FlagError(f"{config.run[0]} is a run of {stored.agent}, which makes no plans: tdmpc2 does.")
-        if stored.num_seeds > 1:
-            raise FlagError(f"{config.run[0]} is a run of {stored.num_seeds} seeds; a corrector is of one.")
-        self.run, state = loading.load(Path(config.run[0]), config.step, num_eval_envs=1, vis_length=0)
-        flags, agent_config = self.run.config, self.run.agent_config
-        assert isinstance(agent_config, TDMPC2Config)
-        horizon = agent_config.plan_horizon or agent_config.horizon
-        own = agent_config.exec_horizon if agent_config.exec_horizon > 1 else FOLLOWED_FOR
-        mismatch = agent_config.mismatch if config.mismatch is None else config.mismatch
-        self.rules = Speculation(horizon, config.exec_horizon or own, mismatch, replans=1.0)
-        model = WorldModel(agent_config.size, self.run.spec, agent_config.dropout)
-        self.planner: Planner = planner_of(model, agent_config, horizon)
-        self.agent, self.inputs = opened(state.agent)
-        self.decisions = flags.episode_length // flags.action_repeat
-        self.name, self.steps = Path(config.run[0]).resolve().name, self.run.progress(state)
-
-    def origin(self, teacher: str, seed: int) -> files.Origin:
-        """What decisions come from that are collected here."""
-        return files.Origin(self.name, self.steps, self.rules.exec_horizon, self.rules.mismatch, teacher, seed)
-
-
-def opened(agent: Any) -> tuple[Any, Inputs]:
-    """The agent without its input normalisation, and that as a function."""
-    if not isinstance(agent, NormalizedState):
-        return agent, lambda state, goal: (state, goal)
-    return agent.agent, lambda state, goal: (agent.state_map(state), agent.goal_map(goal))
-
-
 def collect_samples(argv: Sequence[str], prog: str) -> None:
     """Writes z, expected, action, teacher [R, ...], episode [R] and which are by old plans, old [R], of decisions."""
     description = "Follows the plans of a run, and writes what new plans would have done."
     (config,) = parse(argv, CollectConfig(), others={}, prog=prog, description=description)
-    out = files.require_npz("out", config.out, exists=False)
+    out = writable("out", config.out, (".npz",))
     trained = Trained(config)
 
     def gather(key: Any) -> Any:
@@ -172,8 +113,10 @@ def train_corrector(argv: Sequence[str], prog: str) -> None:
     """Writes the parameters of a corrector, and says how near it is to the teacher on episodes that it has not seen."""
     description = "Trains a corrector on what `collect` wrote."
     (config,) = parse(argv, TrainConfig(), others={}, prog=prog, description=description)
-    out = files.require_npz("out", config.out, exists=False)
-    path = files.require_npz("data", config.data, exists=True)
+    out = writable("out", config.out, (".npz",))
+    path = files.there("data", config.data)
+    if os.path.realpath(out) == os.path.realpath(path):
+        raise FlagError(f"--out is {config.out!r}, the file of --data; it must be another one.")
     steps, network = config.steps(), network_of(config.architecture, config.width)
     decisions, train, test, origin = files.read_decisions(path, steps, HELD_OUT)
     if len(train.row) < config.batch_size:
@@ -214,7 +157,7 @@ def train_corrector(argv: Sequence[str], prog: str) -> None:
 
 def played(trained: Trained, rules: Speculation, corrector: Corrector | None, config: EvaluateConfig) -> dict[str, Any]:
     """Metrics of an evaluation, and decisions per second of all its episodes together, compilation apart."""
-    run: Run = trained.run
+    run = trained.run
     policy = acting(trained.planner, rules, trained.agent, trained.inputs, corrector)
     flags = run.config
 
@@ -253,7 +196,7 @@ def evaluate_corrector(argv: Sequence[str], prog: str) -> None:
     """Prints a table of the same episodes by new plans only, by plans that are followed, and by corrected ones."""
     description = "Plays the same episodes with new plans only, with plans that are followed, and corrected."
     (config,) = parse(argv, EvaluateConfig(), others={}, prog=prog, description=description)
-    path = None if config.corrector is None else files.require_npz("corrector", config.corrector, exists=True)
+    path = None if config.corrector is None else files.there("corrector", config.corrector)
     trained = Trained(config)
     corrector, origin = (None, None) if path is None else files.read_corrector(path, trained.planner)
     if origin is not None and origin != (here := trained.origin(origin.teacher, origin.seed)):

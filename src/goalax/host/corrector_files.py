@@ -99,15 +99,13 @@ def named(origin: Origin | None) -> dict[str, Any]:
     return {} if origin is None else {ORIGIN + name: value for name, value in origin._asdict().items()}
 
 
-def require_npz(name: str, value: str, exists: bool) -> Path:
-    """The path of a flag that names an npz file. FlagError if it is none, or does not exist or cannot be written."""
+def there(name: str, value: str) -> Path:
+    """The npz file that a flag names; FlagError if it is none, or is not there."""
     path = Path(value)
     if path.suffix != ".npz":
         raise FlagError(f"--{name} is {value!r}; it must be an npz file.")
-    if exists and not os.path.isfile(path):
+    if not os.path.isfile(path):
         raise FlagError(f"--{name} is {value!r}; there is no such file.")
-    if not exists and not os.path.isdir(path.parent):
-        raise FlagError(f"--{name} is {value!r}; there is no folder {path.parent}.")
     return path
 
 
