@@ -504,6 +504,8 @@ def test_from_a_run_to_a_table(tmp_path, monkeypatch, capsys):
     every, followed, corrected = ([float(cell) for cell in row[1:]] for row in rows)
     np.testing.assert_allclose([*followed[4:6], *corrected[4:6]], [0.35, 0, 0.35, 0.6], atol=0.02)
     assert followed[:5] == corrected[:5] and every[4] == 1 and min(row[-1] for row in (every, followed, corrected)) > 0
+    assert correct.main(["evaluate", run, "--episodes", "1", "--replans", "0.4"]) == 0
+    assert "note: --replans is 0.4, which is room for all of 1 --episodes." in capsys.readouterr().err
     same = ["--seed", "0"]  # the episodes of `collect`
     monkeypatch.setattr(correct, "played", lambda *_: dict.fromkeys(correct.COLUMNS, 0.0))
     assert correct.main(["evaluate", run, "--corrector", "temporal.npz", *table, "--exec_horizon", "2"]) == 0

@@ -56,6 +56,10 @@ class Speculation(NamedTuple):
     mismatch: float
     replans: float  # share of environments
 
+    def room(self, num: int) -> int:
+        """How many of so many environments may get a new plan at one decision: their share, rounded up."""
+        return max(1, math.ceil(self.replans * num - ROUNDING))
+
 
 class Following(NamedTuple):
     """The plans of N environments, and where they are in them."""
@@ -90,7 +94,7 @@ def kinds(rules: Speculation, distance: Array, step: Array, left: Array) -> tupl
     if rules.replans == 1:
         index, served = jnp.arange(num), need >= 0
     else:
-        index = jax.lax.top_k(need, max(1, math.ceil(rules.replans * num - ROUNDING)))[1]
+        index = jax.lax.top_k(need, rules.room(num))[1]
         served = (need >= 0) & jnp.zeros(num, bool).at[index].set(True)
     going_on = jnp.where(step < rules.plan_horizon, FOLLOWED, EXTENDED)
     return jnp.where(served, jnp.where(none, PLANNED, MISSED), jnp.where(none, WAITED, going_on)), index

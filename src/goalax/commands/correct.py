@@ -203,6 +203,9 @@ def evaluate_corrector(argv: Sequence[str], prog: str) -> None:
         print(f"{prog}: note: the corrector learned from {words(origin)}; this is {words(here)}.", file=sys.stderr)
     if origin is not None and origin.seed == config.seed:  # which alone draws the episodes
         print(f"{prog}: note: the corrector learned from these episodes (--seed {config.seed}).", file=sys.stderr)
+    if config.replans < 1 and trained.rules._replace(replans=config.replans).room(config.episodes) == config.episodes:
+        note = f"--replans is {config.replans:g}, which is room for all of {config.episodes} --episodes"
+        print(f"{prog}: note: {note}.", file=sys.stderr)
     ways: list[tuple[str, Speculation, Corrector | None]] = [
         ("new ones only", trained.rules._replace(exec_horizon=1), None),
         ("followed", following := trained.rules._replace(replans=config.replans), None),
