@@ -511,11 +511,11 @@ def test_from_a_run_to_a_table(tmp_path, monkeypatch, capsys):
     assert correct.main(["evaluate", run, "--corrector", "temporal.npz", *table, "--exec_horizon", "2"]) == 0
     there, here = (f"tiny_s0 at {steps:,} steps with --exec_horizon {number} --mismatch 9" for number in (3, 2))
     assert f"note: the corrector learned from {there}; this is {here}." in (error := capsys.readouterr().err)
-    assert "these episodes" not in error
+    assert "are these" not in error
     assert correct.main(["evaluate", run, "--corrector", "temporal.npz", *table, "--exec_horizon", "2", *same]) == 0
     assert capsys.readouterr().err.count("note: the corrector learned from") == 2
     assert correct.main(["evaluate", run, "--corrector", "temporal.npz", *table, *same]) == 0
-    assert "note: the corrector learned from these episodes (--seed 0)." in capsys.readouterr().err
+    assert "learned from episodes of --seed 0, which in the same environment are these." in capsys.readouterr().err
 
 
 def test_the_teacher_may_be_the_mean_of_the_search():

@@ -3,10 +3,12 @@
 import errno
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -18,7 +20,8 @@ from goalax import __version__
 from goalax.agents import AGENTS
 from goalax.commands import export as command
 from goalax.host import loading
-from goalax.whole import aside, copy
+from goalax.host.places import writable
+from goalax.whole import aside, copy, part_of
 from tests.helpers import toy
 from tests.helpers.agents import relatives_wait
 
@@ -156,7 +159,8 @@ def test_one_sentence_for_what_is_wrong(argv, words, tmp_path, monkeypatch, caps
 def test_one_sentence_where_it_cannot_be_written(toy_runs, tmp_path, capsys):
     (tmp_path / "policy.json").mkdir()
     assert command.main([str(toy_runs / "l2_s0"), "--out", str(tmp_path / "policy")]) == 2
-    assert capsys.readouterr().err == f"export.py: {tmp_path}/policy.json cannot be written: Is a directory.\n"
+    words = f"export.py: --out is '{tmp_path}/policy.json'; it must name a file, in a directory that exists.\n"
+    assert capsys.readouterr().err == words
     assert command.main([str(toy_runs / "l2_s0"), "--out", str(tmp_path / ("a" * 300))]) == 2
     assert "cannot be written: File name too long." in capsys.readouterr().err
 
@@ -170,9 +174,9 @@ def test_what_cannot_be_finished_leaves_what_was_there(toy_runs, tmp_path, monke
         command.main([str(toy_runs / "l2_s0"), "--out", str(out)])
     for path in tmp_path.iterdir():
         assert path.read_text() == "of before"
-    monkeypatch.setattr(export, "description", lambda *_: {})
     (tmp_path / "policy.json").unlink()
-    (tmp_path / "policy.json").mkdir()
+    late = lambda *_: (tmp_path / "policy.json").mkdir() or {}  # noqa: E731
+    monkeypatch.setattr(export, "description", late)
     assert command.main([str(toy_runs / "l2_s0"), "--out", str(out)]) == 2
     assert "policy.json cannot be written: Is a directory." in capsys.readouterr().err
     assert out.read_text() == "of before" and len(list(tmp_path.iterdir())) == 2
@@ -205,9 +209,32 @@ def test_an_error_names_the_file_and_not_the_place_aside(tmp_path, kind):
     assert path.read_text() == "of before" and len(list(tmp_path.iterdir())) == 1
 
 
+def test_who_may_read_a_file_and_what_others_write_beside_it_stay(tmp_path):
+    path = tmp_path / ("é" * 125)  # 250 bytes, with no room for more
+    path.write_text("of before")
+    path.chmod(0o600)
+    other = path.with_name("other.part")
+    other.write_text("of another process")
+    with aside(path) as part:
+        part.write_text("new")
+    assert path.read_text() == "new" and path.stat().st_mode & 0o777 == 0o600
+    assert other.read_text() == "of another process" and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_pipe_is_written_into():
+    reading, writing = os.pipe()
+    path = Path(f"/dev/fd/{writing}")
+    assert writable("out", str(path)) == path
+    with aside(path) as part:
+        part.write_text("into it")
+    assert os.read(reading, 100) == b"into it"
+    os.close(reading)
+    os.close(writing)
+
+
 def test_a_copy_that_has_no_room_names_its_own_file(tmp_path):
     (tmp_path / "source").write_text("content")
-    (tmp_path / "copy.part").symlink_to("/dev/full")
+    part_of(tmp_path / "copy").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left") as full:
         copy(tmp_path / "source", tmp_path / "copy")
     assert full.value.filename == str(tmp_path / "copy")
@@ -272,7 +299,7 @@ def test_a_card_of_strange_names_and_bytes(tmp_path):
     text = path.read_text(encoding="utf-8")
     assert "![crl in toy](my%20%28card%29.gif)\n" in text and "\npython training.py --exp_name 'a\\udcff'\n" in text
     path.unlink()
-    (tmp_path / "my (card).md.part").mkdir()
+    part_of(tmp_path / "my (card).md").mkdir()
     with pytest.raises(OSError, match="Is a directory"):  # and no half of a card
         card.write(run, state, tmp_path, tmp_path / "policy", path)
     assert not path.exists()

@@ -8,6 +8,7 @@ from PIL import Image
 
 from goalax.commands import results as command
 from goalax.study import curves, markdown, measures, results, results_document
+from goalax.whole import part_of
 from tests.helpers import toy
 from tests.helpers.queue import FLAGS, document, folder_of, leave, place, rows, write
 
@@ -214,7 +215,7 @@ def test_a_document_that_cannot_be_written_is_one_sentence(folder, capsys):
         assert what in error and error.count("\n") == 1
     assert command.main(["--tables", "--keep", "nowhere"]) == 2  # not: a table of rows that have not run
     assert capsys.readouterr().err.startswith("results.py: --keep is 'nowhere'; there is no such folder")
-    (folder / "docs/results.md.part").mkdir()
+    part_of(folder / "docs/results.md").mkdir()
     assert command.main(["--tables"]) == 2
     assert "docs/results.md cannot be written: Is a directory." in capsys.readouterr().err
 
@@ -222,7 +223,7 @@ def test_a_document_that_cannot_be_written_is_one_sentence(folder, capsys):
 def test_a_picture_that_cannot_be_written_is_one_sentence(folder, capsys):
     write(folder, "--agent gcbc")
     leave(folder, rows(folder)[0], [{"training/envsteps": 120, "training/gradient_steps": 5}])
-    part = folder / "docs/curves/one.png.part"
+    part = part_of(folder / "docs/curves/one.png")
     part.parent.mkdir()
     part.symlink_to("/dev/full")
     assert command.main(["--tables"]) == 2

@@ -17,6 +17,7 @@ from goalax.commands import sweep as script
 from goalax.host.config import read_flags
 from goalax.host.runs import read_metrics
 from goalax.study import sweep_file, sweeps
+from goalax.whole import part_of
 from tests.helpers import ROOT, toy
 
 toy.register()
@@ -238,11 +239,11 @@ def test_a_killed_sweep_finishes_its_run_and_a_second_one_is_refused(folder, cap
 @pytest.mark.parametrize("name", ["sweep.json", "sweep.csv"])
 def test_a_full_disk_is_one_sentence_that_names_the_file(folder, capsys, name):
     write("grid", {})
-    part = Path("sweeps/s", f"{name}.part")
+    file = Path("sweeps/s", name)
+    part = part_of(file)
     part.parent.mkdir(parents=True)
     part.symlink_to("/dev/full")
     assert script.main(["s.yml"]) == 2
-    file = part.with_suffix("")
     assert capsys.readouterr().err == f"sweep.py: {file} cannot be written: No space left on device.\n"
     assert not part.is_symlink()
 

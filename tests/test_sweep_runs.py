@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from goalax.commands import sweep as script
+from goalax.flags import FlagError
 from goalax.host import lock, runs
 from goalax.host.config import read_flags
 from goalax.study import sweep_runs, sweeps
@@ -64,6 +65,12 @@ def test_wandb_is_left_out_with_how_it_logs_but_where_the_command_asks_for_it(fo
     assert [word for word in argv if word not in ("--exp_name=same_000", "--seed=0", "--num_seeds=1")] == words
     assert config.log_wandb == (len(words) > 2 or "--log-wandb" in words)
     read_flags(argv)
+
+
+def test_a_flag_without_its_value_takes_no_other_with_it(folder):
+    """As where `command` has the flag and the value was forgotten."""
+    with pytest.raises(FlagError, match="--wandb_mode needs a value."):
+        sweep_of("s", {"num_envs": {"values": [8, 16]}}, command=["${program}", "--wandb_mode", "${args}"])
 
 
 def begin(sweep, number=0):

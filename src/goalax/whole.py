@@ -2,8 +2,11 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+MAX_NAME = 230  # bytes; with what is added they fit into a name of a disk, 255
 
 
 @contextlib.contextmanager
@@ -14,12 +17,14 @@ def aside(path: Path) -> Iterator[Path]:
     `with`, the second one becomes its file first.
     """
     target = Path(os.path.realpath(path))  # of a link, what it points to
-    part = target.with_name(f"{target.name}.part")
-    if target.exists() and not target.is_file():
-        part = target  # a device or a directory cannot be replaced by a file
+    part = part_of(target)
+    if path.exists() and not path.is_file():
+        part = target = path  # a device, a pipe or a directory cannot be replaced by a file
     try:
         yield part
         if part != target:
+            with contextlib.suppress(OSError):
+                shutil.copymode(target, part)  # who may read it stays as it was
             os.replace(part, target)
     except BaseException as error:
         if part != target:
@@ -31,6 +36,12 @@ def aside(path: Path) -> Iterator[Path]:
             except AttributeError:  # an error of PyAV, whose file cannot be set
                 raise OSError(error.errno, error.strerror, str(path)) from None
         raise
+
+
+def part_of(target: Path) -> Path:
+    """Where this process writes what becomes a file: beside it, under a name that is none of another process."""
+    name = os.fsdecode(os.fsencode(target.name)[:MAX_NAME])
+    return target.with_name(f"{name}.{os.getpid()}.part")
 
 
 def copy(source: Path, path: Path) -> None:

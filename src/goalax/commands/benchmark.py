@@ -141,7 +141,11 @@ def output(config: BenchmarkFlags) -> Path | None:
     name = config.out or (f"{config.curve}.json" if config.curve else None)
     if name and config.curve and Path(name).suffix != ".json":
         raise FlagError(f"--out is {name!r}; with --curve it must end in .json: CSV and PNG lie beside it.")
-    return writable("out", name) if name else None
+    if not name:
+        return None
+    for suffix in (".csv", ".png") if config.curve else ():
+        writable("out", str(Path(name).with_suffix(suffix)))
+    return writable("out", name)
 
 
 def mode(config: BenchmarkFlags) -> Mode:

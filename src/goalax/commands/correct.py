@@ -201,8 +201,9 @@ def evaluate_corrector(argv: Sequence[str], prog: str) -> None:
     corrector, origin = (None, None) if path is None else files.read_corrector(path, trained.planner)
     if origin is not None and origin != (here := trained.origin(origin.teacher, origin.seed)):
         print(f"{prog}: note: the corrector learned from {words(origin)}; this is {words(here)}.", file=sys.stderr)
-    if origin is not None and origin.seed == config.seed:  # which alone draws the episodes
-        print(f"{prog}: note: the corrector learned from these episodes (--seed {config.seed}).", file=sys.stderr)
+    if origin is not None and origin.seed == config.seed:
+        note = f"the corrector learned from episodes of --seed {config.seed}, which in the same environment are these"
+        print(f"{prog}: note: {note}.", file=sys.stderr)
     if config.replans < 1 and trained.rules._replace(replans=config.replans).room(config.episodes) == config.episodes:
         note = f"--replans is {config.replans:g}, which is room for all of {config.episodes} --episodes"
         print(f"{prog}: note: {note}.", file=sys.stderr)

@@ -49,6 +49,7 @@ def main(argv: Sequence[str], prog: str = "export.py") -> int:
         if len(config.run) != 1:
             raise FlagError(f"It takes one run directory, but {len(config.run)} are given.")
         out = writable("out", config.out)
+        writable("out", f"{config.out}.json")  # what somebody must know to call it
         page = None if config.card is None else card_beside(out, config.card)
         directory = Path(config.run[0])
         run, state = loading.load(directory, config.step, vis_length=0)

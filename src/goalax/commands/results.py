@@ -192,7 +192,7 @@ def main(argv: Sequence[str], prog: str = "results.py") -> int:
         queue = Queue(config, prog)
         if config.list:
             for row in queue.rows():
-                print(f"{queue.state(row):<28}{row.command}")
+                print(f"{queue.state(row):<27} {row.command}")
             return 0
         if config.readme is not None and not config.tables:
             raise FlagError("--readme is written with --tables; give both.")

@@ -19,8 +19,9 @@ def writable(name: str, value: str, suffixes: Sequence[str] = ()) -> Path:
     if not named or os.path.isdir(path) or not os.path.isdir(path.absolute().parent):
         ends = f" that ends in {', '.join(suffixes)}" if suffixes else ""
         raise FlagError(f"--{name} is {value!r}; it must name a file{ends}, in a directory that exists.")
-    target = os.path.realpath(path)  # `aside` writes beside it, but straight into a device
-    beside = [] if os.path.exists(target) and not os.path.isfile(target) else [os.path.dirname(target)]
-    if not all(os.access(place, os.W_OK) for place in [*beside, *[target] * os.path.exists(target)]):
+    device = os.path.exists(path) and not os.path.isfile(path)  # into which `aside` writes, not beside it
+    target = str(path) if device else os.path.realpath(path)
+    places = [*[target] * os.path.exists(target), *[os.path.dirname(target)] * (not device)]
+    if not all(os.access(place, os.W_OK) for place in places):
         raise FlagError(f"--{name} is {value!r}, which cannot be written.")
     return path

@@ -237,13 +237,14 @@ def read_flags(argv: list[str]) -> Flags:
 
 def without(argv: Sequence[str], name: str) -> list[str]:
     """A command line without a flag and its value, which is no boolean."""
-    kept, words = list[str](), iter(argv)
-    for word in words:
+    kept, value = list[str](), False
+    for word, following in itertools.pairwise([*argv, "--"]):
         spelled, equals, _ = word.partition("=")
-        if spelled.replace("-", "_") != f"__{name}":
+        meant = spelled.replace("-", "_") == f"__{name}"
+        lacking = meant and not equals and following.startswith("--")  # which whoever reads the line will say
+        if not value and (lacking or not meant):
             kept.append(word)
-        elif not equals:
-            next(words, None)
+        value = not value and meant and not equals and not lacking
     return kept
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from goalax.flags import FlagError
 from goalax.host import runs
 from goalax.host.config import Flags
+from goalax.study.sweep_file import without
 from goalax.study.sweeps import Job
 
 
@@ -39,11 +40,11 @@ def of_job(job: Job, argv: list[str], config: Flags) -> list[Path]:
 
 def _proven(job: Job, argv: list[str], config: Flags) -> list[Path]:
     """The same of a job whose runs have no name of their own, as those of older versions: the newest of that name, if
-    they began after the job, and by its command line."""
-    found = newest(config)
+    they began after the job, and by its command line; older versions said in it how wandb, which is off, would log."""
+    found, wanted = newest(config), without(argv, "wandb_mode")
     if {str(path) for path in found} & {*job.older}:
         return []
-    return found if all(_command(path)[-len(argv) :] == argv for path in found) else []
+    return found if all(without(_command(path), "wandb_mode")[-len(wanted) :] == wanted for path in found) else []
 
 
 def _command(directory: Path) -> list[str]:
