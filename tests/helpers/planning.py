@@ -1,10 +1,12 @@
-"""What tests of the planning agent share: golden values, a made-up batch, a small agent."""
+"""What tests of the planning agent share: golden values, a made-up batch, a small agent, a planner in the plane."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from goalax.agents import AGENTS
+from goalax.agents.mppi import Plan
+from goalax.agents.plans import Planner
 from goalax.agents.tdmpc2 import TDMPC2Config
 from goalax.core.types import Batch, Path
 from tests.helpers import ROOT
@@ -41,3 +43,21 @@ def small_batch(horizon=3, size=6, goal_size=2):
 
 def agent_of(spec=SPEC, **flags):
     return AGENTS["tdmpc2"].make(TDMPC2Config(**{**SMALL, **flags}), spec)
+
+
+def plane(horizon):
+    """A planner in the plane, where z is the state: plans go right by 0.1, 0.2, ...; the prior goes up by 0.5."""
+
+    def plan(agent, z, mean, key, explore):
+        right = 0.1 * jnp.arange(1.0, horizon + 1).reshape(1, horizon, 1) * jnp.array([1.0, 0.0]).reshape(1, 1, 2)
+        return Plan(jnp.tile(right, (z.shape[0], 1, 1)) + z[:, None] / 100, mean + 1)
+
+    return Planner(
+        horizon=horizon,
+        action_size=2,
+        latent_size=2,
+        encode=lambda agent, state, goal: state,
+        plan=plan,
+        predict=lambda agent, z, action: z + 0.3 * action,
+        prior=lambda agent, z: jnp.zeros_like(z) + jnp.array([0.0, 0.5])[None],
+    )
