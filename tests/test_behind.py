@@ -7,6 +7,7 @@ import pytest
 
 from goalax.commands import evaluate, render
 from goalax.commands import train as training
+from goalax.host import resuming
 from goalax.host.behind import in_words, progress_in_words
 from goalax.host.config import read_flags
 from goalax.host.make import make_run
@@ -41,5 +42,5 @@ def test_commands_say_updates_where_there_were_no_steps(here, capsys):
     caption = render.trained_policy(render.RenderConfig(run="runs/x_s0", vis_length=4))[2]
     assert caption.endswith("   20 updates")
     config = make_run(*read_flags([*toy.TINY, *data])).config
-    told = training.unwritten(OSError("gone"), config, [Path("runs/x_s0")], "training.py")
+    told = resuming.unwritten(OSError("gone"), config, [Path("runs/x_s0")], "training.py")
     assert "everything up to the checkpoint at 20 updates is safe" in told

@@ -15,7 +15,7 @@ from rich.console import Console
 from goalax.commands import evaluate, render
 from goalax.commands import train as training
 from goalax.flags import FlagError
-from goalax.host import checkpoint, display, runs
+from goalax.host import checkpoint, display, resuming, runs
 from goalax.host.config import Flags, read_flags
 from goalax.host.interrupt import Interrupt
 from goalax.host.make import make_run
@@ -205,9 +205,9 @@ def test_how_to_go_on_names_runs_that_newer_ones_hide(run):
     for directory in directories:
         (directory / "config.json").write_text("{}")
     whole = "python training.py --resume --exp_name toy_crl --seed 0 --num_seeds 2"
-    assert training.resuming(config, directories, "training.py") == whole
+    assert resuming.command(config, directories, "training.py") == whole
     (runs.create(config, 1) / "config.json").write_text("{}")
-    one, two = training.resuming(config, directories, "training.py").split(" && ")
+    one, two = resuming.command(config, directories, "training.py").split(" && ")
     assert one.endswith(f"--resume --run_dir {directories[0]}") and two.endswith(f"--resume --run_dir {directories[1]}")
 
 
@@ -279,4 +279,4 @@ def test_a_terminal_that_closes_asks_to_stop_unless_that_is_ignored():
 def test_what_a_process_says_that_has_no_directory():
     """One of several processes, which does not write, and whose error has no file."""
     words = "Training stopped: gone; there is no checkpoint yet, so start it anew once that is mended."
-    assert training.unwritten(OSError("gone"), Flags(), [], "training.py") == words
+    assert resuming.unwritten(OSError("gone"), Flags(), [], "training.py") == words

@@ -16,16 +16,15 @@ from goalax.core.rollout import Recording
 from goalax.data import sources
 from goalax.films import kept
 from goalax.flags import FlagError
-from goalax.host import behind, checkpoint, devices, goal_cells, memory, output, runs
+from goalax.host import checkpoint, devices, goal_cells, memory, output, resuming, runs
 from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError, SaveError
-from goalax.host.config import Config, read_flags
+from goalax.host.config import read_flags
 from goalax.host.display import Display, duration
 from goalax.host.interrupt import Interrupt
 from goalax.host.lock import only_writer
 from goalax.host.loggers import Loggers
 from goalax.host.make import Run, make_run
-from goalax.host.origin import command_line
 from goalax.host.session import Evaluation, NonFiniteError, Session
 from goalax.host.stored import read_resumed_flags
 
@@ -85,7 +84,7 @@ def start_or_resume(argv: list[str], prog: str) -> int:
         except NoCheckpointError:  # is an OSError too
             raise
         except (SaveError, OSError) as error:
-            raise UnwrittenError(unwritten(error, run.config, directories, prog)) from None
+            raise UnwrittenError(resuming.unwritten(error, run.config, directories, prog)) from None
 
 
 def train(
@@ -120,9 +119,11 @@ def train(
                 kept.put_aside(directory, session.progress(state))
         for directory, seed in zip(written, seeds, strict=False):  # none in a process that does not write
             runs.write_config(directory, config, run.agent_config, seed, **run.datasets)
-        shown = config if written else dataclasses.replace(config, log_wandb=False, log_tensorboard=False)
-        loggers = stack.enter_context(Loggers(shown, written, display.note))
-        page = stack.enter_context(watched(written, display)) if config.watch and written else None
+        logged = config if written else dataclasses.replace(config, log_wandb=False, log_tensorboard=False)
+        loggers = stack.enter_context(Loggers(logged, written, display.note))
+        shown = Shown(run, session, display, loggers)
+        if config.watch and written:
+            stack.enter_context(shown.watch())
 
         display.say("compiling (the next start of the same sizes takes seconds)")
         session.compile()
@@ -131,74 +132,86 @@ def train(
             display.note(NOTHING_YET)
             return 128 + stopped
         if state is None:
-            if run.dataset is not None:
-                display.say(f"learning from {run.dataset.words}")
-                if run.finetune_dataset is not None:
-                    display.say(f"then from {run.finetune_dataset.words}")
-                for name, held_out in run.held_out.items():
-                    if held_out is not None and (learned := run.datasets[name]) is not None:
-                        display.note(f"validating on {sources.validation_name(learned.path)}")
-            elif prefill := run.sizes.prefill_unrolls * run.sizes.steps_per_unroll:
-                display.say(f"collecting {prefill:,} steps before learning")
+            shown.beginning()
             state = session.fresh()
-
-        def show(recording: Recording, steps: int, last: bool) -> None:
-            for index, directory in enumerate(written):
-                files = kept.film(run, session.of_seed(recording, index), steps, directory, display, last)
-                loggers.artifact(index, "policy", files, steps, last)
-                if page is not None and index == 0 and files:
-                    page.filmed(files[0])
-
         ended = False
         for evaluation in stack.enter_context(contextlib.closing(session.run(state, interrupt, display.step))):
-            loggers.log(evaluation.rows)
-            keep_goals(run, session, evaluation)
-            display.evaluated(evaluation.env_steps, evaluation.means)
-            if page is not None:
-                page.evaluated(numbers(written[0]))
             ended = evaluation.last
-            due = config.visualization_interval and evaluation.number % config.visualization_interval == 0
-            if evaluation.last or (due and not interrupt.signal):
-                show(evaluation.recording, evaluation.env_steps, evaluation.last)
+            due = config.visualization_interval > 0 and evaluation.number % config.visualization_interval == 0
+            shown.evaluated(evaluation)
+            if ended or (due and not interrupt.signal):
+                shown.film(evaluation.recording, evaluation.env_steps, ended)
         unseen = not ended and any(map(kept.missing, written))
         if session.stopped_by is None and unseen and config.vis_length:  # it was killed as it made its films
-            show(session.recording(), session.total_steps, last=True)
-        finish(session, loggers)
+            shown.film(session.recording(), session.total_steps, last=True)
+        shown.finish()
     for directory in written:
         display.summary(directory.name, numbers(directory), files_of(directory))
     if session.stopped_by is None:
         display.note(f"Finished in {duration(time.monotonic() - started)}.")
         return 0
-    display.note(f"Stopped and saved. To continue exactly here: {resuming(config, directories, prog)}")
+    display.note(f"Stopped and saved. To continue exactly here: {resuming.command(config, directories, prog)}")
     return 128 + session.stopped_by
 
 
-def keep_goals(run: Run, session: Session, evaluation: Evaluation) -> None:
-    """Writes goals.csv of every run in a maze: how often the goals of each cell were reached."""
-    if (cells := getattr(run.eval_env, "cells", None)) is None:
-        return
-    for index, directory in enumerate(session.written):
-        outcomes, steps = session.of_seed(evaluation.outcomes, index), int(evaluation.rows[index][runs.STEPS])
-        goal_cells.save(directory, goal_cells.GoalCells.of(cells, outcomes, steps))
+class Shown:
+    """What is seen of a run, and what it leaves behind besides its rows and checkpoints: words, films, pictures."""
 
+    def __init__(self, run: Run, session: Session, display: Display, loggers: Loggers):
+        self.run, self.session, self.display, self.loggers = run, session, display, loggers
+        self.page: Watch | None = None  # of the first run
 
-def finish(session: Session, loggers: Loggers) -> None:
-    """Draws the curves of every run, and hands its newest checkpoint to the loggers."""
-    from goalax.study import pictures  # here, because matplotlib would make every start slower
+    def watch(self) -> contextlib.AbstractContextManager[object]:
+        """Opens the page of the first run."""
+        from goalax.study.watch import Watch  # here, because matplotlib would make every start slower
 
-    for index, directory in enumerate(session.written):
-        pictures.draw(directory)
-        for steps in checkpoint.steps(directory / "checkpoints")[:1]:
-            newest, last = directory / "checkpoints" / str(steps), session.stopped_by is None
-            loggers.artifact(index, "checkpoint", [newest, directory / "config.json"], steps, last)
+        first, *others = self.session.written
+        more = f" and {len(others)} more seeds, which are not shown" if others else ""
+        self.page = Watch(first, f"{first.name}{more}", self.display.progress, self.display.note)
+        return self.page
 
+    def beginning(self) -> None:
+        """Says what comes before the first evaluation."""
+        run, display = self.run, self.display
+        if run.dataset is None:
+            if prefill := run.sizes.prefill_unrolls * run.sizes.steps_per_unroll:
+                display.say(f"collecting {prefill:,} steps before learning")
+            return
+        display.say(f"learning from {run.dataset.words}")
+        if run.finetune_dataset is not None:
+            display.say(f"then from {run.finetune_dataset.words}")
+        for name, held_out in run.held_out.items():
+            if held_out is not None and (learned := run.datasets[name]) is not None:
+                display.note(f"validating on {sources.validation_name(learned.path)}")
 
-def watched(directories: list[Path], display: Display) -> "Watch":
-    """The page of the first run."""
-    from goalax.study.watch import Watch  # here, because matplotlib would make every start slower
+    def evaluated(self, evaluation: Evaluation) -> None:
+        """Hands an evaluation on; in a maze, goals.csv has how often the goals of each cell were reached."""
+        self.loggers.log(evaluation.rows)
+        if (cells := getattr(self.run.eval_env, "cells", None)) is not None:
+            for index, directory in enumerate(self.session.written):
+                outcomes = self.session.of_seed(evaluation.outcomes, index)
+                steps = int(evaluation.rows[index][runs.STEPS])
+                goal_cells.save(directory, goal_cells.GoalCells.of(cells, outcomes, steps))
+        self.display.evaluated(evaluation.env_steps, evaluation.means)
+        if self.page is not None:
+            self.page.evaluated(numbers(self.session.written[0]))
 
-    others = f" and {len(directories) - 1} more seeds, which are not shown" if len(directories) > 1 else ""
-    return Watch(directories[0], f"{directories[0].name}{others}", display.progress, display.note)
+    def film(self, recording: Recording, steps: int, last: bool) -> None:
+        for index, directory in enumerate(self.session.written):
+            files = kept.film(self.run, self.session.of_seed(recording, index), steps, directory, self.display, last)
+            self.loggers.artifact(index, "policy", files, steps, last)
+            if self.page is not None and index == 0 and files:
+                self.page.filmed(files[0])
+
+    def finish(self) -> None:
+        """Draws the curves of every run, and hands its newest checkpoint to the loggers."""
+        from goalax.study import pictures  # here, because matplotlib would make every start slower
+
+        for index, directory in enumerate(self.session.written):
+            pictures.draw(directory)
+            for steps in checkpoint.steps(directory / "checkpoints")[:1]:
+                newest, last = directory / "checkpoints" / str(steps), self.session.stopped_by is None
+                self.loggers.artifact(index, "checkpoint", [newest, directory / "config.json"], steps, last)
 
 
 def describe(run: Run) -> str:
@@ -242,34 +255,6 @@ def files_of(directory: Path) -> list[Path]:
         "checkpoints",
     )
     return [directory / name for name in names if (directory / name).exists()]
-
-
-def resuming(config: Config, directories: list[Path], prog: str) -> str:
-    """The command line that goes on with these runs; one each where names would not say which, for newer ones have
-    them, too."""
-    group = ["--group_name", config.group_name] if config.group_name else []
-    names = ["--exp_name", config.exp_name, *group, "--seed", str(config.seed), "--num_seeds", str(config.num_seeds)]
-    whole = not directories or (config.num_seeds > 1 and runs.find_all(config) == directories)
-    lines = [names] if whole else [["--run_dir", str(directory)] for directory in directories]
-    return " && ".join(command_line([prog, "--resume", *line]) for line in lines)
-
-
-def unwritten(error: Exception, config: Config, directories: list[Path], prog: str) -> str:
-    """What to say where something could not be written."""
-    if isinstance(error, OSError):
-        what = f"{error.filename} cannot be written ({error.strerror})" if error.filename else str(error)
-    else:
-        what = str(error)
-    found = [set(checkpoint.steps(directory / "checkpoints")) for directory in directories]
-    if not any(found):
-        return f"Training stopped: {what}; there is no checkpoint yet, so start it anew once that is mended."
-    common = set.intersection(*found)
-    if not common:
-        alone = "its seeds have no checkpoint in common, and go on one by one with --resume --run_dir"
-        return f"Training stopped: {what}; {alone}."
-    command = resuming(config, directories, prog)
-    safe = f"everything up to the checkpoint at {behind.progress_in_words(config, max(common))} is safe"
-    return f"Training stopped: {what}; {safe}, and once that is mended, this continues from there: {command}"
 
 
 def start() -> None:
