@@ -3,6 +3,7 @@
 import json
 import re
 
+import pytest
 from PIL import Image
 
 from goalax.commands import gallery
@@ -92,6 +93,18 @@ def test_speeds_are_read_from_benchmarks(tmp_path, monkeypatch):
     assert gallery.speeds() == {("ant", "spring"): words}
     compared = gallery.comparison().splitlines()
     assert compared[2] == "| `ant` | spring | 64 (cpu) | 12,346 | 12,500 | 0.99 (0.90 to 1.10) |" and len(compared) == 4
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"machine": {"device": "x"}, "results": [{"env_name": "ant"}]}'])
+def test_a_damaged_file_of_speeds_is_one_sentence_before_anything_is_drawn(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(gallery, "ROOT", tmp_path)
+    monkeypatch.delattr(gallery, "create_env")
+    path = tmp_path / "benchmarks/cpu/envs.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    assert gallery.main([]) == 2
+    words = f"gallery.py: {path} must be a file of `goalax benchmark --all_envs --out FILE`.\n"
+    assert capsys.readouterr().err == words
 
 
 def test_gallery_is_drawn(env_of, opengl, tmp_path, monkeypatch):

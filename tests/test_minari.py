@@ -175,6 +175,28 @@ def test_the_command_collects_for_minari(local, capsys):
     assert run.dataset.transitions == 300 and run.held_out["dataset"].rows.reward.shape == (101, 1)
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, FlagError])
+def test_a_pair_of_which_one_cannot_be_written_leaves_nothing(stop, local, monkeypatch):
+    full = local.create_dataset_from_buffers
+
+    def only_the_first(name, *args, **kwargs):
+        if "-val-" in name:
+            raise stop
+        return full(name, *args, **kwargs)
+
+    monkeypatch.setattr(local, "create_dataset_from_buffers", only_the_first)
+    columns = files.columns_of(jax.device_get(filled_ring(0)))
+    monkeypatch.setattr(dataset, "walks_in", lambda *_: (lambda seed, steps: [columns], (0,)))
+    config = dataset.DatasetConfig(env_name="simple_u_maze", out="minari:walks/x-v0")
+    with pytest.raises(stop):
+        dataset.write_walks(config)
+    assert local.list_local_datasets() == {}
+    monkeypatch.setattr(local, "create_dataset_from_buffers", full)
+    dataset.check(config)
+    dataset.write_walks(config)
+    assert sorted(local.list_local_datasets()) == ["walks/x-v0", "walks/x-val-v0"]
+
+
 @pytest.mark.parametrize("missing", ["minari", "h5py"])
 def test_without_the_package_it_says_how_to_get_it(missing, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, missing, None)

@@ -57,6 +57,9 @@ def test_what_means_nothing_in_the_end_is_left_out():
     for more in (["--log_wandb"], ["--num_evals", "3"]):
         (line,) = whole_command.lines(content(logged, ["training.py", "--resume", *more]), "crl")
         assert "--wandb_mode offline" in line
+    assert whole_command.lines(content(["training.py", *logged[2:], "--seed", "3"]), "crl") == [
+        "python training.py --seed 3"
+    ]
 
 
 def test_they_are_the_flags_that_config_json_has(tmp_path):

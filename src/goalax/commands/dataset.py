@@ -91,8 +91,13 @@ def write_walks(config: DatasetConfig) -> None:
     beside, length = sources.validation_name(config.out), config.steps or 1_000_000
     for name, steps, number in ((config.out, length, 0), (beside, max(1, round(VALIDATION * length)), 1)):
         seed = 2 * (config.seed or 0) + number  # of its own for each set
-        parts = list(collected(seed, steps))
-        write(name, {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}, goal_indices)
+        try:
+            parts = list(collected(seed, steps))
+            write(name, {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}, goal_indices)
+        except BaseException:  # Ctrl-C, too: Minari refuses a name that is there, so half a pair stood in the way
+            if number and sources.is_minari(config.out):
+                minari.remove(config.out)
+            raise
 
 
 # (seed, transitions) -> parts of a file

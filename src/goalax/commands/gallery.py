@@ -108,8 +108,17 @@ def save_png(picture: Image.Image, path: Path) -> None:
 def measured() -> list[tuple[str, list[dict[str, Any]]]]:
     """(device, results) of every `--all_envs` in benchmarks/: DEVICE/envs.json and DEVICE/envs/ENV.json."""
     paths = sorted((ROOT / "benchmarks").glob("*/envs.json")) + sorted((ROOT / "benchmarks").glob("*/envs/*.json"))
-    files = [json.loads(path.read_text()) for path in paths]
-    return [(re.sub(r"^\d+ x | \((gpu|cpu)\)$", "", file["machine"]["device"]), file["results"]) for file in files]
+    found = []
+    for path in paths:
+        try:
+            file = json.loads(path.read_text())
+            device = re.sub(r"^\d+ x | \((gpu|cpu)\)$", "", file["machine"]["device"])
+            for result in file["results"]:
+                float(result["steps"]["median"]), result["env_name"], result["backend"]
+        except (ValueError, KeyError, TypeError):
+            raise FlagError(f"{path} must be a file of `goalax benchmark --all_envs --out FILE`") from None
+        found.append((device, file["results"]))
+    return found
 
 
 def speeds() -> dict[tuple[str, str], str]:
@@ -241,8 +250,9 @@ def main(argv: Sequence[str], prog: str = "gallery.py") -> int:
         print(f"{prog}: it takes no arguments; it writes pictures, and tables into documents.", file=sys.stderr)
         return 2
     try:
+        measured()  # what is wrong with a file is told before minutes of drawing
         for name, document in DOCUMENTS.items():
-            replaced(ROOT / document, name, "")  # what is wrong with one is told before minutes of drawing
+            replaced(ROOT / document, name, "")
         names = [name for name in ENVS if name not in TASKS]
         envs = {name: create_env(name) for name in pictured(names)}
         save_pictures(envs)

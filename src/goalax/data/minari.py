@@ -125,6 +125,12 @@ def check_new(names: Collection[str]) -> None:
             raise FlagError(f"--out is {name!r}, but {folder(name)} is there already; another version is another name.")
 
 
+def remove(name: str) -> None:
+    """Takes a dataset away, whole or in part, if it is there."""
+    with contextlib.suppress(OSError):
+        shutil.rmtree(folder(name))
+
+
 def write(name: str, columns: Mapping[str, np.ndarray], goal_indices: Collection[int]) -> None:
     """Writes a dataset from the columns of a file, all of it or nothing; FlagError where it cannot be written.
 
@@ -172,8 +178,7 @@ def write(name: str, columns: Mapping[str, np.ndarray], goal_indices: Collection
                 description="Written by goalax dataset.",
             )
     except BaseException as error:  # Ctrl-C, too: what it left could neither be read nor written again
-        with contextlib.suppress(OSError):
-            shutil.rmtree(folder(name))
+        remove(name)
         if not isinstance(error, OSError | ValueError | RuntimeError):  # the last one is h5py's
             raise
         words = " ".join(str(getattr(error, "strerror", None) or error).split())

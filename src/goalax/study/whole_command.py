@@ -32,8 +32,8 @@ def lines(content: Mapping[str, Any], agent: str) -> list[str]:
     updates at once, and anew where the first call ended between two of these.
     """
     found = calls(content)
-    if len(found) < 2:
-        return [command_line(call) for call in found]
+    if not found:
+        return []
     programs = [list(itertools.takewhile(lambda word: not word.startswith("--"), call)) for call in found]
     one_each = [command_line(call) for call in found]
     if agent not in AGENTS or any(program not in OURS for program in programs):
