@@ -57,7 +57,8 @@ def pytest_runtest_teardown() -> None:
 
 SIXTHS = 6  # of the files of tests, of which CI runs the slow ones by turns
 # Files that take minutes, the longest first: begun last, one of them would go on alone.
-LONG = ("agents", "pretraining", "kills", "offline_agents", "tdmpc2", "reward_agents", "hosts", "offline", "envs")
+LONG = ("agents", "agent_flags", "pretraining_runs", "kills", "offline_agents", "tdmpc2", "reward_runs", "hosts")
+LONG += ("offline", "envs")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

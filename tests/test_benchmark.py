@@ -1,33 +1,27 @@
-"""Tests of scripts/benchmark.py: the measuring functions at toy size, the results as printed and as written."""
+"""Tests of scripts/benchmark.py: the measuring functions at toy size, curves, results as printed and as written."""
 
-import contextlib
 import csv
 import dataclasses
-import io
 import json
 import time
-from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from goalax.agents import AGENTS
-from goalax.commands import benchmark, speed
-from goalax.commands import scale as scale_command
+from goalax.commands import benchmark
 from goalax.flags import FlagError
 from goalax.host.config import read_flags
 from goalax.speed import benchmark as measuring
-from goalax.speed import cost_curves, roofline, scale
+from goalax.speed import cost_curves
 from goalax.speed.stepping import BRAX_NAMES
-from goalax.study import markdown
-from tests.helpers import ROOT, toy
+from tests.helpers import toy
+from tests.helpers.benchmarks import ARGV, NAMELESS, raising
 
 toy.register()
 
 PARTS = ("env_only", "updates_only", "end_to_end")
-ARGV = [*toy.TINY, "--seconds", "0.02"]
 
 
 class FakePart:
@@ -158,76 +152,6 @@ def test_a_bad_flag_ends_with_one_sentence_and_exit_code_2(argv, sentence, capsy
     assert not printed.out
 
 
-@pytest.fixture(scope="module")
-def profiled(tmp_path_factory):
-    """What --profile of a toy run writes and prints."""
-    out = tmp_path_factory.mktemp("profile") / "results.json"
-    flags = ["--repeats", "2", "--profile", "--out", str(out), "--trace", str(out.with_name("trace"))]
-    with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(toy.Toy, "compiler_options", {})  # the programs that people run are optimised
-        assert benchmark.main([*ARGV, *flags]) == 0
-    assert len(list((out.with_name("trace") / "plugins" / "profile").rglob("*.xplane.pb"))) == 1  # where xprof looks
-    return json.loads(out.read_text())["results"][0], printed.getvalue()
-
-
-@pytest.mark.slow
-def test_the_profile_counts_what_a_train_step_runs(profiled):
-    result, printed = profiled
-    assert set(result["phases"]) == set(roofline.PHASES) and all(row in printed for row in roofline.ROWS)
-    assert all(phase["kernels"] > 0 for phase in result["phases"].values())
-    *parts, whole = (np.array(result["seconds"][name]["samples"]) for name in roofline.ROWS)
-    np.testing.assert_allclose(whole, sum(parts))
-    # One step of all environments per row, and the updates' matrix products in the whole step as in one update alone.
-    assert result["phases"]["physics"]["kernels"] % 5 == 0
-    assert result["times"] == {"physics": 5, "updates": 2}
-    assert result["kinds"]["matmul"]["kernels"] >= 2 * result["programs"]["updates"]["kernels"]["matmul"]["kernels"]
-
-
-@pytest.mark.slow
-def test_the_profile_counts_flops_and_bytes_of_an_update(profiled):
-    update = profiled[0]["programs"]["updates"]
-    # CRL by hand, batch 8, width 8, one hidden layer: encoders of state and action (4) and of goals (2), an actor (4).
-    phi, psi, actor = 4 * 8 + 8 * 4, 2 * 8 + 8 * 4, 4 * 8 + 8 * 4
-    hidden = 8 * 4 + 8 * 4 + 8 * 4  # the only layers whose inputs have gradients, once each
-    critic = 2 * (phi + psi) + actor + actor  # forward, and gradients of the weights
-    value = phi + 8 * 4 + 2 * 8  # the critic again, and back to the actions: of a first layer, their rows alone
-    logits = 3 * 8 * 4  # and their gradients with respect to both sides
-    assert 0.8 < update["matmul_flops"] / (2 * 8 * (critic + hidden + value + logits)) < 1.2
-    assert update["matmul_flops"] < update["flops"]
-    assert 0 < update["bytes_in_and_out"] < update["bytes"]
-    achieved = np.array(update["matmul_flops_per_second"]["samples"])
-    np.testing.assert_allclose(achieved * update["seconds"]["samples"], update["matmul_flops"])
-
-
-def test_matmul_flops_of_known_shapes():
-    def function(x, w):
-        x = jax.lax.fori_loop(0, 5, lambda _, x: jnp.tanh(x @ w), x)  # a scan, as its length is known
-        return jax.jit(jnp.einsum, static_argnums=0)("bi,ci->bc", x, x)
-
-    jaxpr = jax.make_jaxpr(function)(jnp.ones((2, 3)), jnp.ones((3, 3)))
-    assert roofline.matmul_flops(jaxpr) == 5 * 2 * 2 * 3 * 3 + 2 * 2 * 2 * 3
-
-    def branches(x, due):
-        return jax.lax.cond(due, lambda x: x @ x @ x, lambda x: x @ x, x)
-
-    assert roofline.matmul_flops(jax.make_jaxpr(branches)(jnp.ones((3, 3)), True)) == 2 * 2 * 3 * 3 * 3
-
-
-def test_kernels_are_found_in_loops_and_have_kinds_and_phases():
-    @jax.jit
-    def update(x):
-        return jnp.sin(x @ x) / 10
-
-    def advance(x, rounds):
-        return jax.lax.fori_loop(0, rounds, lambda _, x: update(x), jnp.cos(x))
-
-    compiled = jax.jit(advance).lower(jnp.ones((64, 64)), 1).compile()
-    program = roofline.Program(compiled)
-    found = roofline.traced(program, lambda: jax.block_until_ready(compiled(jnp.ones((64, 64)), 7)))
-    phases, kinds = roofline.by(program.phases, found), roofline.by(program.kinds, found)
-    assert set(phases) == {"updates", roofline.DRAWS} and kinds["matmul"]["kernels"] == 7
-
-
 @pytest.mark.slow
 def test_a_curve_over_what_the_agent_does_not_have_is_one_sentence():
     with pytest.raises(FlagError, match="^--curve is 'n_hidden', which --agent dt does not have.$"):
@@ -289,143 +213,6 @@ def test_a_gap_that_shows_while_it_runs(monkeypatch, tmp_path):
     assert rows[0]["steps_per_second"] > 0 and rows[1]["steps_per_second"] is None
 
 
-def counts(**changes):
-    """Made-up counts of 10 environments whose steps take 100 kernels, and of an update per 10 steps."""
-    small = {"kernels": 100, "flops": 1e6, "bytes": 1e6}
-    given = {"num_envs": 10, "unroll_length": 5, "updates_per_step": 0.1, "physics": small, "update": small}
-    return scale.Counts(**{**given, "others": 0.0, "buffer_bytes": 1e6, "agent_bytes": 3e6, **changes})
-
-
-def test_a_prediction_by_hand():
-    machine = scale.Machine(launch=1e-5)
-    speed, bottleneck = scale.predict(counts(), 10, 1, 1, machine)
-    assert speed == pytest.approx(50 / (5 * 1e-3 + 5 * 1e-3)) and "launches" in bottleneck
-    assert scale.predict(counts(), 10, 4, 1, machine).steps_per_second == pytest.approx(
-        4 * speed
-    )  # they share launches
-    shared = scale.predict(counts(), 10, 1, 2, machine).steps_per_second
-    exchange = scale.EXCHANGES * 20e-6 + 2 * 1e6 / 300e9
-    assert shared == pytest.approx(50 / (5 * 1e-3 + 5 * (1e-3 + exchange)))
-
-
-def test_a_prediction_names_the_first_bottleneck():
-    huge = {"kernels": 1, "flops": 1e15, "bytes": 1e6}
-    assert scale.predict(counts(update=huge), 10, 1, 1).bottleneck == "arithmetic of the updates"
-    wide = {"kernels": 1, "flops": 1.0, "bytes": 1e12}
-    assert scale.predict(counts(physics=wide), 10, 1, 1).bottleneck == "memory bandwidth of the physics"
-    full = scale.predict(counts(buffer_bytes=1e10), 10, 1, 1)
-    assert full == (0.0, "memory: 100 GB a GPU")
-    assert scale.predict(counts(buffer_bytes=1e10), 10, 1, 2).steps_per_second > 0
-    assert scale.predict(counts(), 10, 1, 3).bottleneck == "does not divide"
-
-
-def test_the_table_of_predictions_is_that_of_the_docs(capsys, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    assert scale_command.main([]) == 0
-    assert capsys.readouterr().out.strip() in (ROOT / "docs" / "scale.md").read_text()
-
-
-def test_what_is_no_profile_is_one_sentence(tmp_path, capsys):
-    path = tmp_path / "none.json"
-    assert scale_command.main(["--profile", str(path)]) == 2
-    path.write_text('{"results": [{}]}')
-    assert scale_command.main(["--profile", str(path)]) == 2
-    path.write_text('{"results": [{"flags": {"num_seeds": 4, "action_repeat": 1}}]}')
-    assert scale_command.main(["--profile", str(path)]) == 2
-    errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 3 and "cannot be read: No such file" in errors[0] and "it must be a file of" in errors[1]
-    assert "of a run with --num_seeds above 1; it must be 1." in errors[2]
-
-
-# ---- the table of speeds ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def speed_document(tmp_path, monkeypatch):
-    """A folder with a document that has a place for the table, and toy sizes; memory is not measured."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(speed, "peak_memory", lambda env_name, sizes: 3 * 2**20)
-    (tmp_path / "d.md").write_text("before\n" + "".join(markdown.marks("speed", "speed.py")) + "after\n")
-    sizes = " ".join(toy.TINY[toy.TINY.index("--num_envs") :])
-    argv = ["--env_names", "toy", "--seconds", "0.02", "--repeats", "2", "--keep", "k.json", "--out", "d.md"]
-    return lambda *more: speed.main([*argv, *more], sizes=sizes)
-
-
-@pytest.mark.slow
-def test_every_call_adds_an_hour_to_the_table_of_speeds(speed_document):
-    assert speed_document() == speed_document() == 0
-    calls = json.loads(Path("k.json").read_text())
-    assert len(calls) == 2 and all(len(call["results"]["toy"]["samples"]) == 2 for call in calls)
-    text = Path("d.md").read_text()
-    assert text.startswith("before\n") and text.endswith("after\n") and text.count("| `toy` |") == 1
-    rates = sorted(row["end_to_end"] for call in calls for row in call["results"]["toy"]["samples"])
-    assert f"({rates[0]:,.0f} to {rates[-1]:,.0f})" in text and "3 MiB" in text
-    assert speed_document("--tables") == 0
-    assert Path("d.md").read_text() == text and len(json.loads(Path("k.json").read_text())) == 2
-
-
-def test_a_document_without_a_place_for_the_speeds_is_one_sentence(speed_document, capsys):
-    Path("d.md").write_text("nothing\n")
-    assert speed_document() == 2
-    assert (
-        capsys.readouterr().err.startswith("speed.py: The document is without a place for speed")
-        and not Path("k.json").exists()
-    )
-
-
-def test_a_table_of_nothing_is_refused(speed_document, capsys):
-    assert speed_document("--tables") == 2
-    assert capsys.readouterr().err == "speed.py: --keep is 'k.json'; there is no such file to write the table from.\n"
-    assert speed_document("--out", "no/d.md") == 2
-    assert capsys.readouterr().err == "speed.py: no/d.md cannot be read or written: No such file or directory.\n"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", "nothing", "[{}]", "{}", "3", "[3]", "null", '[{"machine": {"versions": {"jax": "1"}, "cores": 1}}]'),
-        *('{"a": 1}', "[" * 100_000, "\udcff"),
-        json.dumps([{"machine": {"versions": {"jax": "1"}, "cores": 1}, "processor": "x", "results": {"toy": {}}}]),
-        json.dumps(
-            [
-                {
-                    "machine": {"versions": {"jax": "1"}, "cores": 1},
-                    "processor": "x",
-                    "hour": "now",
-                    "results": {"toy": {"peak_bytes": 1, "samples": [{"end_to_end": 0.0, "efficiency": 1.0}]}},
-                }
-            ]
-        ),
-    ],
-    ids=lambda text: text[:30],
-)
-@pytest.mark.parametrize("tables", [True, False])
-def test_speeds_that_it_did_not_write_are_one_sentence(text, tables, speed_document, monkeypatch, capsys):
-    monkeypatch.setattr(speed, "measure", lambda *_: pytest.fail("it is told before anything is measured"))
-    Path("k.json").write_bytes(text.encode(errors="surrogateescape"))
-    assert speed_document(*["--tables"] * tables) == 2
-    expected = "speed.py: --keep is 'k.json'; it must be a file that scripts/speed.py wrote.\n"
-    assert capsys.readouterr().err == expected
-
-
-def test_a_document_that_is_no_text_is_one_sentence(speed_document, capsys):
-    Path("d.md").write_bytes(b"\xff")
-    assert speed_document() == 2
-    assert capsys.readouterr().err == "speed.py: --out is 'd.md'; it must be a file of text.\n"
-
-
-@pytest.mark.table
-def test_peak_memory_is_that_of_a_training():
-    sizes = "--num_envs 16 --h_dim 8 --n_hidden 1 --repr_dim 4 --min_replay_size 250 --utd_ratio 0.001"
-    assert 200 * 2**20 < speed.peak_memory("reacher", sizes) < 3000 * 2**20
-
-
-@pytest.mark.slow
-def test_a_training_that_ends_early_has_no_peak():
-    with pytest.raises(FlagError, match=r"--env_name reacher .* ended with 2"):
-        speed.peak_memory("reacher", "--h_dim 0")
-
-
 def test_there_is_nothing_to_measure_where_nothing_is_collected(capsys):
     argv = [*ARGV, "--dataset", "x.npz", "--offline_steps", "5", "--num_timesteps", "0"]
     assert benchmark.main(argv) == 2
@@ -434,16 +221,9 @@ def test_there_is_nothing_to_measure_where_nothing_is_collected(capsys):
     assert error.count("\n") == 1
 
 
-def test_the_middle_of_an_even_number_lies_between_two():
-    assert speed.span([4.0, 1.0, 2.0, 3.0], "{:g}".format) == "2.5 (1 to 4)"
-
-
 def test_a_pattern_that_is_none_is_one_sentence(capsys):
     assert benchmark.main(["--all_envs", "--env_match", "["]) == 2
     assert "--env_match is '['; it must be a regular expression (" in capsys.readouterr().err
-
-
-NAMELESS = OSError(28, "No space left on device")
 
 
 def test_an_error_without_a_file_and_a_folder_that_cannot_be_made(monkeypatch, tmp_path, capsys):
@@ -455,16 +235,3 @@ def test_an_error_without_a_file_and_a_folder_that_cannot_be_made(monkeypatch, t
     (tmp_path / "file").touch()
     assert benchmark.main([*ARGV, "--profile", "--trace", str(tmp_path / "file/x")]) == 2
     assert capsys.readouterr().err == f"benchmark.py: {tmp_path}/file/x cannot be written: Not a directory.\n"
-
-
-def test_speeds_that_meet_an_error_without_a_file(speed_document, monkeypatch, capsys):
-    monkeypatch.setattr(speed, "measure", raising(NAMELESS))
-    assert speed_document() == 2
-    assert capsys.readouterr().err == "speed.py: a file cannot be read or written: No space left on device.\n"
-
-
-def raising(error):
-    def call(*_):
-        raise error
-
-    return call

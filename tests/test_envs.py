@@ -16,7 +16,7 @@ from tests.helpers.envs import NUM_ENVS, STEPS, frozen, keys
 
 CLASSES = {name: getattr(ENVS[name], "func", ENVS[name]) for name in ENVS}
 NAMES = [name for name in ENVS if CLASSES[name].__module__.startswith("goalax.envs.") and name not in TASKS]
-# Mazes of a body differ by their pictures, as test_maze.py proves: here, one with few walls and one with many shall do.
+# Mazes of a body differ by their pictures (test_maze_bodies.py): here, one with few walls and one with many shall do.
 MAZE_NAMES = [f"{body}_{layout}" for body, layouts in MAZES.items() for layout in layouts]
 SHOWN = ("_u_maze", "_ball_big_maze", "_hardest_maze", "_u_maze_gen_1f2f3f")
 NAMES = [name for name in NAMES if name not in MAZE_NAMES or name.endswith(SHOWN)]

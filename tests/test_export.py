@@ -1,15 +1,11 @@
 """Exported policies: the file runs without Goalax and equals the policy, its description and its card are true."""
 
-import errno
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -20,8 +16,6 @@ from goalax import __version__
 from goalax.agents import AGENTS
 from goalax.commands import export as command
 from goalax.host import loading
-from goalax.host.places import writable
-from goalax.whole import aside, copy, part_of
 from tests.helpers import toy
 from tests.helpers.agents import relatives_wait
 
@@ -29,6 +23,7 @@ pytest.importorskip("flatbuffers")
 from goalax.interop import card, export
 
 toy.register()
+
 
 # Stands for another machine: nothing of this project or its libraries can be imported.
 ALONE = """
@@ -182,66 +177,6 @@ def test_what_cannot_be_finished_leaves_what_was_there(toy_runs, tmp_path, monke
     assert out.read_text() == "of before" and len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_link_stays_one_and_what_it_names_is_replaced(tmp_path):
-    (tmp_path / "old").write_text("of before")
-    (tmp_path / "link").symlink_to("old")
-    with aside(tmp_path / "link") as part:
-        part.write_text("new")
-        assert (tmp_path / "old").read_text() == "of before"
-    assert (tmp_path / "link").is_symlink() and (tmp_path / "old").read_text() == "new"
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-class Unnamed(OSError):
-    """As those of PyAV, which have names of their own that cannot be set."""
-
-    filename = property(lambda self: None)
-
-
-@pytest.mark.parametrize("kind", [OSError, Unnamed])
-def test_an_error_names_the_file_and_not_the_place_aside(tmp_path, kind):
-    path = tmp_path / "a.mp4"
-    path.write_text("of before")
-    with pytest.raises(OSError, match="No space left") as full, aside(path) as part:
-        part.write_text("half")
-        raise kind(errno.ENOSPC, "No space left on device", str(part))
-    assert (full.value.filename, full.value.strerror) == (str(path), "No space left on device")
-    assert path.read_text() == "of before" and len(list(tmp_path.iterdir())) == 1
-
-
-def test_who_may_read_a_file_and_what_others_write_beside_it_stay(tmp_path):
-    path = tmp_path / ("é" * 125)  # 250 bytes, with no room for more
-    path.write_text("of before")
-    path.chmod(0o600)
-    other = path.with_name("other.part")
-    other.write_text("of another process")
-    with aside(path) as part:
-        part.write_text("new")
-    assert path.read_text() == "new" and path.stat().st_mode & 0o777 == 0o600
-    assert other.read_text() == "of another process" and len(list(tmp_path.iterdir())) == 2
-
-
-def test_a_pipe_is_written_into():
-    reading, writing = os.pipe()
-    path = Path(f"/dev/fd/{writing}")
-    assert writable("out", str(path)) == path
-    with aside(path) as part:
-        part.write_text("into it")
-    assert os.read(reading, 100) == b"into it"
-    os.close(reading)
-    os.close(writing)
-
-
-def test_a_copy_that_has_no_room_names_its_own_file(tmp_path):
-    (tmp_path / "source").write_text("content")
-    part_of(tmp_path / "copy").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left") as full:
-        copy(tmp_path / "source", tmp_path / "copy")
-    assert full.value.filename == str(tmp_path / "copy")
-    copy(tmp_path / "source", tmp_path / "copy")
-    assert (tmp_path / "copy").read_text() == "content"
-
-
 def test_one_sentence_without_flatbuffers(toy_runs, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "jax._src.export.serialization", None)
     assert command.main([str(toy_runs / "l2_s0"), "--out", str(tmp_path / "policy")]) == 2
@@ -282,68 +217,3 @@ def test_an_onnx_file_that_differs_is_not_written(toy_runs, tmp_path, monkeypatc
     monkeypatch.setattr("goalax.interop.onnx.TOLERANCE", -1.0)
     assert command.main([str(toy_runs / "l2_s0"), "--out", str(tmp_path / "policy.onnx")]) == 2
     assert "The ONNX file would differ from the policy by" in capsys.readouterr().err and not list(tmp_path.iterdir())
-
-
-def test_a_card_of_strange_names_and_bytes(tmp_path):
-    """A byte that is no UTF-8 in the command, a space in the card's own name; and its command runs as it is written."""
-    config = SimpleNamespace(agent="crl", env_name="toy", seed=0, dataset_steps=0)
-    spec = SimpleNamespace(state_size=2, goal_size=2, action_size=2, goal_reach_thresh=0.5)
-    run = SimpleNamespace(config=config, spec=spec, env=SimpleNamespace(backend="none"))
-    command = ["training.py", "--exp_name", "a\udcff"]
-    content = {"flags": {}, "agent_flags": {}, "command": command}
-    (tmp_path / "config.json").write_text(json.dumps(content))
-    (tmp_path / "policy.gif").write_bytes(b"a film")
-    path = tmp_path / "my (card).md"
-    state = SimpleNamespace(env_steps=60, gradient_steps=3)
-    assert card.write(run, state, tmp_path, tmp_path / "policy", path) == [path, tmp_path / "my (card).gif"]
-    text = path.read_text(encoding="utf-8")
-    assert "![crl in toy](my%20%28card%29.gif)\n" in text and "\npython training.py --exp_name 'a\\udcff'\n" in text
-    path.unlink()
-    part_of(tmp_path / "my (card).md").mkdir()
-    with pytest.raises(OSError, match="Is a directory"):  # and no half of a card
-        card.write(run, state, tmp_path, tmp_path / "policy", path)
-    assert not path.exists()
-
-
-@pytest.mark.parametrize(
-    ("goal_size", "radius", "words"),
-    [
-        (2, 0.5, "It takes states [5] and goals [2], and is at the goal when nearer than 0.5."),
-        (5, 0.0, "It takes states [5] and goals [5], and the environment itself judges when it is at the goal."),
-        (0, 0.0, "It takes states [5]; there are no goals here, and those of a call are empty, [0]."),
-    ],
-)
-def test_a_card_says_nothing_of_goals_or_radii_that_are_not_there(goal_size, radius, words, tmp_path):
-    config = SimpleNamespace(agent="bc", env_name="toy", seed=0, dataset_steps=0)
-    spec = SimpleNamespace(state_size=5, goal_size=goal_size, action_size=1, goal_reach_thresh=radius, action_repeat=1)
-    spec.goal_indices = range(goal_size)
-    run = SimpleNamespace(config=config, spec=spec, env=SimpleNamespace(backend="none", dt=0.1))
-    state = SimpleNamespace(env_steps=0, gradient_steps=60)
-    (tmp_path / "config.json").write_text(json.dumps({"flags": {}, "agent_flags": {}}))
-    text = card.text(run, state, tmp_path, "policy", None)
-    assert f"60 updates on a dataset. {words}\n" in text
-    assert text.splitlines()[2].startswith("A goal-conditioned policy" if goal_size else "A policy of Goalax")
-    about = export.description(run, state, tmp_path / "policy", b"")
-    assert about["goal_reach_thresh"] == (radius or None)
-
-
-def test_the_card_of_a_run_that_was_resumed_has_the_flags_of_all_its_calls(tmp_path):
-    (tmp_path / "metrics.csv").write_text("training/envsteps,training/gradient_steps\n0,62\n0,124\n")
-    first = ["training.py", "--dataset", "a.npz", "--offline_steps", "62"]
-    resumed = [{"command": ["training.py", "--resume", "--offline_steps", "124"]}]
-    resumed += [{"command": ["training.py", "--resume", "--finetune_dataset", "b.npz"]}]
-    content = {"flags": {}, "agent_flags": {}, "command": first, "resumed": resumed}
-    (tmp_path / "config.json").write_text(json.dumps(content))
-    for updates in (62, 124):
-        words = "".join(card.training(tmp_path, SimpleNamespace(env_steps=0, gradient_steps=updates), "crl"))
-        assert "\npython training.py --dataset a.npz --offline_steps 124 --finetune_dataset b.npz\n" in words
-        assert "The run was resumed 2 times: this has the flags of all its calls." in words
-        assert ("It goes on after the state" in words) == (updates == 62)
-
-
-def test_a_card_tells_of_its_own_checkpoint(tmp_path):
-    """Before the first environment step, too."""
-    lines = ["training/envsteps,training/gradient_steps,eval/x", "0,10,1", "0,20,2", "60,30,3"]
-    (tmp_path / "metrics.csv").write_text("\n".join(lines) + "\n")
-    for steps, updates, found in ((0, 10, {"eval/x": 1}), (0, 20, {"eval/x": 2}), (60, 30, {"eval/x": 3}), (0, 15, {})):
-        assert card.measured(tmp_path, SimpleNamespace(env_steps=steps, gradient_steps=updates)) == found

@@ -1,77 +1,22 @@
-"""Tests of InFOM and of DINO with ReBRAC: losses against NumPy, flows that learn known distributions, targets, and runs
-of both phases, resumed across the switch and with several seeds."""
+"""Tests of InFOM: losses against NumPy, and flows that learn known distributions."""
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from scipy import special, stats
+from scipy import stats
 
-from goalax.agents import AGENTS, dino_rebrac, infom
+from goalax.agents import AGENTS, infom
 from goalax.agents.extraction import expectile
 from goalax.agents.q_learning import TwinCritic
-from goalax.commands import train as training
-from goalax.core.types import Agent, Batch
-from goalax.data import files
-from goalax.host import checkpoint
-from goalax.host.loading import load
 from goalax.learning.flow import MARGIN, Bounds, carried, matching_error, on_the_line
-from goalax.learning.networks import MLP, deterministic_actor
-from tests.helpers import toy, toy_rewards
-from tests.helpers.offline import NO_GOALS, SPEC, batch_of, close, config_of, equal, golden, interrupted
-from tests.helpers.runs import RUN, rows
-
-toy.register()
-toy_rewards.register()
-
-NAMES = ("infom", "dino_rebrac")
-KEY = jax.random.PRNGKey(5)
-TAU = 0.005
-
-
-OWN = {
-    "infom": {"flow_steps": 3, "flow_samples": 2, "kl_weight": 0.3, "bc_weight": 2.0},
-    "dino_rebrac": {"actor_bc": 0.3, "critic_bc": 0.2},
-}
-
-
-def config(name, **flags):
-    return config_of(name, **{"repr_dim": 4, "actor_interval": 3, **OWN[name], **flags})
-
-
-def mixed(new, old, share=TAU):
-    """What a target is after it has moved by a share."""
-    return jax.tree.map(lambda a, b: share * a + (1 - share) * b, new, old)
-
-
-class Learner(NamedTuple):
-    config: Any
-    agent: Agent
-    update: Callable  # compiled
-    batch: Batch
-    before: Any  # its state
-    after: Any  # after an update
-    tuned: Any  # where fine-tuning begins then
-
-
-@functools.cache
-def learner_of(name):
-    agent, some = AGENTS[name].make(config(name), SPEC), batch_of()
-    update, before = jax.jit(agent.update), jax.jit(agent.init)(jax.random.PRNGKey(0))
-    after, _ = update(before, some, KEY)
-    return Learner(config(name), agent, update, some, before, after, agent.switch(after, some, KEY))
-
-
-@pytest.fixture(params=NAMES)
-def learner(request):
-    return learner_of(request.param)
-
+from goalax.learning.networks import MLP
+from tests.helpers.infom import KEY, config, learner_of
+from tests.helpers.offline import NO_GOALS, SPEC, batch_of, close, golden
 
 # ---- Flows -----------------------------------------------------------------------------------------------------------
 
@@ -263,86 +208,6 @@ def test_intentions_learn_from_the_present_alone():
         assert found["flow"] > 1e-3 and (found["intention"] > 1e-3) == (gamma == 0.0)
 
 
-def cross_entropy(student, teacher, centre):
-    """Of features [B, D] in float64, sample by sample."""
-    aims = [special.softmax((each - centre) / 0.04) for each in np.asarray(teacher, np.float64)]
-    found = [special.log_softmax(each / 0.1) for each in np.asarray(student, np.float64)]
-    return np.mean([-np.sum(aim * each) for aim, each in zip(aims, found, strict=True)])
-
-
-def test_distillation_loss():
-    student, teacher = np.random.default_rng(0).normal(size=(2, 6, 4))
-    centre = np.arange(4) / 10
-    found = jax.value_and_grad(dino_rebrac.distillation_loss, argnums=(0, 1))(student, teacher, centre, 0.1, 0.04)
-    close(found[0], cross_entropy(student, teacher, centre))
-    assert np.abs(found[1][0]).max() > 0.1 and not found[1][1].any()
-    with pytest.raises(ValueError, match="equal shapes"):
-        dino_rebrac.distillation_loss(student, teacher[:1], centre, 0.1, 0.04)
-    close(dino_rebrac.view(np.zeros(3), np.array([-9.0, 1.0, 9.0]), 0.5, 1.0), [-1, 0.5, 1])
-
-
-def test_losses_of_dino_rebrac_in_both_phases():
-    small, agent, update, some, state, *_ = learner_of("dino_rebrac")
-    target = jax.tree.map(lambda x: x + 0.1, state.target)
-    state = state._replace(target=target)
-    after, metrics = update(state, some, KEY)
-    networks, encoder = state.params["critic"], small.mlp(4)
-    noises = [np.asarray(jax.random.normal(one, (64, 5))) for one in jax.random.split(KEY)]
-    views = [some.state + np.clip(0.5 * noise, -1, 1) for noise in noises]
-    student, teacher = ([encoder.apply(p["encoder"], each) for each in views] for p in (networks, target))
-    losses = [cross_entropy(*each, target["centre"]) for each in zip(student, teacher, strict=True)]
-    close(metrics["critic_loss"], np.mean(losses))
-    close(after.target["centre"], 0.9 * target["centre"] + 0.1 * np.mean(teacher, axis=(0, 1)))
-    features = encoder.apply(networks["encoder"], some.state)
-    policy = deterministic_actor(small.actor_mlp, 3)
-    action = np.tanh(policy.apply(state.params["actor"], features, some.goal))
-    imitation = np.mean(np.sum((action - some.action) ** 2, -1))
-    close(metrics["actor_loss"], imitation)
-    close(metrics["feature_spread"], np.mean(np.std(features, axis=0)))
-    close(agent.mode(state, some.state, some.goal), action)
-
-    tuned = agent.switch(state, some, KEY)
-    assert equal(tuned.target["centre"], target["centre"])
-    tuned = tuned._replace(target=target)
-    after, metrics = update(tuned, some, KEY)
-    critic = TwinCritic(small, SPEC._replace(state_size=4))
-    there = encoder.apply(target["encoder"], some.next_state)
-    noise = np.clip(0.2 * np.asarray(jax.random.normal(KEY, (64, 3))), -0.5, 0.5)
-    wanted = np.clip(np.tanh(policy.apply(target["actor"], there, some.goal)) + noise, -1, 1)
-    penalty = 0.2 * np.sum((wanted - some.next_action) ** 2, -1)
-    lower = np.min(critic.values(target["q"], there, some.goal, wanted), axis=0) - penalty
-    aim = np.asarray(some.reward + some.discount * lower)
-    q = np.stack(critic.values(networks["q"], features, some.goal, some.action))
-    close(metrics["critic_loss"], sum(np.mean((each - aim) ** 2) for each in q), 1e-4)
-    worth = np.min(critic.values(networks["q"], features, some.goal, action), axis=0)
-    close(metrics["actor_loss"], 0.3 * imitation - np.mean(worth) / np.mean(np.abs(worth)), 1e-4)
-    assert equal(after.target["centre"], target["centre"])
-
-
-# ---- What changes when -----------------------------------------------------------------------------------------------
-
-
-def slow_parts(agent_state):
-    """Parameters whose target is a slow copy, by its name."""
-    own = {"actor": agent_state.params["actor"], **agent_state.params["critic"]}
-    return {name: own[name] for name in agent_state.target if name not in ("bounds", "centre")}
-
-
-def test_targets_follow(learner):
-    after, before, state = learner.after, learner.before, learner.tuned
-    for name, part in slow_parts(after).items():
-        jax.tree.map(functools.partial(close, rtol=1e-4), after.target[name], mixed(part, before.target[name]))
-    assert not equal(after.target, before.target)
-    assert all(equal(state.target[name], part) for name, part in slow_parts(state).items())
-    moved = []
-    for i in range(4):
-        after, _ = learner.update(state, learner.batch, jax.random.PRNGKey(i))
-        moved.append(not equal(after.target, state.target))
-        state = after
-    # The flow's target moves in every update; those of ReBRAC move with the actor, in every third.
-    assert moved == ([True] * 4 if "flow" in state.target else [True, False, False, True])
-
-
 def test_bounds_are_kept():
     _, agent, update, some, state, *_ = learner_of("infom")
     other = some._replace(state=some.state + 3, next_state=some.next_state - 3)
@@ -351,95 +216,3 @@ def test_bounds_are_kept():
     state, _ = update(agent.switch(state, some, KEY), some, KEY)
     seen = np.concatenate([x for each in (some, other) for x in (each.state, each.next_state)])
     np.testing.assert_array_equal(state.target["bounds"], [seen.min(0), seen.max(0)])
-
-
-def test_a_switch_begins_fine_tuning(learner):
-    _, _, update, some, _, state, tuned = learner
-    without = some._replace(reward=some.reward + 1)
-    assert state.tuned == -1 and tuned.tuned == 0
-    assert equal(update(state, some, KEY), update(state, without, KEY))
-    assert equal(tuned.params, state.params) and equal(tuned.optimizer, state.optimizer)
-    (after, metrics), (other, _) = (update(tuned, each, KEY) for each in (some, without))
-    assert not equal(after.params, other.params) and after.tuned == 1
-    assert metrics.keys() == update(state, some, KEY)[1].keys()
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((after, metrics)))
-
-
-def test_the_actor_learns_at_its_interval(learner):
-    """With its moments at zero, an actor without a loss stays what it is."""
-    state, moved = learner.tuned, []
-    for i in range(4):
-        fresh = state._replace(optimizer=learner.before.optimizer)
-        after, _ = learner.update(fresh, learner.batch, jax.random.PRNGKey(i))
-        moved.append(not equal(after.params["actor"], state.params["actor"]))
-        state = after
-    assert moved == [True, False, False, True]
-
-
-def test_the_actor_does_not_train_critics_in_fine_tuning(learner):
-    states = [learner.tuned._replace(tuned=jnp.int32(number)) for number in (0, 1)]  # the actor learns in the first
-    found = [learner.update(state, learner.batch, KEY)[0].params for state in states]
-    assert equal(found[0]["critic"], found[1]["critic"]) and not equal(found[0]["actor"], found[1]["actor"])
-
-
-def test_no_gradient_reaches_features_in_fine_tuning():
-    """As the actor above; of an optimizer that has no momentum yet."""
-    _, agent, update, some, state, *_ = learner_of("dino_rebrac")
-    for begin, still in ((state, False), (agent.switch(state, some, KEY), True)):
-        after, _ = update(begin, some, KEY)
-        assert equal(after.params["critic"]["encoder"], state.params["critic"]["encoder"]) == still
-        assert equal(after.params["critic"]["q"], state.params["critic"]["q"]) != still
-
-
-def test_defaults_are_those_of_the_comparison():
-    for name in NAMES:
-        own = AGENTS[name].config()
-        assert (own.h_dim, own.n_hidden, own.use_relu, own.use_ln) == (512, 4, False, name != "infom")
-        assert (own.repr_dim, own.actor_interval, own.policy_lr, own.critic_lr, own.tau) == (512, 4, 3e-4, 3e-4, TAU)
-    own = infom.InFOMConfig()
-    assert (own.kl_weight, own.flow_steps, own.flow_samples, own.expectile, own.bc_weight) == (0.01, 10, 16, 0.9, 10)
-    own = dino_rebrac.DINOReBRACConfig()
-    assert (own.view_noise, own.view_clip, own.student_temperature, own.teacher_temperature) == (0.5, 1, 0.1, 0.04)
-    assert (own.centre_rate, own.target_noise, own.noise_clip) == (0.1, 0.2, 0.5)
-
-
-# ---- Runs ------------------------------------------------------------------------------------------------------------
-
-PHASES = ["--dataset", "free.npz", "--offline_steps", "15", "--num_timesteps", "0"]
-PHASES += ["--finetune_dataset", "labelled.npz", "--finetune_steps", "21"]
-
-
-def flags_of(name):
-    own = [word for flag, value in OWN[name].items() for word in (f"--{flag}", str(value))]
-    return [*toy.BASELINE, "--env_name", "toy_rewards", "--agent", name, "--repr_dim", "4", *own, *PHASES]
-
-
-def newest(directory):
-    return jax.device_get(load(directory)[1])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["infom", pytest.param("dino_rebrac", marks=pytest.mark.table)])
-def test_runs_pretrain_and_tune(name, tmp_path, monkeypatch):
-    """On 200 rows each; one that is resumed where it switches is the same bit for bit, and seeds are single runs."""
-    monkeypatch.chdir(tmp_path)
-    for file, seed in (("free", 0), ("labelled", 1)):
-        columns = {key: np.asarray(leaf) for key, leaf in toy_rewards.walks(20, 10, seed).items()}
-        columns.pop("rewards" if file == "free" else "nothing", None)
-        files.write(f"{file}.npz", columns)
-    directory, flags = RUN.with_name(f"toy_rewards_{name}_s0"), flags_of(name)
-    assert training.main(flags) == 0
-    whole, found = newest(directory), rows(directory)
-    assert [float(row["training/offline_updates"]) for row in found] == [6, 10, 15, 23, 29, 36]
-    assert int(whole.agent.agent.tuned) == 21
-
-    again = RUN.with_name("again_s0")
-    interrupted([*flags, "--exp_name", "again"], 3)
-    assert checkpoint.steps(again / "checkpoints")[0] == 15
-    assert training.main([*flags, "--exp_name", "again", "--resume"]) == 0
-    assert equal(newest(again), whole) and rows(again) == found
-
-    assert training.main([*flags, "--exp_name", "both", "--num_seeds", "2"]) == 0
-    seeds = [[list(map(float, row.values())) for row in rows(RUN.with_name(f"both_s{seed}"))] for seed in (0, 1)]
-    alone = [list(map(float, row.values())) for row in found]
-    assert np.allclose(seeds[0], alone, rtol=1e-3, atol=1e-4) and not np.allclose(seeds[1], alone, rtol=1e-1)

@@ -1,5 +1,4 @@
-"""Tests of the offline agents that learn from rewards: golden loss terms, losses of whole agents, what each makes of
-the same data, and runs with several seeds, resumed and going on online."""
+"""Offline agents that learn from rewards: golden loss terms, losses of whole agents, and what each makes of data."""
 
 import jax
 import jax.numpy as jnp
@@ -15,19 +14,9 @@ from goalax.agents.extraction import expectile
 from goalax.agents.iql import gaussian_log_density
 from goalax.agents.q_learning import TwinCritic
 from goalax.core import buffer
-from goalax.core.train import forget_metrics
 from goalax.core.types import Needs
-from goalax.data import files
-from goalax.host.config import read_flags
-from goalax.host.make import make_run
-from tests.helpers import toy, toy_rewards
-from tests.helpers.offline import NO_GOALS, SPEC, batch_of, close, config_of, golden
+from tests.helpers.offline import NO_GOALS, OF_REWARDS, SPEC, batch_of, close, config_of, golden
 from tests.helpers.rings import filled_ring
-
-toy.register()
-toy_rewards.register()
-
-NAMES = ("bc", "iql", "rebrac", "cql")
 
 
 def make(name, spec=SPEC, **flags):
@@ -231,7 +220,7 @@ def test_bc_imitates():
     assert metrics["actor_loss"] < 0.2
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OF_REWARDS)
 def test_a_goal_is_an_input_where_there_is_one(name):
     agent, batch = make(name), batch_of()
     state = agent.init(jax.random.PRNGKey(0))
@@ -253,74 +242,3 @@ def test_the_next_action_is_that_of_the_next_row():
         (row,) = np.flatnonzero((states == state).all(axis=1))
         np.testing.assert_array_equal(action, actions[row])
     assert buffer.sample(ring, jax.random.PRNGKey(0), 64, spec, 4).next_action is None
-
-
-# ---- Runs ------------------------------------------------------------------------------------------------------------
-
-OFFLINE = [*toy.BASELINE, "--dataset", "data.npz", "--offline_steps", "50", "--num_timesteps", "0"]
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A folder with data.npz, to work in."""
-    monkeypatch.chdir(tmp_path)
-    files.write("data.npz", {key: np.asarray(leaf) for key, leaf in toy_rewards.walks(200, 11).items()})
-    return tmp_path
-
-
-def run_of(name, *flags, env="toy_rewards"):
-    return make_run(*read_flags([*OFFLINE, "--agent", name, "--env_name", env, *flags]))
-
-
-def equal(state, other):
-    leaves, others = jax.tree.leaves(state), jax.tree.leaves(other)
-    return len(leaves) == len(others) and all(map(np.array_equal, leaves, others))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "env"), [*((name, "toy_rewards") for name in NAMES), ("rebrac", "toy")])
-def test_resume_is_exact_with_and_without_goals(name, env, here):
-    run = run_of(name, env=env)
-    whole = run.learn(run.start(), 40)
-    run.save(run.learn(run.start(), 20), here / "run")
-    again = run_of(name, env=env)
-    resumed = again.learn(again.restore(here / "run"), 20)
-    assert equal(forget_metrics(resumed), forget_metrics(whole))  # `learn` begins the sums of metrics anew
-    assert int(resumed.gradient_steps) == 40
-    metrics = run.evaluate(whole)
-    assert all(np.isfinite(value) for value in metrics.values())
-    assert ("eval/time_at_goal" in metrics) == (env == "toy")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_seeds_learn_side_by_side_what_each_learns_alone(name, here):
-    both = run_of(name, "--num_seeds", "2")
-    agents = both.learn(both.start(), 10).agent
-    alone = run_of(name)
-    second = alone.learn(alone.start(1), 10).agent
-    for leaf, other in zip(jax.tree.leaves(agents), jax.tree.leaves(second), strict=True):
-        np.testing.assert_allclose(leaf[1], other, rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_it_goes_on_online(name, here):
-    run = run_of(name, "--num_timesteps", "200")
-    state = run.advance(run.collect(run.learn(run.start(), 4)), 2)
-    metrics = run.evaluate(state)
-    assert int(state.env_steps) == (run.sizes.prefill_unrolls + 2) * run.sizes.steps_per_unroll
-    assert all(np.isfinite(value) for value in metrics.values())
-
-
-@pytest.mark.slow
-def test_values_find_better_actions_than_the_stored_ones(here):
-    """In walks that go anywhere, imitation goes nowhere; the others go where the rewards are."""
-    sizes = ["--utd_ratio", "5", "--num_eval_envs", "64", "--batch_size", "128", "--h_dim", "64"]
-    more = {"iql": ["--awr_alpha", "10"], "rebrac": ["--critic_bc", "0.01", "--actor_bc", "0.01"]}
-    more["cql"] = ["--cql_alpha", "0.1", "--policy_lr", "3e-4"]
-    rewards = {}
-    for name in NAMES:
-        run = run_of(name, *sizes, *more.get(name, []), "--discounting", "0.9")
-        rewards[name] = run.evaluate(run.learn(run.start(), 2000))["eval/episode_reward"]
-    assert all(rewards[name] > 2 * rewards["bc"] for name in ("iql", "rebrac", "cql")), rewards

@@ -1,4 +1,4 @@
-"""What tests of offline agents share: golden values, made-up batches, and runs that a signal ends."""
+"""What tests of datasets and offline agents share: files, golden values, made-up batches, runs that a signal ends."""
 
 import functools
 import importlib.util
@@ -11,6 +11,7 @@ import pytest
 from goalax.agents import AGENTS
 from goalax.commands import train as training
 from goalax.core.types import Batch, Spec, Subgoals
+from goalax.data import sources
 from goalax.host.session import Session
 from tests.helpers import ROOT
 
@@ -19,6 +20,8 @@ SPEC = Spec(state_size=5, goal_size=2, action_size=3, goal_indices=(1, 3), disco
 NO_GOALS = SPEC._replace(goal_size=0, goal_indices=(), goal_reach_thresh=0.0)
 SMALL = {"h_dim": 8, "n_hidden": 1}
 EPISODES, ROWS = 30, 11  # of `walks`
+OF_REWARDS = ("bc", "iql", "rebrac", "cql")  # agents
+PRETRAINING = ("hilp", "fb", "crl_infonce")  # agents that learn before there are rewards
 
 
 def walks(seed=0, episodes=EPISODES, turn=0.0):
@@ -33,6 +36,10 @@ def walks(seed=0, episodes=EPISODES, turn=0.0):
         "actions": np.repeat(action, ROWS, axis=0),
         "terminals": np.arange(episodes * ROWS) % ROWS == ROWS - 1,
     }
+
+
+def read(path, *args):
+    return sources.read(str(path), *args)
 
 
 def golden(name):

@@ -41,6 +41,10 @@ def document(folder):
     return (folder / "docs/results.md").read_text()
 
 
+def kept(folder):
+    return sorted(path.name for path in (folder / "benchmarks/results").iterdir() if path.is_dir())
+
+
 def leave(folder, row, told, needed=results.experiments.NEEDED):
     """Runs of a row as if they had finished: evaluations that tell this, and of all else that is needed 0.5."""
     for seed in row.seeds:
