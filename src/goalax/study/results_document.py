@@ -64,13 +64,14 @@ def steps_to(group: Group, threshold: float) -> str:
 
 
 def scores(group: Group) -> list[str]:
-    """Two numbers of a group: success at goals, or returns."""
+    """Two numbers of a group: success at goals over the last three evaluations, for one alone is noise; of returns and
+    of OGBench's tasks, which compare with published ones, that mean and the last one."""
     tasks = measures.has_tasks(group)
     if tasks or not group.has_goals:
         values = group.metric(measures.TASKS if tasks else REWARD)
         digits = 2 if tasks else 0
         return [cell(interquartile_mean([each]), digits) for each in (values[:, -3:].mean(axis=1), values[:, -1])]
-    return [cell(interquartile_mean([each[:, -1]])) for each in (group.reached, group.near)]
+    return [cell(interquartile_mean([each[:, -3:].mean(axis=1)])) for each in (group.reached, group.near)]
 
 
 def group_of(trained: Sequence[Trained]) -> Group:
@@ -173,7 +174,7 @@ class Best(NamedTuple):
 
     @property
     def reached(self) -> float:
-        """Share of episodes that reach the goal, mean over seeds and the last three evaluations: one alone is noise."""
+        """Share of episodes that reach the goal, mean over seeds and the last three evaluations."""
         return float(self.group.reached[:, -3:].mean())
 
     @property
