@@ -18,6 +18,7 @@
 #   curves          speed, memory and compile time of ant over seven flags
 #   success         CRL and TMD in six environments, 10M steps, 4 seeds
 set -euo pipefail
+shopt -s extglob
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 declare -A most=([speed]=150 [ant]=210 [seeds]=120 [profile]=90) # seconds of a part in one call
@@ -110,7 +111,7 @@ learn() {
     say "$name.json is there."
     return
   fi
-  if compgen -G "runs/${name}_s*/checkpoints/[0-9]*" >/dev/null; then resume=(--resume); fi
+  if compgen -G "runs/${name}_s*/checkpoints/+([0-9])" >/dev/null; then resume=(--resume); fi
   within "$python" "$root/training.py" "$@" --exp_name "$name" "${resume[@]}" || return
   within "$python" "$root/scripts/table.py" runs/"${name}"_s* --out "$name.json"
 }

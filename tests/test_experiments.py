@@ -1,6 +1,7 @@
 """Which runs are compared: what is found, grouped, named, left out and said."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -209,6 +210,21 @@ def test_a_run_on_a_dataset_stops_at_updates(tmp_path):
         make_run(tmp_path / f"x_s{seed}", seed, (0.5, 1), steps=(0,) * len(updates), updates=updates)
     _, notes = experiments.compare([tmp_path])
     assert notes == [f"{tmp_path}/x_s1 stops at 40 updates: its group is compared up to there only."]
+
+
+def test_steps_behind_a_dataset_are_counted_apart(tmp_path):
+    for seed, steps in enumerate(((0, 20, 40), (0, 20))):
+        make_run(tmp_path / f"x_s{seed}", seed, (0.5, 1), steps=steps, updates=(60,) * len(steps))
+    _, notes = experiments.compare([tmp_path])
+    assert notes == [f"{tmp_path}/x_s1 stops at 20 steps: its group is compared up to there only."]
+
+
+def test_of_equal_runs_in_two_folders_the_later_one_counts(tmp_path):
+    for name, when in (("a_new", 2e9), ("z_old", 1e9)):
+        make_run(tmp_path / name / "x_s0", 0, (0.5, 1))
+        os.utime(tmp_path / name / "x_s0/metrics.csv", (when, when))
+    (group,), _ = experiments.compare([tmp_path])
+    assert group.runs[0].directory == tmp_path / "a_new/x_s0"
 
 
 def test_a_flag_that_an_older_version_did_not_have_is_at_its_default(tmp_path):

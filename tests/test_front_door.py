@@ -12,8 +12,11 @@ import pytest
 import goalax
 from goalax import cli
 from goalax.commands import train as training
+from goalax.host import checkpoint
+from goalax.host.checkpoint import SaveError
 from goalax.host.lock import only_writer
 from tests.helpers import toy
+from tests.helpers.benchmarks import raising
 
 toy.register()
 
@@ -60,7 +63,7 @@ def test_it_trains_as_the_command_line_does(run, tmp_path, monkeypatch):
         np.testing.assert_allclose(value, table[name], rtol=1e-6, err_msg=name)
 
 
-def test_a_state_is_saved_and_restored(run, tmp_path):
+def test_a_state_is_saved_and_restored(run, tmp_path, monkeypatch):
     state = run.advance(run.start(), 1)
     folder = run.save(state, tmp_path / "saved")
     again = run.restore(folder)
@@ -73,6 +76,11 @@ def test_a_state_is_saved_and_restored(run, tmp_path):
     for a, b in zip(jax.tree.leaves(run.restore(folder)), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(a, b)
     assert len(list(folder.glob("checkpoints/*.earlier"))) == 1
+    with monkeypatch.context() as failing, pytest.raises(SaveError):
+        failing.setattr(checkpoint, "save", raising(SaveError("full")))
+        run.save(state, folder)
+    for a, b in zip(jax.tree.leaves(run.restore(folder)), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)  # as it was
     with only_writer([folder]), pytest.raises(goalax.FlagError, match="A training writes into .*saved already"):
         run.save(other, folder)
     with pytest.raises(goalax.FlagError, match="There is another run in"):

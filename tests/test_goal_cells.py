@@ -151,7 +151,13 @@ def test_goals_tell_the_steps_that_metrics_csv_tells(here):
     data = ["--dataset", "data.npz", "--offline_steps", "10", "--num_evals", "1"]
     assert training.main([*toy.TINY, *FLAGS, *data]) == 0
     last = read_metrics(here / "runs" / "x_s0" / "metrics.csv")[-1]
-    assert goal_cells.read(here / "runs" / "x_s0").envsteps == last["training/envsteps"] == 120
+    folder = here / "runs" / "x_s0"
+    table = goal_cells.read(folder)
+    assert table.envsteps == last["training/envsteps"] == 120
+    goal_cells.save(folder, table._replace(envsteps=60, reached=np.zeros(len(table.reached))))  # killed behind the row
+    assert training.main([*toy.TINY, *FLAGS, *data, "--resume"]) == 0
+    for again, before in zip(goal_cells.read(folder), table, strict=True):
+        np.testing.assert_array_equal(again, before)
 
 
 def table_of(reached, near=(0.5, 0.25, 0.125), goal=((4, 8), (4, 8), (8, 8))):

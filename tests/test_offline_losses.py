@@ -76,7 +76,7 @@ def test_nothing_is_reached_after_the_end():
     batch = batch._replace(future_state=goal, next_state=goal.at[:4, 0].set(1.0))
     reward, discount = goal_reward(batch, 0.9)
     close(reward, [-10, -1, 0, -1, -1])
-    close(discount, [0, 0.9, 0, 0.9, 0.9])
+    close(discount, [0, 0, 0, 0.9, 0])  # nothing teaches values of the state behind the last action
 
 
 def test_actors_do_not_imitate_ends_by_values_that_nothing_teaches():

@@ -1,6 +1,7 @@
 """Rows of the results queue: which runs are those of a row, the data that it needs, and what is wrong in the file."""
 
 import json
+import os
 import sys
 
 import pytest
@@ -17,6 +18,13 @@ toy.register()
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     return folder_of(tmp_path, monkeypatch)
+
+
+def test_a_core_where_programs_cannot_be_held_on_one(folder, monkeypatch, capsys):
+    monkeypatch.delattr(os, "sched_setaffinity")
+    write(folder, "--agent gcbc")
+    assert command.main(["--core", "1"]) == 2
+    assert "--core is 1; this system cannot hold programs on a core" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import yaml
 
 from goalax.commands import sweep as script
 from goalax.flags import FlagError
-from goalax.host import lock, runs
+from goalax.host import folders, lock, runs
 from goalax.host.config import read_flags
 from goalax.study import sweep_runs, sweeps
 from goalax.study.sweep import Sweep
@@ -82,7 +82,7 @@ def train(argv, value, seeds=None):
     """What a training leaves: directories with config.json, metrics.csv and a checkpoint; of so many of its seeds."""
     flags, agent = read_flags(argv)
     for seed in range(flags.seed, flags.seed + (flags.num_seeds if seeds is None else seeds)):
-        run = runs.find(flags, seed) if flags.resume else runs.create(flags, seed)
+        run = folders.find(flags, seed) if flags.resume else folders.create(flags, seed)
         content = {"flags": {"exp_name": flags.exp_name}, "agent_flags": vars(agent), "command": ["train.py", *argv]}
         if not flags.resume:
             (run / "config.json").write_text(json.dumps(content))

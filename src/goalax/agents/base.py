@@ -79,7 +79,9 @@ class NetworkConfig(AgentConfig):
     n_hidden: int = flag(2, "hidden layers", low=1, most=10_000)
     use_ln: bool = flag(True, "LayerNorm before every activation")
     use_relu: bool = flag(False, "ReLU in place of swish")
-    skip_connections: int = flag(4, "a residual connection every so many hidden layers; 0: none", low=0)
+    skip_connections: int = flag(
+        4, "a residual connection every so many hidden layers; 0, or as many as there are: none", low=0
+    )
 
     # The depth of arXiv 2503.14858, which counts the layers in residual blocks only.
     depth: int = flag(

@@ -2,6 +2,7 @@
 is the commanded one. (With goals that were achieved later it is GCBC.)"""
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import optax
 
 from goalax.agents.actor_critic import noisy_policy
 from goalax.agents.base import AGENTS, Algorithm, NoisyConfig
-from goalax.core.types import Agent, Array, Spec
+from goalax.core.types import Agent, Array, Batch, Spec
 from goalax.learning.networks import deterministic_actor
 
 
@@ -29,7 +30,8 @@ def squared_error(action: Array, stored: Array) -> Array:
     return jnp.sum((action - stored) ** 2, axis=-1)
 
 
-def make(config: BCConfig, spec: Spec) -> Agent:
+def imitation(config: NoisyConfig, spec: Spec, goal_of: Callable[[Batch], Array]) -> Agent:
+    """An actor that imitates the actions of a batch, told the goals [B, G] that `goal_of` takes from it."""
     actor, optimizer = deterministic_actor(config.mlp, spec.action_size), optax.adam(config.policy_lr)
 
     def init(key):
@@ -37,7 +39,8 @@ def make(config: BCConfig, spec: Spec) -> Agent:
         return BCState(params, optimizer.init(params))
 
     def loss(params, batch):
-        action = jnp.tanh(actor.apply(params["actor"], batch.state, batch.goal))
+        """Maximum likelihood for noise of a fixed size."""
+        action = jnp.tanh(actor.apply(params["actor"], batch.state, goal_of(batch)))
         return jnp.mean(squared_error(action, batch.action))
 
     def update(agent, batch, key):
@@ -47,6 +50,10 @@ def make(config: BCConfig, spec: Spec) -> Agent:
 
     act, mode = noisy_policy(actor, config.exploration_noise)
     return Agent(init, act, mode, update)
+
+
+def make(config: BCConfig, spec: Spec) -> Agent:
+    return imitation(config, spec, lambda batch: batch.goal)
 
 
 AGENTS.add("bc", Algorithm(BCConfig, make, goals=False))

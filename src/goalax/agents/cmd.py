@@ -23,7 +23,7 @@ from goalax.learning.networks import Network, state_action
 @dataclasses.dataclass(frozen=True)
 class CMDConfig(QuasimetricConfig, ContrastiveConfig):
     temperature: float = flag(1.0, "of the distance in the logits c(g) - d / temperature", above=0)
-    potential: bool = flag(True, "learn the c(g) of the logits; else it is 0")
+    potential: bool = flag(True, "learn the c(g) of the logits (backward losses do not); else it is 0")
     critics: int = flag(1, "critics, the most pessimistic of which counts for the actor", low=1, high=2)
 
 

@@ -99,7 +99,8 @@ def consistency(
       spec: of what the actor chooses at once.
       d, d_later: [B, B] distances from x, and from what comes later, to goals.
       discounting: [B, 1] gamma to the power of the rows between these two.
-      x, s, s_next: [B, D] representations of (s, a), of s and of s' as sources.
+      x, s, s_next: [B, D] representations of (s, a), and of s and s' as states; s' is a source in the
+        back-up and the goal of the one step.
     """
     stop = jax.lax.stop_gradient
     source = stop(s) if config.stop_invariance == "state" else s

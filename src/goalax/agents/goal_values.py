@@ -75,7 +75,8 @@ def goal_reward(batch: Batch, discounting: float) -> tuple[Array, Array]:
     """Reward and discount [B] of the goal future_state: -1 and gamma a step, 0 and 0 where it is the sample itself.
 
     So the value of a goal d steps away is -(1 - gamma^d) / (1 - gamma). Where an action ended the episode for good
-    outside of the goal's radius, no later step reaches it: -1 / (1 - gamma). (The files of OGBench have no such ends.)
+    outside of the goal's radius, no later step reaches it: -1 / (1 - gamma); inside it is one step away. (The files of
+    OGBench have no such ends.)
 
     Source: arXiv 2410.20092, "gc_negative".
     """
@@ -83,7 +84,7 @@ def goal_reward(batch: Batch, discounting: float) -> tuple[Array, Array]:
     lost = (batch.discount == 0) & (batch.future_reward == 0) & (batch.same == 0)
     lost &= jnp.any(batch.next_state != batch.future_state, axis=-1)  # where no radius says what is at a goal
     reward = jnp.where(lost, -1 / (1 - discounting), batch.same - 1)
-    return reward, jnp.where(lost, 0.0, discounting * (1 - batch.same))
+    return reward, jnp.where(batch.discount == 0, 0.0, discounting * (1 - batch.same))
 
 
 def value_after(batch: Batch, goal_state: Array, value: Array, discounting: float) -> Array:

@@ -19,6 +19,7 @@ from goalax.flags import FlagError, flag, parse
 from goalax.host import loading, ogbench_walks
 from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError
+from goalax.host.interrupt import end_as_ctrl_c
 from goalax.host.names import EnvNames
 from goalax.host.places import writable
 
@@ -32,7 +33,7 @@ class DatasetConfig:
 
     run: tuple[str, ...] = flag((), "run directory, whose buffer is written", positional=True)
     out: str = flag("", "npz file to write, or minari:NAME-v0 for a dataset of the package Minari")
-    step: int | None = flag(None, "environment steps of the run's checkpoint (default: the newest)", low=0)
+    step: int | None = flag(None, "checkpoint, by its steps and updates on a dataset (default: the newest)", low=0)
     newest: int | None = flag(None, "of a run, its newest rows alone, so many of all environments", low=2)
     oldest: int | None = flag(None, "of a run, its oldest rows alone, so many of all environments", low=2)
     env_name: str | None = flag(None, "maze of a point mass to collect in, in place of a run", valid=EnvNames())
@@ -48,7 +49,8 @@ def check(config: DatasetConfig) -> None:
     if not config.out.endswith(".npz") and not sources.is_minari(config.out):
         raise FlagError(f"--out is {config.out!r}; it must be the npz file to write, or minari:NAME-v0.")
     if (config.env_name is None) != (len(config.run) == 1) or len(config.run) > 1:
-        raise FlagError(f"It takes one run directory or --env_name, but {len(config.run)} directories are given.")
+        also = " and --env_name" if config.env_name is not None else ""
+        raise FlagError(f"It takes one run directory or --env_name; given are {len(config.run)} directories{also}.")
     of_walks = {"style": "is how a script walks", "steps": "is how far it walks", "seed": "draws a script's walks"}
     of_run = {"step": "is a checkpoint of a run", "newest": "are rows of a run", "oldest": "are rows of a run"}
     for name, words in (of_walks if config.env_name is None else of_run).items():
@@ -128,6 +130,7 @@ def write(name: str, columns: dict[str, np.ndarray], goal_indices: Sequence[int]
 
 def start() -> None:
     """What it does first where it is a program of its own."""
+    end_as_ctrl_c()  # so that none leaves half of Minari's datasets behind
     enable_compilation_cache()
 
 

@@ -34,7 +34,7 @@ class DistancesConfig:
     """What to look at."""
 
     run: str | None = flag(None, "run directory; writes distances.png and distances.json into it")
-    step: int | None = flag(None, "environment steps of the checkpoint (default: the newest)", low=0)
+    step: int | None = flag(None, "checkpoint, by its steps and updates on a dataset (default: the newest)", low=0)
     resolution: int = flag(4, "places along the side of a cell", low=1, high=16)
 
 

@@ -35,7 +35,7 @@ class EvaluateConfig(given.GivenFlags):
         None, "another environment of equal sizes (default: the run's eval_env)", valid=EnvNames()
     )
     episodes: int = flag(BATCH, "fresh episodes to play", low=2)
-    step: int | None = flag(None, "environment steps of the checkpoint (default: the newest)", low=0)
+    step: int | None = flag(None, "checkpoint, by its steps and updates on a dataset (default: the newest)", low=0)
     seed: int = flag(0, "draws starts and goals, the same ones for every run", low=0, high=2**31 - 1)
 
 
@@ -87,9 +87,8 @@ def main(argv: Sequence[str], prog: str = "evaluate.py") -> int:
         (config,) = parse(argv, EvaluateConfig(), others={}, prog=prog, description=description)
         if len(config.run) != 1:
             raise FlagError(f"It takes one run directory, but {len(config.run)} are given.")
-        changes = {} if config.env_name is None else {"eval_env": config.env_name}
         one = None if is_ogbench(read_run(Path(config.run[0]))[0].env_name) else 1
-        run, state = loading.load(Path(config.run[0]), config.step, num_eval_envs=one, vis_length=0, **changes)
+        run, state = loading.load(Path(config.run[0]), config.step, config.env_name, num_eval_envs=one, vis_length=0)
         if isinstance(run.eval_env, ogbench.OGBenchEnv):
             for name in ("goal", "goal_cell", "start"):
                 if getattr(config, name) is not None:

@@ -19,7 +19,7 @@ class ExportConfig:
     """What to export, and where to."""
 
     run: tuple[str, ...] = flag((), "run directory", positional=True)
-    step: int | None = flag(None, "environment steps of the checkpoint (default: the newest)", low=0)
+    step: int | None = flag(None, "checkpoint, by its steps and updates on a dataset (default: the newest)", low=0)
     out: str = flag(
         "policy.stablehlo",
         "file to write, ONNX where it ends in .onnx; its description lies beside it, with .json behind its name",

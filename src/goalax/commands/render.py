@@ -29,7 +29,7 @@ class RenderConfig(given.GivenFlags):
         None, "environment, under uniformly random actions; with --run, another one to show its policy in", valid=ENVS
     )
     run: str | None = flag(None, "run directory: shows what its evaluation at the checkpoint saw")
-    step: int | None = flag(None, "environment steps of the checkpoint (default: the newest)", low=0)
+    step: int | None = flag(None, "checkpoint, by its steps and updates on a dataset (default: the newest)", low=0)
     seed: int | None = flag(None, "draws other starts and goals", low=0, high=2**31 - 1)
     backend: str | None = flag(None, "physics engine of --env_name (default: per environment)")
     vis_length: int = flag(1000, "environment steps to show", low=1)
@@ -83,8 +83,7 @@ def random_policy(config: RenderConfig) -> tuple[GoalEnv, rollout.Recording, str
 def trained_policy(config: RenderConfig) -> tuple[GoalEnv, rollout.Recording, str]:
     """Environment, recording and caption of a checkpoint, evaluated as training did."""
     assert config.run is not None  # or random actions are shown
-    changes = {} if config.env_name is None else {"eval_env": config.env_name}
-    run, state = loading.load(Path(config.run), config.step, vis_length=config.vis_length, **changes)
+    run, state = loading.load(Path(config.run), config.step, config.env_name, vis_length=config.vis_length)
     given.fix(run.eval_env, *given.from_flags(run.eval_env, config))
     if config.seed is not None:
         state = state._replace(key=jax.random.PRNGKey(config.seed))

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, TextIO
 
 from goalax.flags import FlagError, flag, parse
 from goalax.host import behind, checkpoint
+from goalax.host.folders import ROOT
 from goalax.host.interrupt import SIGNALS, listened
 from goalax.host.lock import child, only_one, take
-from goalax.host.runs import ROOT
 from goalax.study import results, results_document
 from goalax.study.results import Row
 
@@ -215,6 +215,8 @@ def main(argv: Sequence[str], prog: str = "results.py") -> int:
 
 def pin(core: int) -> None:
     """Everything from here on runs on one core; FlagError if there is none of this number."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise FlagError(f"--core is {core}; this system cannot hold programs on a core: leave it out.")
     try:
         os.sched_setaffinity(0, {core})
     except OSError:

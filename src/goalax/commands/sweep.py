@@ -2,14 +2,11 @@
 
 import dataclasses
 import functools
-import math
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -17,7 +14,7 @@ from rich.table import Table
 
 from goalax.flags import FlagError, flag, parse
 from goalax.host import lock, runs
-from goalax.host.interrupt import Interrupt, listened
+from goalax.host.interrupt import end_as_ctrl_c
 from goalax.study import sweeps
 from goalax.study.sweep import Sweep, mean, short
 from goalax.study.sweeps import Job, SweepError
@@ -118,27 +115,6 @@ def main(argv: Sequence[str], prog: str = "sweep.py") -> int:
     return 0
 
 
-class Wish:
-    """Ends a sweep as Ctrl-C does, where a signal comes; one that follows at once is the same wish.
-
-    A shell that loses its terminal passes on the SIGHUP that its programs have had already, and systemd sends one
-    behind its SIGTERM: a second KeyboardInterrupt would not let the sweep wait until its programs have saved.
-    """
-
-    came = -math.inf
-
-    def __call__(self, *_: Any) -> None:
-        now = time.monotonic()
-        if now - self.came > Interrupt.AT_ONCE:
-            self.came = now
-            raise KeyboardInterrupt
-
-
-interrupt = Wish()
-
-
 def start() -> None:
     """What it does first where it is a program of its own."""
-    for number in listened():
-        if number != signal.SIGINT:  # which is a KeyboardInterrupt as it is
-            signal.signal(number, interrupt)
+    end_as_ctrl_c()

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from goalax.core.rollout import Recording
+from goalax.core.rollout import Outcomes, Recording
 from goalax.data import sources
 from goalax.films import kept
 from goalax.flags import FlagError
-from goalax.host import checkpoint, devices, goal_cells, memory, output, resuming, runs
+from goalax.host import checkpoint, devices, folders, goal_cells, memory, output, resuming, runs
 from goalax.host.cache import enable_compilation_cache
 from goalax.host.checkpoint import NoCheckpointError, SaveError
 from goalax.host.config import read_flags
@@ -60,7 +60,7 @@ def start_or_resume(argv: list[str], prog: str) -> int:
         devices.start(flags)
         directories: list[Path] = []
         if flags.resume:
-            directories = runs.find_all(flags)
+            directories = folders.find_all(flags)
             if devices.leads():
                 locks.enter_context(only_writer(directories))
             flags, agent_config = read_resumed_flags(argv, flags, directories)
@@ -77,7 +77,7 @@ def start_or_resume(argv: list[str], prog: str) -> int:
             return 128 + stopped
         seeds = range(run.config.seed, run.config.seed + run.config.num_seeds)
         if devices.leads() and not directories:
-            directories = [runs.create(run.config, seed) for seed in seeds]
+            directories = [folders.create(run.config, seed) for seed in seeds]
             locks.enter_context(only_writer(directories))
         try:
             return train(run, list(seeds), directories, prog, interrupt)
@@ -141,9 +141,8 @@ def train(
             shown.evaluated(evaluation)
             if ended or (due and not interrupt.signal):
                 shown.film(evaluation.recording, evaluation.env_steps, ended)
-        unseen = not ended and any(map(kept.missing, written))
-        if session.stopped_by is None and unseen and config.vis_length:  # it was killed as it made its films
-            shown.film(session.recording(), session.total_steps, last=True)
+        if session.stopped_by is None and not ended:  # it was killed behind its last evaluation
+            shown.again()
         shown.finish()
     for directory in written:
         display.summary(directory.name, numbers(directory), files_of(directory))
@@ -159,6 +158,7 @@ class Shown:
 
     def __init__(self, run: Run, session: Session, display: Display, loggers: Loggers):
         self.run, self.session, self.display, self.loggers = run, session, display, loggers
+        self.cells = getattr(run.eval_env, "cells", None)  # of a maze
         self.page: Watch | None = None  # of the first run
 
     def watch(self) -> contextlib.AbstractContextManager[object]:
@@ -185,16 +185,30 @@ class Shown:
                 display.note(f"validating on {sources.validation_name(learned.path)}")
 
     def evaluated(self, evaluation: Evaluation) -> None:
-        """Hands an evaluation on; in a maze, goals.csv has how often the goals of each cell were reached."""
+        """Hands an evaluation on, which is in metrics.csv already."""
+        self.goals(evaluation.outcomes)
         self.loggers.log(evaluation.rows)
-        if (cells := getattr(self.run.eval_env, "cells", None)) is not None:
-            for index, directory in enumerate(self.session.written):
-                outcomes = self.session.of_seed(evaluation.outcomes, index)
-                steps = int(evaluation.rows[index][runs.STEPS])
-                goal_cells.save(directory, goal_cells.GoalCells.of(cells, outcomes, steps))
         self.display.evaluated(evaluation.env_steps, evaluation.means)
         if self.page is not None:
             self.page.evaluated(numbers(self.session.written[0]))
+
+    def goals(self, outcomes: Outcomes) -> None:
+        """In a maze, writes goals.csv of the newest row: how often the goals of each cell were reached."""
+        if self.cells is not None:
+            for index, directory in enumerate(self.session.written):
+                steps = int(runs.read_metrics(directory / "metrics.csv")[-1][runs.STEPS])
+                table = goal_cells.GoalCells.of(self.cells, self.session.of_seed(outcomes, index), steps)
+                goal_cells.save(directory, table)
+
+    def again(self) -> None:
+        """What is missing of the last evaluation of a run that had ended: its goals.csv, its films."""
+        written = self.session.written
+        unseen = self.run.config.vis_length > 0 and any(map(kept.missing, written))
+        if unseen or (self.cells is not None and any(map(goal_cells.is_old, written))):
+            recording, outcomes = self.session.seen()
+            self.goals(outcomes)
+            if unseen:
+                self.film(recording, self.session.total_steps, last=True)
 
     def film(self, recording: Recording, steps: int, last: bool) -> None:
         for index, directory in enumerate(self.session.written):

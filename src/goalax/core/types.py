@@ -198,8 +198,8 @@ class Needs(NamedTuple):
     to_go: bool = False  # whether to tell returns to go
     # Share of the samples, the last ones of a batch, whose future_state is in place of that their own state, but for
     # achieving their commanded goal, reached or not: the "original" goals of HER, arXiv 1707.01495. For visits and
-    # future rewards it is their goal like any other; future_action, same and waypoint are of the goal replaced, and an
-    # actor with `actor_goals` never sees it.
+    # future rewards it is their goal like any other; future_action, same and the steps of waypoint (but not whether it
+    # is reached there) are of the goal replaced, and an actor with `actor_goals` never sees it.
     original: float = 0.0
 
 

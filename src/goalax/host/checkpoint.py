@@ -258,6 +258,7 @@ def restore(
     Raises:
       NoCheckpointError: none can be read, or one has other sizes, which Orbax itself would not notice.
     """
+    quiet()  # here, for `quiet_coroutines` puts back the hook that it finds
     # Orbax restores like for like: arrays of the host. These take no memory, whatever their shape.
     wanted = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), template._asdict())
     wanted = storable(wanted)
@@ -287,7 +288,6 @@ def read(folder: Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
     """The state in a checkpoint; None if it has other shapes than wanted. Without a manager, which would clean up."""
     import orbax.checkpoint as ocp
 
-    quiet()
     with ocp.StandardCheckpointer(multiprocessing_options=alone()) as reader:
         stored = reader.metadata(folder / "state").item_metadata.tree
         if shapes(stored) != shapes(wanted):

@@ -218,6 +218,17 @@ def check_agent(agent: str) -> str:
     return AGENTS.resolve(agent)
 
 
+def agent_in(argv: Sequence[str], default: str) -> str:
+    """The name of the agent that a command line is about; FlagError as `check_agent`."""
+    agent = default
+    for argument, following in itertools.pairwise([*argv, ""]):
+        if argument == "--agent":
+            agent = following or agent
+        elif argument.startswith("--agent="):
+            agent = argument.removeprefix("--agent=")
+    return check_agent(agent)
+
+
 @overload
 def read_flags(argv: Sequence[str], defaults: None = None, prog: str = "training.py") -> tuple[Flags, Any]: ...
 @overload
@@ -231,11 +242,7 @@ def read_flags(
       defaults: what flags that are not given fall back to, in place of the defaults of the classes.
     """
     flags = defaults[0] if defaults else Flags()
-    agent = flags.agent
-    for argument, following in itertools.pairwise([*argv, ""]):
-        if argument == "--agent" or argument.startswith("--agent="):
-            agent = argument.removeprefix("--agent").removeprefix("=") or following or agent
-    agent = check_agent(agent)
+    agent = agent_in(argv, flags.agent)
     agent_config = defaults[1] if defaults and agent == flags.agent else AGENTS[agent].config()
     about = " ".join((sys.modules[AGENTS[agent].config.__module__].__doc__ or agent).split())  # names its paper
     spelled = {argument[2:].partition("=")[0].replace("-", "_") for argument in argv if argument.startswith("--")}

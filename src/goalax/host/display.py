@@ -107,7 +107,8 @@ class Display:
         total, unit = (self.updates, "updates") if offline else (self.total_steps, "steps")
         if self.first is None or unit != self.unit:
             self.first, self.unit = (now, env_steps), unit
-        words = [f"{env_steps:,} / {total:,} {unit}"]
+        before = 0 if offline else self.updates
+        words = [f"{env_steps - before:,} / {total - before:,} {unit}"]
         seconds, steps = now - self.first[0], env_steps - self.first[1]
         if steps > 0:
             left = max(total - env_steps, 0) * seconds / steps

@@ -1,5 +1,6 @@
 """goals.csv of a run in a maze: how often the last evaluation reached the goals of each cell."""
 
+import contextlib
 import csv
 import io
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from goalax.core.goals import Cells, in_cells
 from goalax.core.rollout import Outcomes
 from goalax.flags import FlagError
+from goalax.host import runs
 from goalax.whole import aside
 
 NAME = "goals.csv"
@@ -88,3 +90,11 @@ def read(directory: Path) -> GoalCells | None:
         return GoalCells(place, centre, episodes, reached, near, int(steps.max()))
     except (OSError, ValueError, IndexError, csv.Error):
         raise FlagError(f"{path} is not what a run writes.") from None
+
+
+def is_old(directory: Path) -> bool:
+    """Whether goals.csv of a run in a maze is not of the newest row of its metrics.csv."""
+    with contextlib.suppress(FlagError):
+        table, rows = read(directory), runs.read_metrics(directory / "metrics.csv")
+        return not rows or table is None or table.envsteps != int(rows[-1][runs.STEPS])
+    return True

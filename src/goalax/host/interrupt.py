@@ -1,6 +1,7 @@
-"""Signals that ask a run to stop: noted when they come, heeded where nothing is lost."""
+"""Signals that ask a program to stop: noted when they come, heeded where nothing is lost; or as Ctrl-C is."""
 
 import contextlib
+import math
 import signal
 import time
 from typing import Any, ClassVar, Self
@@ -44,3 +45,27 @@ class Interrupt(contextlib.AbstractContextManager):
     def __exit__(self, *_: object) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
+
+
+class Wish:
+    """Ends a program as Ctrl-C does, where a signal comes; one that follows at once is the same wish.
+
+    A shell that loses its terminal passes on the SIGHUP that its programs have had already, and systemd sends one
+    behind its SIGTERM: a second KeyboardInterrupt would not let the sweep wait until its programs have saved.
+    """
+
+    came = -math.inf
+
+    def __call__(self, *_: Any) -> None:
+        now = time.monotonic()
+        if now - self.came > Interrupt.AT_ONCE:
+            self.came = now
+            raise KeyboardInterrupt
+
+
+def end_as_ctrl_c() -> None:
+    """From here on all of SIGNALS are a KeyboardInterrupt, as SIGINT is anyway."""
+    wish = Wish()
+    for number in listened():
+        if number != signal.SIGINT:
+            signal.signal(number, wish)

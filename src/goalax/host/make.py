@@ -18,7 +18,7 @@ from goalax.core.updates import Offline
 from goalax.data import files, sources
 from goalax.envs import GoalEnv
 from goalax.flags import COMPARED, FlagError, Flagged, check, names_in
-from goalax.host import checkpoint, devices, ogbench, ogbench_rewards, runs
+from goalax.host import checkpoint, devices, ogbench, ogbench_rewards, runs, saving
 from goalax.host.config import Config, Flags, algorithm_of, flags_from
 from goalax.host.lock import only_writer
 from goalax.host.phases import Phases
@@ -233,11 +233,7 @@ class Run:
                 if others or agent_flags != vars(self.agent_config):
                     raise FlagError(f"There is another run in {folder}: save into a directory of its own.")
             runs.write_config(folder, self.config, self.agent_config, self.config.seed, **self.datasets)
-            checkpoints, step = folder / "checkpoints", self.progress(state)
-            if step in checkpoint.steps(checkpoints):
-                checkpoint.put_aside(checkpoints, step, "earlier")
-            with checkpoint.Saver(checkpoints) as saver:
-                checkpoint.save(saver, jax.tree.map(devices.fetch, state), step)
+            saving.save(folder / "checkpoints", state, self.progress(state))
         return folder
 
     def restore(self, directory: str | Path) -> RunState:

@@ -12,6 +12,7 @@ from goalax.envs import GoalEnv, create_env
 from goalax.flags import FlagError, check, names_in
 from goalax.host import devices, ogbench
 from goalax.host.config import Config, Flags, algorithm_of
+from goalax.host.folders import require_one
 
 
 class Setup(NamedTuple):
@@ -202,10 +203,9 @@ def check_together(config: Config) -> None:
         )
     for name in ("exp_name", "group_name"):
         value = getattr(config, name)
-        if value is not None and (not value.strip(". ") or "/" in value or "\\" in value or "\0" in value):
+        if value is not None and (not value.strip(". ") or not value.isprintable() or set(value) & {"/", "\\"}):
             raise FlagError(f"--{name} is {value!r}; it must be a plain name, for it names a folder.")
-    if config.run_dir is not None and (not config.resume or config.num_seeds > 1):
-        raise FlagError("--run_dir names the one run to continue; it must come with --resume and without --num_seeds.")
+    require_one(config)
 
 
 def check_shares(agent_config: Any, original: float, batch_size: int) -> None:

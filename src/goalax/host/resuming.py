@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from goalax.host import behind, checkpoint, runs
+from goalax.host import behind, checkpoint, folders
 from goalax.host.config import Config
 from goalax.host.origin import command_line
 
@@ -12,9 +12,9 @@ def command(config: Config, directories: list[Path], prog: str) -> str:
     them, too."""
     group = ["--group_name", config.group_name] if config.group_name else []
     names = ["--exp_name", config.exp_name, *group, "--seed", str(config.seed), "--num_seeds", str(config.num_seeds)]
-    whole = not directories or (config.num_seeds > 1 and runs.find_all(config) == directories)
+    whole = not directories or (config.num_seeds > 1 and folders.find_all(config) == directories)
     lines = [names] if whole else [["--run_dir", str(directory)] for directory in directories]
-    return " && ".join(command_line([prog, "--resume", *line]) for line in lines)
+    return " && ".join(command_line([*prog.split(), "--resume", *line]) for line in lines)
 
 
 def unwritten(error: Exception, config: Config, directories: list[Path], prog: str) -> str:

@@ -1,4 +1,4 @@
-"""The run directory: a free name for every run, config.json, metrics.csv, and what a resumed run needs of them."""
+"""What lies in a run directory: config.json, metrics.csv, and what a resumed run needs of them."""
 
 import contextlib
 import csv
@@ -9,7 +9,6 @@ import json
 import math
 import os
 import platform
-import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -28,63 +27,9 @@ if TYPE_CHECKING:
     from goalax.data.files import Dataset
     from goalax.host.config import Flags  # which reads runs, with this module
 
-ROOT = Path("runs")
 STEPS = "training/envsteps"
 OFFLINE = "training/offline_updates"  # of runs that learn from a dataset before they collect
 PACKAGES = ("jax", "jaxlib", "brax", "mujoco", "mujoco-mjx", "flax", "optax", "orbax-checkpoint", "numpy")
-
-
-def _base(config: "Flags", seed: int) -> Path:
-    return ROOT / (config.group_name or "") / f"{config.run_name}_s{seed}"
-
-
-def create(config: "Flags", seed: int) -> Path:
-    """A new directory runs/[group/]name_sSEED[-k] with the first free k; FlagError where it cannot be written."""
-    base = _base(config, seed)
-    try:
-        base.parent.mkdir(parents=True, exist_ok=True)
-        k = 1
-        while True:
-            directory = base if k == 1 else base.with_name(f"{base.name}-{k}")
-            with contextlib.suppress(FileExistsError):
-                directory.mkdir()
-                return directory
-            k += 1
-    except OSError as error:
-        raise FlagError(
-            f"--group_name and --exp_name name the run directory {base}, which cannot be written: {error.strerror}."
-        ) from None
-
-
-def find(config: "Flags", seed: int) -> Path:
-    """The newest run of the config's name, or its --run_dir; FlagError if there is nothing to resume."""
-    if config.run_dir is not None:
-        directory = Path(config.run_dir)
-        if not _is_run(directory):
-            raise FlagError(f"--run_dir is {config.run_dir!r}; there is no run to resume in it.")
-        return directory
-    base = _base(config, seed)
-    runs = {}
-    with contextlib.suppress(OSError):  # no such folder, or none that can be read
-        for path in base.parent.iterdir():
-            suffix = re.fullmatch(r"(?:-([0-9]+))?", path.name.removeprefix(base.name))
-            if suffix and path.name.startswith(base.name) and _is_run(path):
-                runs[int(suffix[1] or 1)] = path
-    if not runs:
-        raise FlagError(f"--resume found no run {base}; there is nothing to resume (--run_dir names one exactly).")
-    return runs[max(runs)]
-
-
-def _is_run(directory: Path) -> bool:
-    try:
-        return (directory / "config.json").is_file()
-    except OSError:  # its name is too long for the file system, or it may not be read
-        return False
-
-
-def find_all(config: "Flags") -> list[Path]:
-    """`find` for every seed of the config."""
-    return [find(config, seed) for seed in range(config.seed, config.seed + config.num_seeds)]
 
 
 def progress(row: Mapping[str, float]) -> float:

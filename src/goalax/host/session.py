@@ -217,9 +217,10 @@ class Session:
                 aside = checkpoint.put_aside(folder, step, word)
                 self.note(f"The checkpoint {folder / str(step)} is kept as {aside.name}; training goes on before it.")
 
-    def recording(self) -> Recording:
+    def seen(self) -> tuple[Recording, Outcomes]:
         """What the last evaluation saw, once more: it depends on nothing but the newest checkpoint."""
-        return jax.device_get(self.train.evaluate(self.restored())[1])
+        _, recording, outcomes = jax.device_get(self.train.evaluate(self.restored()))
+        return recording, outcomes
 
     def _evaluate(
         self, state: RunState, files: list[MetricsFile], seconds: float, since: int, before: float

@@ -2,7 +2,8 @@
 
 A goal is reached now with probability p_0, and else in bin k, the steps [e_k, e_(k + 1)), with hazard h_k given that it
 has not been reached before; log S(e_k) = log(1 - p_0) + sum_(j < k) log(1 - h_j) is the logarithm of the probability
-that it takes e_k steps or more.
+that it takes e_k steps or more, at e_0 = 0 that it is not there yet. No visit is seen in bin 0 of one step, for what is
+there already is told by p_0; and one after exactly e_K steps counts into the last bin.
 
 Source: survival reinforcement learning (SRL), arXiv 2605.31273; time regression, separation and occupancy:
 ChronoSRL, arXiv 2609.36238; what comes later as the target of what comes now: "Temporally-Consistent Survival

@@ -168,10 +168,10 @@ def read(paths: Iterable[Path]) -> tuple[list[Trained], list[str]]:
     return trained, notes
 
 
-def take(run: Trained) -> int:
-    """The k of a directory name_sSEED-k."""
+def age(run: Trained) -> tuple[int, float]:
+    """Larger for newer runs: the k of a directory name_sSEED-k, and across folders when its last row was written."""
     suffix = re.search(r"_s\d+-(\d+)$", run.directory.name)
-    return int(suffix[1]) if suffix else 1
+    return int(suffix[1]) if suffix else 1, (run.directory / "metrics.csv").stat().st_mtime
 
 
 def together(trained: Sequence[Trained]) -> list[tuple[dict[str, Any], list[Trained]]]:
@@ -205,7 +205,7 @@ def group(trained: Sequence[Trained]) -> tuple[list[Group], list[str]]:
     found = together(trained)
     for label, (settings, members) in zip(labels([settings for settings, _ in found]), found, strict=True):
         seeds: dict[int, Trained] = {}
-        for run in sorted(members, key=take):
+        for run in sorted(members, key=age):
             if run.seed in seeds:
                 notes.append(f"{seeds[run.seed].directory} is left out: {run.directory} has the same flags and seed.")
             seeds[run.seed] = run
@@ -217,8 +217,10 @@ def group(trained: Sequence[Trained]) -> tuple[list[Group], list[str]]:
             continue
         if common[-1] < max(map(max, steps)):
             first = min(members, key=lambda run: runs.progress(run.rows[-1]))
-            unit = "steps" if any(row["training/envsteps"] for row in first.rows) else "updates"  # on a dataset alone
-            notes.append(f"{first.directory} stops at {common[-1]:,} {unit}: its group is compared up to there only.")
+            last = next(row for row in first.rows if runs.progress(row) == common[-1])
+            updates = f"{common[-1]:,.0f} updates"  # on a dataset, before any step
+            where = f"{last[runs.STEPS]:,.0f} steps" if last[runs.STEPS] else updates
+            notes.append(f"{first.directory} stops at {where}: its group is compared up to there only.")
         groups.append(Group(label, env_of(settings), settings, members, common))
     return groups, notes
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from goalax import whole
 from goalax.flags import COMPARED, FlagError, names_in
-from goalax.host import goal_cells, runs
+from goalax.host import folders, goal_cells, runs
 from goalax.host.config import Flags, read_flags
 from goalax.host.resolve import resolve
 from goalax.host.stored import completed
@@ -207,7 +207,7 @@ def newest_directories(row: Row) -> list[Path]:
     directories = []
     for seed in row.seeds:
         try:
-            directory = runs.find(flags, seed)
+            directory = folders.find(flags, seed)
             if not fits(row, runs.read_content(directory)):
                 return []
         except FlagError:

@@ -5,7 +5,7 @@ import secrets
 from pathlib import Path
 
 from goalax.flags import FlagError
-from goalax.host import runs
+from goalax.host import folders, runs
 from goalax.host.config import Flags
 from goalax.study.sweep_file import without
 from goalax.study.sweeps import Job
@@ -19,7 +19,7 @@ def new_name(name: str) -> str:
 def newest(config: Flags) -> list[Path]:
     """The runs that `--resume` goes on with, one for every seed; none if a seed has none."""
     try:
-        return runs.find_all(config)
+        return folders.find_all(config)
     except FlagError:
         return []
 
@@ -33,7 +33,7 @@ def of_job(job: Job, argv: list[str], config: Flags) -> list[Path]:
     if not job.name:
         return _proven(job, argv, config)
     # The first of this name: where somebody trains by the same command line again, that run is called NAME-2.
-    folder = runs.ROOT / (config.group_name or "")
+    folder = folders.ROOT / (config.group_name or "")
     found = [folder / f"{config.run_name}_s{seed}" for seed in job.seeds]
     return found if all(os.path.isfile(path / "config.json") for path in found) else []
 
