@@ -112,6 +112,9 @@ def test_what_means_nothing_may_be_said_as_tmd_has_it():
     assert chain_agent("tmd_visits", **plain, **said).needs == chain_agent("tmd_visits", **plain).needs
     with pytest.raises(FlagError, match="^--time_bins is 7; it means nothing with --hazard_weight 0"):
         chain_agent("tmd_visits", **plain, time_bins=7)
+    for name, value in (("time_bins", 0), ("value_discounting", 0.999)):  # defaults of srl, which tmd is not made from
+        with pytest.raises(FlagError, match=f"^--{name} is {value}; it means nothing"):
+            chain_agent("tmd", **{name: value})
 
 
 def test_an_actor_with_goals_of_its_own_sees_no_original_ones():

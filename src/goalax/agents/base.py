@@ -68,8 +68,9 @@ class AgentConfig:
         raise FlagError(f"--{name} is {getattr(self, name)}; it means nothing {why}: leave one of them out.")
 
     def _defaults(self, name: str) -> list[Any]:
-        """The default of a flag, here and in the agents that this one is made from."""
-        fields = (getattr(cls, "__dataclass_fields__", {}) for cls in type(self).__mro__)
+        """The default of a flag, here and in the agents that this one is made from (not in what they share)."""
+        agents = {type(self), *(algorithm.config for algorithm in AGENTS.values())}
+        fields = (getattr(cls, "__dataclass_fields__", {}) for cls in type(self).__mro__ if cls in agents)
         return [known[name].default for known in fields if name in known]
 
 
