@@ -204,7 +204,9 @@ class Shown:
         """What is missing of the last evaluation of a run that had ended: its goals.csv, its films."""
         written = self.session.written
         unseen = self.run.config.vis_length > 0 and any(map(kept.missing, written))
-        if unseen or (self.cells is not None and any(map(goal_cells.is_old, written))):
+        old = self.cells is not None and any(map(goal_cells.is_old, written))
+        (missing,) = devices.highest(int(unseen or old))  # all processes evaluate, or none
+        if missing:
             recording, outcomes = self.session.seen()
             self.goals(outcomes)
             if unseen:
