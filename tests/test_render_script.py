@@ -78,7 +78,7 @@ def test_a_run_and_its_film(in_folder, opengl, monkeypatch, capsys):
     for flags, words in {
         ("--step", "7"): "--step is 7; .*checkpoints holds: 120, 100.",
         ("--backend", "mjx"): "--backend comes from the run with --run.",
-        ("--env_name", "reacher"): "--eval_env is 'reacher', whose",
+        ("--env_name", "reacher"): "--env_name is 'reacher', whose",
     }.items():
         if flags[0] == "--env_name":
             monkeypatch.setattr(resolve, "create_env", create_env)

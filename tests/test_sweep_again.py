@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 import os
 import signal
 import threading
@@ -216,10 +215,9 @@ def test_a_shared_search_hears_how_it_ended_once_that_is_sure(folder, code, firs
 
 
 @pytest.fixture
-def handlers(monkeypatch):
+def handlers():
     """Those of before are back after the test, in which a SIGHUP that nobody listens to is lost."""
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGHUP, signal.SIGTERM)}
-    monkeypatch.setattr(script.interrupt, "came", -math.inf)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -45,9 +45,7 @@ FIRST_SHAPE = 2.0  # of times around the distance: half of them within a factor 
 class TMDConfig(ConsistencyConfig, QuasimetricConfig, VisitConfig, AdvantageConfig, ContrastiveConfig):
     temperature: float = flag(1.0, "of the logits -d / temperature; the initial one if it is learned", above=0)
     learn_temperature: bool = flag(False, "learn the temperature")
-    potential: bool = flag(
-        True, "add a learned c(g) to the logits, so that d(g, g) = 0 costs nothing (backward losses do not teach it)"
-    )
+    potential: bool = flag(True, "add a learned c(g) to the logits (backward losses do not teach it)")
     critic_goal: str = critic_goal_flag("goal", "tmd_goal")
     critics: int = flag(1, "critics, the most pessimistic of which counts for the actor", low=1, high=2)
     contrastive_weight: float = flag(1.0, "weight of the contrastive loss", low=0)
