@@ -8,6 +8,7 @@ from goalax.data import files
 from goalax.host.config import read_flags
 from goalax.host.make import make_run
 from tests.helpers import toy
+from tests.helpers.offline import noisy_walks
 
 toy.register()
 
@@ -19,15 +20,7 @@ RUN += ["--h_dim", "16", "--dataset", "data.npz", "--offline_steps", "40", "--nu
 def here(tmp_path, monkeypatch):
     """A folder with data.npz, noisy walks through `toy`, to work in."""
     monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    episodes, rows = 60, 11
-    angles = rng.uniform(0, 2 * np.pi, episodes)
-    wanted = 0.4 * np.stack([np.cos(angles), np.sin(angles)], 1)[:, None]
-    action = np.clip(wanted + 0.4 * rng.normal(size=(episodes, rows, 2)), -1, 1)
-    way = np.cumsum(0.3 * action, axis=1) - 0.3 * action  # a row is the state before its action
-    states = rng.uniform(-0.2, 0.2, (episodes, 1, 2)) + way
-    written = {"observations": states.reshape(-1, 2), "actions": action.reshape(-1, 2)}
-    files.write("data.npz", written | {"terminals": np.arange(episodes * rows) % rows == rows - 1})
+    files.write("data.npz", noisy_walks())
     return tmp_path
 
 

@@ -17,7 +17,7 @@ from goalax.host.config import read_flags
 from goalax.host.make import make_run
 from tests.helpers import ROOT, toy
 from tests.helpers.agents import relatives_wait
-from tests.helpers.offline import SPEC, actor_mean, close, equal, formulas, whole_batch
+from tests.helpers.offline import SPEC, actor_mean, close, equal, formulas, noisy_walks, whole_batch
 
 toy.register()
 NAMES = ("gcivl", "gciql", "hiql")
@@ -215,15 +215,7 @@ RUNS = {name: ["--agent", name] for name in NAMES} | {
 def here(tmp_path, monkeypatch):
     """A folder with data.npz, noisy walks through `toy`, to work in."""
     monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    episodes, rows = 60, 11
-    angles = rng.uniform(0, 2 * np.pi, episodes)
-    wanted = 0.4 * np.stack([np.cos(angles), np.sin(angles)], 1)[:, None]
-    action = np.clip(wanted + 0.4 * rng.normal(size=(episodes, rows, 2)), -1, 1)
-    way = np.cumsum(0.3 * action, axis=1) - 0.3 * action  # a row is the state before its action
-    states = rng.uniform(-0.2, 0.2, (episodes, 1, 2)) + way
-    written = {"observations": states.reshape(-1, 2), "actions": action.reshape(-1, 2)}
-    files.write("data.npz", written | {"terminals": np.arange(episodes * rows) % rows == rows - 1})
+    files.write("data.npz", noisy_walks())
     return tmp_path
 
 

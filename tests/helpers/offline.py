@@ -38,6 +38,18 @@ def walks(seed=0, episodes=EPISODES, turn=0.0):
     }
 
 
+def noisy_walks(episodes=60, rows=11):
+    """The same with noise on every action, so that imitation is more than a direction."""
+    rng = np.random.default_rng(0)
+    angles = rng.uniform(0, 2 * np.pi, episodes)
+    wanted = 0.4 * np.stack([np.cos(angles), np.sin(angles)], 1)[:, None]
+    action = np.clip(wanted + 0.4 * rng.normal(size=(episodes, rows, 2)), -1, 1)
+    way = np.cumsum(0.3 * action, axis=1) - 0.3 * action  # a row is the state before its action
+    states = rng.uniform(-0.2, 0.2, (episodes, 1, 2)) + way
+    written = {"observations": states.reshape(-1, 2), "actions": action.reshape(-1, 2)}
+    return written | {"terminals": np.arange(episodes * rows) % rows == rows - 1}
+
+
 def read(path, *args):
     return sources.read(str(path), *args)
 

@@ -114,7 +114,7 @@ def measured() -> list[tuple[str, list[dict[str, Any]]]]:
             file = json.loads(path.read_text())
             device = re.sub(r"^\d+ x | \((gpu|cpu)\)$", "", file["machine"]["device"])
             for result in file["results"]:
-                float(result["steps"]["median"]), result["env_name"], result["backend"]
+                _ = float(result["steps"]["median"]), result["env_name"], result["backend"]  # what the tables read
         except (ValueError, KeyError, TypeError):
             raise FlagError(f"{path} must be a file of `goalax benchmark --all_envs --out FILE`") from None
         found.append((device, file["results"]))

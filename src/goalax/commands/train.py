@@ -186,19 +186,18 @@ class Shown:
 
     def evaluated(self, evaluation: Evaluation) -> None:
         """Hands an evaluation on, which is in metrics.csv already."""
-        self.goals(evaluation.outcomes)
+        self.goals(evaluation.outcomes, evaluation.rows)
         self.loggers.log(evaluation.rows)
         self.display.evaluated(evaluation.env_steps, evaluation.means)
         if self.page is not None:
             self.page.evaluated(numbers(self.session.written[0]))
 
-    def goals(self, outcomes: Outcomes) -> None:
-        """In a maze, writes goals.csv of the newest row: how often the goals of each cell were reached."""
+    def goals(self, outcomes: Outcomes, rows: list[dict[str, float]]) -> None:
+        """In a maze, writes goals.csv: how often the goals of each cell were reached; rows: those of metrics.csv."""
         if self.cells is not None:
-            for index, directory in enumerate(self.session.written):
-                steps = int(runs.read_metrics(directory / "metrics.csv")[-1][runs.STEPS])
-                table = goal_cells.GoalCells.of(self.cells, self.session.of_seed(outcomes, index), steps)
-                goal_cells.save(directory, table)
+            for index, (directory, row) in enumerate(zip(self.session.written, rows, strict=True)):
+                seen = self.session.of_seed(outcomes, index)
+                goal_cells.save(directory, goal_cells.GoalCells.of(self.cells, seen, int(row[runs.STEPS])))
 
     def again(self) -> None:
         """What is missing of the last evaluation of a run that had ended: its goals.csv, its films."""
@@ -208,7 +207,7 @@ class Shown:
         (missing,) = devices.highest(int(unseen or old))  # all processes evaluate, or none
         if missing:
             recording, outcomes = self.session.seen()
-            self.goals(outcomes)
+            self.goals(outcomes, [runs.read_metrics(directory / "metrics.csv")[-1] for directory in written])
             if unseen:
                 self.film(recording, self.session.total_steps, last=True)
 

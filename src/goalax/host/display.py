@@ -104,10 +104,9 @@ class Display:
         """Takes note of progress; returns the words for it."""
         now, self.steps = time.monotonic(), env_steps
         offline = self.updates > 0 and env_steps <= self.updates
-        total, unit = (self.updates, "updates") if offline else (self.total_steps, "steps")
+        before, total, unit = (0, self.updates, "updates") if offline else (self.updates, self.total_steps, "steps")
         if self.first is None or unit != self.unit:
             self.first, self.unit = (now, env_steps), unit
-        before = 0 if offline else self.updates
         words = [f"{env_steps - before:,} / {total - before:,} {unit}"]
         seconds, steps = now - self.first[0], env_steps - self.first[1]
         if steps > 0:

@@ -1,11 +1,11 @@
 """Run directories: a free name for every new run, and the one that is resumed."""
 
 import contextlib
-import os
 import re
 from pathlib import Path
 
 from goalax.flags import FlagError
+from goalax.host import checkpoint
 from goalax.host.config import Flags
 
 ROOT = Path("runs")
@@ -50,7 +50,8 @@ def find(config: Flags, seed: int) -> Path:
                 runs[int(suffix[1] or 1)] = path
     if not runs:
         raise FlagError(f"--resume found no run {base}; there is nothing to resume (--run_dir names one exactly).")
-    saved = [number for number, path in runs.items() if _has_checkpoint(path)]  # others were stopped before their first
+    # Others were stopped before their first.
+    saved = [number for number, path in runs.items() if checkpoint.steps(path / "checkpoints")]
     return runs[max(saved or runs)]
 
 
@@ -58,13 +59,6 @@ def _is_run(directory: Path) -> bool:
     try:
         return (directory / "config.json").is_file()
     except OSError:  # its name is too long for the file system, or it may not be read
-        return False
-
-
-def _has_checkpoint(directory: Path) -> bool:
-    try:
-        return any(name.isdecimal() for name in os.listdir(directory / "checkpoints"))
-    except OSError:
         return False
 
 

@@ -51,7 +51,7 @@ class Wish:
     """Ends a program as Ctrl-C does, where a signal comes; one that follows at once is the same wish.
 
     A shell that loses its terminal passes on the SIGHUP that its programs have had already, and systemd sends one
-    behind its SIGTERM: a second KeyboardInterrupt would not let the sweep wait until its programs have saved.
+    behind its SIGTERM: a second KeyboardInterrupt would not let a sweep wait until its programs have saved.
     """
 
     came = -math.inf
