@@ -40,6 +40,18 @@ def test_tables_say_once_what_their_rows_share(folder):
     assert [line.split("|")[1].strip() for line in lines] == ["`--agent gcbc`", "`--agent qrl`"]
 
 
+def test_goals_are_told_over_the_last_three_evaluations(folder):
+    write(folder, "--agent gcbc")
+    (row,) = rows(folder)
+    told = [
+        {"training/envsteps": 30 + 30 * i, "eval/episode_success_any": share, "eval/time_at_goal": share / 2}
+        for i, share in enumerate((0.0, 0.2, 0.4, 0.9))
+    ]
+    leave(folder, row, told)
+    line = results_document.cells(row, results.kept(row, folder / "benchmarks/results"), "")
+    assert line[4:6] == ["0.50", "0.25"]
+
+
 def test_success_by_tasks_stands_for_the_time_at_the_goal(folder):
     """Episodes of OGBench end at the goal."""
     write(folder, "--agent gcbc")
