@@ -44,7 +44,8 @@ def test_goals_are_told_over_the_last_three_evaluations(folder):
     write(folder, "--agent gcbc")
     (row,) = rows(folder)
     told = [
-        {"training/envsteps": 30 + 30 * i, "eval/episode_success_any": share, "eval/time_at_goal": share / 2}
+        {"training/envsteps": 30 + 30 * i, "training/gradient_steps": i, "eval/episode_success_any": share}
+        | {"eval/time_at_goal": share / 2}
         for i, share in enumerate((0.0, 0.2, 0.4, 0.9))
     ]
     leave(folder, row, told)

@@ -49,8 +49,8 @@ def check(config: DatasetConfig) -> None:
     if not config.out.endswith(".npz") and not sources.is_minari(config.out):
         raise FlagError(f"--out is {config.out!r}; it must be the npz file to write, or minari:NAME-v0.")
     if (config.env_name is None) != (len(config.run) == 1) or len(config.run) > 1:
-        also = " and --env_name" if config.env_name is not None else ""
-        raise FlagError(f"It takes one run directory or --env_name; given are {len(config.run)} directories{also}.")
+        given = "both are given" if config.run and config.env_name else f"{len(config.run)} directories are given"
+        raise FlagError(f"It takes one run directory or --env_name, but {given}.")
     of_walks = {"style": "is how a script walks", "steps": "is how far it walks", "seed": "draws a script's walks"}
     of_run = {"step": "is a checkpoint of a run", "newest": "are rows of a run", "oldest": "are rows of a run"}
     for name, words in (of_walks if config.env_name is None else of_run).items():
