@@ -18,25 +18,16 @@ from goalax.host.config import read_flags
 from goalax.host.runs import read_metrics
 from goalax.study import sweep_file, sweeps
 from goalax.whole import part_of
-from tests.helpers import ROOT, toy
+from tests.helpers import toy
+from tests.helpers.sweeps import TINY, folder_of, write
 
 toy.register()
-TINY = {name.removeprefix("--"): {"value": value} for name, value in zip(toy.TINY[::2], toy.TINY[1::2], strict=True)}
 LONGER = {"num_timesteps": {"value": 20_000}, "num_evals": {"value": 20}}
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder with a program `train.py` that trains the toy."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    Path("train.py").write_text(f"{toy.START} sys.exit(train.main())")
-    return tmp_path
-
-
-def write(method, parameters, **more):
-    content = {"program": "train.py", "method": method, "parameters": TINY | parameters, **more}
-    Path("s.yml").write_text(yaml.safe_dump(content))
+    return folder_of(tmp_path, monkeypatch)
 
 
 def states(out="sweeps/s"):

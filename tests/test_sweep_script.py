@@ -1,6 +1,5 @@
 """Tests of scripts/sweep.py with runs of the toy: grid, random and Bayesian search, failures, interruption, errors."""
 
-import csv
 import io
 import os
 import re
@@ -17,30 +16,15 @@ from goalax.commands import sweep as script
 from goalax.host.runs import read_metrics
 from goalax.host.stored import read_run
 from goalax.study import sweep_file, sweeps
-from tests.helpers import ROOT, toy
+from tests.helpers import toy
+from tests.helpers.sweeps import folder_of, rows, write
 
 toy.register()
-PROGRAM = f"{toy.START} sys.exit(train.main())"
-TINY = {name.removeprefix("--"): {"value": value} for name, value in zip(toy.TINY[::2], toy.TINY[1::2], strict=True)}
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder with a program `toy.py` that trains the toy, and `write` for the sweep file s.yml."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    Path("train.py").write_text(PROGRAM)
-    return tmp_path
-
-
-def write(method, parameters, **more):
-    content = {"program": "train.py", "method": method, "parameters": TINY | parameters, **more}
-    Path("s.yml").write_text(yaml.safe_dump(content))
-
-
-def rows():
-    with open("sweeps/s/sweep.csv", newline="") as file:
-        return list(csv.DictReader(file))
+    return folder_of(tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
@@ -144,7 +128,7 @@ def test_runs_have_the_name_of_the_directory_however_it_is_given(out, name, tmp_
     (tmp_path / "above" / "here" / "out").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "above" / "here")
     Path("link").symlink_to("out")
-    Path("train.py").write_text(PROGRAM)
+    Path("train.py").touch()
     write("grid", {})
     sweep = script.Sweep(Path("s.yml"), Path(out), None)
     assert [sweep.plain_name(job) for job in sweep.jobs] == [f"{name}_000"]

@@ -1,46 +1,22 @@
-"""What sweeps do beyond a list of runs: hopeless runs end early, and hosts share a search."""
+"""Hopeless runs of a sweep end early."""
 
-import csv
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import optuna
 import pytest
-import yaml
 
 from goalax.commands import sweep as script
 from goalax.study import early_stop, sweeps
-from goalax.study.shared_search import SharedSearch
-from goalax.study.sweep_file import SweepError, checked
-from tests.helpers import ROOT, toy
+from tests.helpers import toy
+from tests.helpers.sweeps import folder_of, rows, write
 
 toy.register()
-TINY = {name.removeprefix("--"): {"value": value} for name, value in zip(toy.TINY[::2], toy.TINY[1::2], strict=True)}
 FINISHED = optuna.trial.TrialState.COMPLETE
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder with a program that trains the toy."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    Path("train.py").write_text(f"{toy.START} sys.exit(train.main())")
-    return tmp_path
-
-
-def write(method, parameters, **more):
-    content = {"program": "train.py", "method": method, "parameters": TINY | parameters, **more}
-    Path("s.yml").write_text(yaml.safe_dump(content))
-
-
-def rows(out="sweeps/s"):
-    with open(f"{out}/sweep.csv", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-# ---- early ends ------------------------------------------------------------------------------------------------------
+    return folder_of(tmp_path, monkeypatch)
 
 
 def halving(**settings):
@@ -115,101 +91,3 @@ def test_a_hopeless_run_is_ended(folder, capsys):
     assert sweep.best() is first and [row["state"] for row in rows()] == ["finished", "ended early"]
     loaded = sweeps.load(Path("sweeps/s/sweep.json"), sweep.sweep)
     assert [job.state for job in loaded] == ["finished", "ended early"]
-
-
-# ---- shared searches -------------------------------------------------------------------------------------------------
-
-
-def grid_sweep(values=(1, 2, 3, 4, 5, 6)):
-    return checked({"method": "grid", "parameters": {"h_dim": {"values": [*values]}, "seed": {"values": [0, 1]}}})
-
-
-def shared(storage, sweep, name="s"):
-    jobs = sweeps.grid(sweep, None) if sweep["method"] == "grid" else []
-    return SharedSearch(str(storage), name, sweep, jobs, 6)
-
-
-def test_hosts_that_share_a_grid_have_the_same_count(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    shared("journal.log", sweep := grid_sweep())
-    with pytest.raises(
-        SweepError, match="holds a grid of 12 runs, here it has 3; hosts that share one must have the same"
-    ):
-        SharedSearch("journal.log", "s", sweep, sweeps.grid(sweep, 3), 3)
-
-
-@pytest.mark.parametrize("storage", ["journal.log", "sqlite:///s.db"])
-def test_hosts_take_every_run_once(tmp_path, monkeypatch, storage):
-    monkeypatch.chdir(tmp_path)
-    hosts, taken = [None] * 3, []
-
-    def work(index):
-        hosts[index] = shared(storage, grid_sweep())
-        while (job := hosts[index].take()) is not None:
-            taken.append((job.number, job.parameters["h_dim"], tuple(job.seeds)))
-            job.state, job.values = "finished", [float(job.parameters["h_dim"])] * 2
-            hosts[index].report(job, [0.5, job.parameters["h_dim"] / 2])
-            hosts[index].tell(job)
-
-    if "sqlite" in storage:  # which locks out a second one that begins
-        work(0)
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-    assert sorted(size for _, size, _ in taken) == [1, 2, 3, 4, 5, 6] and {seeds for *_, seeds in taken} == {(0, 1)}
-    study = hosts[0].study
-    done = [trial for trial in study.trials if trial.state == FINISHED]
-    assert sorted(trial.value for trial in done) == [1, 2, 3, 4, 5, 6]
-    assert hosts[1].curves()[taken[0][0]] == [0.5, taken[0][1] / 2]
-
-
-def test_a_random_search_ends_at_its_count_whoever_takes(tmp_path):
-    sweep = checked({"method": "bayes", "parameters": {"gamma_": {"min": 0.5, "max": 0.9}, "h_dim": {"value": 3}}})
-    hosts = [shared(tmp_path / "j", sweep) for _ in range(2)]
-    jobs = [hosts[index % 2].take() for index in range(7)]
-    assert [job and job.number for job in jobs] == [0, 1, 2, 3, 4, 5, None]
-    assert len({job.parameters["gamma_"] for job in jobs[:6]}) == 6 and jobs[0].parameters["h_dim"] == 3
-    jobs[2].state = "failed"
-    jobs[3].state, jobs[3].values = "ended early", [0.3]
-    hosts[0].report(jobs[3], [0.3])
-    for job in jobs[2:4]:
-        hosts[0].tell(job)
-        hosts[0].tell(job)  # once more changes nothing
-    states = [trial.state.name for trial in hosts[1].study.trials]
-    assert states == ["RUNNING", "RUNNING", "FAIL", "PRUNED", "RUNNING", "RUNNING"]
-
-
-def test_another_sweep_of_that_name_is_one_sentence(tmp_path):
-    shared(tmp_path / "j", grid_sweep())
-    with pytest.raises(SweepError, match="holds a sweep 's' over something else"):
-        shared(tmp_path / "j", grid_sweep((1, 2)))
-    shared(tmp_path / "j", grid_sweep((1, 2)), "other")
-
-
-def test_a_storage_that_cannot_be_reached_is_one_sentence(folder, capsys):
-    write("grid", {"seed": {"values": [1]}})
-    for storage in ("no/such/folder/j", "sqlite:////no/such/folder/s.db", "mystery://host/db"):
-        assert script.main(["s.yml", "--storage", storage]) == 2
-        error = capsys.readouterr().err
-        assert error.startswith(f"sweep.py: --storage {storage} cannot be used: ") and error.count("\n") == 1
-    assert not Path("sweeps").exists()
-
-
-@pytest.mark.slow
-def test_two_hosts_finish_one_grid(folder):
-    write("grid", {"min_replay_size": {"values": [10, 16]}, "seed": {"values": [3, 4]}})
-    code = f"{toy.START} from goalax.commands import sweep; sys.exit(sweep.main(sys.argv[1:]))"
-    hosts = []
-    for name in ("a", "b"):
-        argv = ["s.yml", "--storage", "journal.log", "--out", name]
-        hosts.append(subprocess.Popen([sys.executable, "-c", code, *argv]))
-    assert [host.wait(300) for host in hosts] == [0, 0]
-    found = rows("a") + rows("b")
-    assert sorted(row["min_replay_size"] for row in found) == [str(n) for n in (10, 16) for _ in range(2)]
-    assert {row["state"] for row in found} == {"finished"} and len({row["run_dir"] for row in found}) == 4
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend("journal.log"))
-    study = optuna.load_study(study_name="s", storage=storage)
-    assert [trial.state for trial in study.trials] == [FINISHED] * 2
-    assert [len(trial.intermediate_values) for trial in study.trials] == [3, 2]  # a larger prefill leaves less

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import time
+import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,30 +13,32 @@ from goalax.study.sweep_file import SweepError, distribution
 from goalax.study.sweeps import Job
 from goalax.words import first_line
 
-WAIT_SECONDS = 60.0  # for the host that has just begun the study to write all of its grid
+WAIT_SECONDS = 60.0  # for the next run of a grid, while the host that began the study writes all of it
 # What a study and its trials hold beside parameters.
-READY, SWEEP, RUNS, JOB, SEEDS = "ready", "sweep", "runs", "job", "seeds"
+READY, SWEEP, RUNS, TOKEN, JOB, SEEDS = "ready", "sweep", "runs", "token", "job", "seeds"
 
 
 class SharedSearch:
     """The runs of a sweep as trials: each one is taken by one host, and its number is that of the trial."""
 
-    def __init__(self, storage: str, name: str, sweep: dict[str, Any], jobs: Sequence[Job], count: int):
-        """jobs: of a grid. SweepError if the storage cannot be reached, or holds another sweep of this name."""
+    def __init__(self, storage: str, name: str, sweep: dict[str, Any], count: int):
+        """SweepError if the storage cannot be reached, or holds another sweep of this name."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self.optuna, self.sweep, self.count = optuna, sweep, count
-        self.grid = list(jobs)
-        self.runs = sum(len(job.seeds) for job in jobs)
-        self.spaces, self.storage = self._spaces(), storage
+        ordered = sweep | {
+            "parameters": dict(sorted(sweep["parameters"].items()))
+        }  # the files of hosts may differ in it
+        self.grid = sweeps.grid(ordered, count) if sweep["method"] == "grid" else []
+        self.runs = sum(len(job.seeds) for job in self.grid)
+        self.spaces, self.storage, self.name = self._spaces(), storage, name
         with self._guard():
             kept = optuna.storages.get_storage(storage) if "://" in storage else self._journal(storage)
-            self.study = self._study(kept, name)
-        if self.study.user_attrs.get(SWEEP) != self._words():
-            raise SweepError(f"--storage {storage} holds a sweep {name!r} over something else; choose another --out.")
-        planned = self.study.user_attrs.get(RUNS, self.runs)  # a study of before does not say it
+            self.study = self._study(kept)
+        self.token = self.study.user_attrs.get(TOKEN)  # a study of before has none, nor how many runs
+        planned = self.study.user_attrs.get(RUNS, self.runs)
         if planned != self.runs:
             raise SweepError(
                 f"--storage {storage} holds a grid of {planned} runs, here it has {self.runs}; hosts that share one"
@@ -70,47 +73,60 @@ class SharedSearch:
     def _words(self) -> str:
         return json.dumps(sweeps.search(self.sweep), sort_keys=True)
 
-    def _study(self, storage: Any, name: str) -> Any:
+    def _study(self, storage: Any) -> Any:
         """The study; whoever begins it writes what it is of, and all runs of a grid."""
         optuna, direction = self.optuna, self.sweep["metric"]["goal"]
         bayes = self.sweep["method"] == "bayes"
         # Without a seed, which hosts would share.
         sampler: Any = optuna.samplers.TPESampler(constant_liar=True) if bayes else optuna.samplers.RandomSampler()
         try:
-            study = optuna.create_study(storage=storage, study_name=name, direction=direction, sampler=sampler)
+            study = optuna.create_study(storage=storage, study_name=self.name, direction=direction, sampler=sampler)
         except optuna.exceptions.DuplicatedStudyError:
-            study = optuna.load_study(storage=storage, study_name=name, sampler=sampler)
-            until = time.monotonic() + WAIT_SECONDS
-            while not study.user_attrs.get(READY):
-                if time.monotonic() > until:
-                    raise SweepError(
-                        f"The sweep {name!r} was never written as a whole into its storage; choose another --out."
-                    ) from None
-                time.sleep(0.2)
-            return study
+            study = optuna.load_study(storage=storage, study_name=self.name, sampler=sampler)
+            self._wait(study)
+            if study.user_attrs.get(SWEEP, self._words()) != self._words() or self._foreign(study):
+                raise SweepError(
+                    f"--storage {self.storage} holds a sweep {self.name!r} over something else; choose another"
+                    " --storage, or another `name`."
+                ) from None
+        if not study.user_attrs.get(READY):
+            self._write(study)
+        return study
+
+    def _wait(self, study: Any) -> None:
+        """Until a study is whole, or its host adds nothing to it any more: it was killed."""
+        known, until = -1, 0.0
+        while not study.user_attrs.get(READY):
+            if (number := len(study.get_trials(deepcopy=False))) > known:
+                known, until = number, time.monotonic() + WAIT_SECONDS
+            elif time.monotonic() > until:
+                return
+            time.sleep(0.2)
+
+    def _foreign(self, study: Any) -> bool:
+        """Whether a study that does not say what it is of has trials: nobody here began it."""
+        return SWEEP not in study.user_attrs and bool(study.get_trials(deepcopy=False))
+
+    def _write(self, study: Any) -> None:
+        """What a study is of, and all runs of a grid that are not in it yet."""
         study.set_user_attr(SWEEP, self._words())
+        if TOKEN not in study.user_attrs:
+            study.set_user_attr(TOKEN, uuid.uuid4().hex)
         study.set_metric_names([self.sweep["metric"]["name"]])
+        written = {trial.user_attrs.get(JOB) for trial in study.get_trials(deepcopy=False)}
         for job in self.grid:
-            varied = {parameter: job.parameters[parameter] for parameter in self.spaces}
-            study.enqueue_trial(varied, user_attrs={JOB: job.number, SEEDS: job.seeds})
+            if job.number not in written:
+                varied = {parameter: job.parameters[parameter] for parameter in self.spaces}
+                study.enqueue_trial(varied, user_attrs={JOB: job.number, SEEDS: job.seeds})
         study.set_user_attr(RUNS, self.runs)
         study.set_user_attr(READY, True)
-        return study
 
     def take(self) -> Job | None:
         """A run that nobody has, None where there is none left."""
         with self._guard():
-            trials = self.study.get_trials(deepcopy=False)
-            waiting = self.optuna.trial.TrialState.WAITING
             if self.grid:
-                if not any(trial.state == waiting for trial in trials):
-                    return None
-                trial = self.study.ask(self.spaces)
-                if (index := trial.user_attrs.get(JOB)) is None:  # others were faster: this one is of nothing
-                    self.study.tell(trial, state=self.optuna.trial.TrialState.FAIL)
-                    return None
-                return Job(trial.number, self.grid[index].parameters, self.grid[index].seeds)
-            if len(trials) >= self.count:
+                return self._take_of_grid()
+            if len(self.study.get_trials(deepcopy=False)) >= self.count:
                 return None
             trial = self.study.ask(self.spaces)
             if trial.number >= self.count:  # others were faster
@@ -119,6 +135,22 @@ class SharedSearch:
             job = sweeps.job_of(self.sweep, trial.number, trial.params)
             trial.set_user_attr(SEEDS, job.seeds)
             return job
+
+    def _take_of_grid(self) -> Job | None:
+        known = self.optuna.trial.TrialState
+        while any(trial.state == known.WAITING for trial in self.study.get_trials(deepcopy=False)):
+            trial = self.study.ask(self.spaces)
+            if (index := trial.user_attrs.get(JOB)) is None:  # others were faster: this one is of nothing
+                self.study.tell(trial, state=known.FAIL)
+                return None
+            same = [
+                other.number for other in self.study.get_trials(deepcopy=False) if other.user_attrs.get(JOB) == index
+            ]
+            if trial.number == min(same):
+                # What varies is the trial's: a study of before numbered its runs by the order in a file.
+                return Job(trial.number, self.grid[0].parameters | trial.params, trial.user_attrs[SEEDS])
+            self.study.tell(trial, state=known.FAIL)  # two hosts have written the rest of the grid at once
+        return None
 
     def tell(self, job: Job) -> None:
         """How a run ended; nothing if that is known already."""

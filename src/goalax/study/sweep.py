@@ -47,19 +47,22 @@ class Sweep:
         self.known: dict[int, tuple[list[str], Flags]] = {}
         for parameters in self.corners():
             self.read(Job(0, parameters, [parameters.pop("seed", 0)]))  # what is no flag ends it before it starts
-        self.jobs = sweeps.grid(self.sweep, self.count) if self.sweep["method"] == "grid" else []
+        self.jobs: list[Job] = []
         self.seen: dict[int, int] = {}  # number of a job -> its evaluations
         self.passed: dict[int, int] = {}  # number of a job -> the last bracket at which it was compared
         self.killed: Counter[int] = Counter()  # number of a job -> signals that ended its program in this call
         self.again: set[int] = set()  # numbers of those that failed in an earlier call, and are tried again in this one
-        self.shared = None
+        self.shared, self.token = None, None
         if storage is not None:
             name = self.sweep.get("name") or path.stem
-            self.shared = SharedSearch(storage, name, self.sweep, self.jobs, self.count)
+            self.shared = SharedSearch(storage, name, self.sweep, self.count)
+            self.token = self.shared.token
+        elif self.sweep["method"] == "grid":
+            self.jobs = sweeps.grid(self.sweep, self.count)
 
     def load(self) -> None:
         """Goes on with the jobs of an earlier call, if there was one; new ones of a grid are numbered after these."""
-        jobs = sweeps.load(self.out / "sweep.json", self.sweep, self.shared is not None)
+        jobs = sweeps.load(self.out / "sweep.json", self.sweep, self.shared is not None, self.token)
         self.again = {job.number for job in jobs if self.may_be_mended(job)}
         if self.shared is not None:
             for job in jobs:  # what a call that was killed did not tell
@@ -234,7 +237,7 @@ class Sweep:
 
     def save(self) -> None:
         """Writes sweep.json and sweep.csv, each replaced as a whole; OSError names the file."""
-        sweeps.save(self.out / "sweep.json", self.sweep, self.jobs)
+        sweeps.save(self.out / "sweep.json", self.sweep, self.jobs, self.token)
         names = [name for name in self.sweep["parameters"] if name not in LEFT_OUT]
         with aside(self.out / "sweep.csv") as part, part.open("w", newline="") as file:
             writer = csv.writer(file)

@@ -149,17 +149,20 @@ def search(sweep: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in sweep.items() if name in SEARCH}
 
 
-def save(path: Path, sweep: dict[str, Any], jobs: list[Job]) -> None:
-    """All of the sweep in one JSON file, which is replaced as a whole; OSError names it."""
-    content = {"sweep": search(sweep), "jobs": [dataclasses.asdict(job) for job in jobs]}
+def save(path: Path, sweep: dict[str, Any], jobs: list[Job], token: str | None = None) -> None:
+    """All of the sweep in one JSON file, which is replaced as a whole; OSError names it.
+
+    token: of the study that hosts share, which has numbered the jobs; None where there is none.
+    """
+    content = {"sweep": search(sweep), "study": token, "jobs": [dataclasses.asdict(job) for job in jobs]}
     with aside(path) as part:
         part.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def load(path: Path, sweep: dict[str, Any], shared: bool = False) -> list[Job]:
+def load(path: Path, sweep: dict[str, Any], shared: bool = False, token: str | None = None) -> list[Job]:
     """The jobs of an earlier call, none if there was none; SweepError if it searched for something else.
 
-    Numbers are 0, 1, 2, ...; of a search that hosts share, they are those that this one took.
+    Numbers are 0, 1, 2, ...; of a search that hosts share, they are those that this one took of the study of `token`.
 
     A job that the file says is running was left by a call that was killed: it is stopped.
     """
@@ -168,10 +171,13 @@ def load(path: Path, sweep: dict[str, Any], shared: bool = False) -> list[Job]:
     try:
         content = json.loads(path.read_text())
         earlier, jobs = search(content["sweep"]), [Job(**job) for job in content["jobs"]]
+        study = content.get("study")  # an older file does not say it, nor does a study of that time have one
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise SweepError(f"{path} cannot be read; choose another --out.") from None
     if earlier != search(sweep):
         raise SweepError(f"{path.parent} holds a sweep over something else; choose another --out.")
+    if jobs and study != token:
+        raise SweepError(f"{path.parent} holds runs of another search, by its --storage; choose another --out.")
     names = sweep["parameters"].keys() - {"seed"}
     numbers = [job.number for job in jobs]
     counted = numbers == list(range(len(jobs)))
