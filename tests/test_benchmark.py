@@ -211,6 +211,8 @@ def test_a_gap_that_shows_while_it_runs(monkeypatch, tmp_path):
     assert [row["gap"] for row in rows] == ["", "RESOURCE_EXHAUSTED: Out of memory"]
     cost_curves.draw(rows, "num_seeds", "title", tmp_path / "curve.png")
     assert rows[0]["steps_per_second"] > 0 and rows[1]["steps_per_second"] is None
+    rows[1]["value"] = 10**20  # more than an integer of NumPy holds
+    cost_curves.draw(rows, "num_seeds", "title", tmp_path / "curve.png")
 
 
 def test_there_is_nothing_to_measure_where_nothing_is_collected(capsys):

@@ -141,10 +141,27 @@ def test_a_repeated_seed_counts_once_and_a_short_run_cuts_its_group(tmp_path):
     assert [run.directory.name for run in group.runs] == ["x_s0-10", "x_s1"]
     np.testing.assert_array_equal(group.steps, STEPS[:2])
     assert notes == [
-        f"{tmp_path}/x_s0 is left out: {tmp_path}/x_s0-2 has the same flags and seed.",
+        f"{tmp_path}/x_s0 is left out: {tmp_path}/x_s0-10 has the same flags and seed.",
         f"{tmp_path}/x_s0-2 is left out: {tmp_path}/x_s0-10 has the same flags and seed.",
         f"{tmp_path}/x_s1 stops at 100 steps: its group is compared up to there only.",
     ]
+
+
+def test_a_seed_begun_anew_does_not_replace_its_finished_run(tmp_path):
+    make_run(tmp_path / "x_s0", 0, (0.1, 0.1))
+    make_run(tmp_path / "x_s0-2", 0, (0.2, 0.2), steps=STEPS[:1])
+    (group,), notes = experiments.compare([tmp_path])
+    assert [run.directory.name for run in group.runs] == ["x_s0"] and list(group.steps) == list(STEPS)
+    assert notes == [f"{tmp_path}/x_s0-2 is left out: {tmp_path}/x_s0 has the same flags and seed."]
+
+
+def test_of_two_folders_the_newer_run_counts_whatever_its_number(tmp_path):
+    old = make_run(tmp_path / "a" / "x_s0-2", 0, (0.1, 0.1))
+    new = make_run(tmp_path / "b" / "x_s0", 0, (0.2, 0.2))
+    os.utime(old / "metrics.csv", (1e9, 1e9))
+    os.utime(new / "metrics.csv", (1.1e9, 1.1e9))
+    (group,), _ = experiments.compare([tmp_path / "a", tmp_path / "b"])
+    assert [run.directory for run in group.runs] == [new]
 
 
 @pytest.mark.parametrize(

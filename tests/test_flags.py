@@ -86,6 +86,8 @@ def test_spellings(argv, name, value):
         ("--episode_length 15 --action_repeat 2", ["--action_repeat", "15", "16"]),
         ("--exp_name a/b", ["--exp_name", "'a/b'"]),
         ("--group_name ..", ["--group_name", "'..'"]),
+        ("--log_wandb --project_name a/b", ["--project_name", "'a/b'"]),
+        (f"--log_wandb --project_name {129 * 'a'}", ["--project_name", "128 characters at most"]),
         ("--run_dir somewhere", ["--run_dir", "--resume"]),
         ("--resume", ["--resume", "nothing to resume"]),
         ("--resume --run_dir nowhere", ["--run_dir", "'nowhere'"]),

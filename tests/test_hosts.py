@@ -109,10 +109,31 @@ def test_seeds_on_hosts_whose_devices_share_environments(tmp_path, monkeypatch):
 def test_wrong_flags_are_one_sentence(flags, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(devices, "START_SECONDS", 0)
+    monkeypatch.setattr(devices, "NAME_SECONDS", 0)
     assert training.main([*toy.TINY, *flags.split()]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [socket.gaierror(-2, "Name or service not known"), OSError(113, "No route to host")])
+def test_a_host_that_boots_is_waited_for(monkeypatch, error):
+    asked = []
+
+    def connect(address, timeout):
+        asked.append(address)
+        if len(asked) < 3:
+            raise error
+        return socket.socket()
+
+    monkeypatch.setattr(devices.socket, "create_connection", connect)
+    monkeypatch.setattr(devices.time, "sleep", lambda seconds: None)
+    devices.wait_for("[::1]", 12345)
+    assert asked == [("::1", 12345)] * 3  # brackets are no part of it
+    del asked[:]
+    monkeypatch.setattr(devices, "NAME_SECONDS", -1)
+    with pytest.raises(FlagError, match="where no process 0 answers"):
+        devices.wait_for("job-0", 12345)
 
 
 def test_an_error_without_words_is_told_by_its_type(monkeypatch):

@@ -79,5 +79,38 @@ def test_the_value_that_is_named_fits(monkeypatch):
     memory.check(make_run(*read_flags([*toy.TINY, "--max_replay_size", str(int(fits) - 5)])))
 
 
+@pytest.mark.parametrize(
+    ("line", "top", "names"),
+    [
+        ("0::/job/step", "", ("memory.max", "memory.current", "inactive_file")),
+        (
+            "4:memory:/job/step",
+            "memory",
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ),
+    ],
+)
+def test_a_container_has_what_its_groups_leave(tmp_path, line, top, names):
+    own = tmp_path / "cgroup"
+    own.write_text(f"9:cpu:/job\n{line}\n")
+    groups = tmp_path / "groups"
+    for path, limit, used, cached in (("job/step", "max", 10, 0), ("job", "1000", 300, 50), ("", "5000", 400, 0)):
+        group = groups / top / path
+        group.mkdir(parents=True, exist_ok=True)
+        for name, text in zip(names, (limit, used, f"anon 3\n{names[2]} {cached}"), strict=True):
+            (group / ("memory.stat" if name == names[2] else name)).write_text(f"{text}\n")
+    assert sorted(memory.left_in_groups(groups, own)) == [750, 4600]
+    own.write_text(line.replace("/job/step", "/of/the/host"))  # whose groups are not seen here
+    assert list(memory.left_in_groups(groups, own)) == [4600]
+    assert (
+        list(memory.left_in_groups(tmp_path / "none", own)) == [] == list(memory.left_in_groups(groups, groups / "x"))
+    )
+
+
+def test_a_group_with_less_than_the_host_decides(monkeypatch):
+    monkeypatch.setattr(memory, "left_in_groups", lambda: iter([100 * MIB, 200 * MIB]))
+    assert memory.available() == 100 * MIB
+
+
 def test_there_is_memory():
     assert 100 * MIB < memory.available() < 2**50

@@ -249,6 +249,21 @@ def test_pointing_tells_values_and_a_click_hides_a_line(many, browser, tmp_path)
     assert alone == f"{along}|{crl}" and again == both
 
 
+def test_pointing_tells_no_value_where_a_curve_has_ended(browser, tmp_path):
+    make_run(tmp_path / "a_s0", 0, (0.5, 1), steps=(100, 200, 300, 400, 500, 600, 700, 800, 900, 1000))
+    make_run(tmp_path / "b_s0", 0, (0.9, 1), steps=(90, 190), agent="tmd", agent_flags={"alpha": 1})
+    path = tmp_path / "a.html"
+    assert script.main([str(tmp_path), "--out", str(path)]) == 0
+    page = re.sub("<meta http-equiv=.*?>", "", path.read_text())
+    pointed = ACTIONS.split("point(0.95);")[0] + 'point(0.95); point(0.1); document.title = told.join("#");'
+    path.write_text(page.replace("</script>", f"{pointed}</script>"))
+    title = html.unescape(re.search("<title>(.*?)</title>", browser(path.as_uri(), "--dump-dom").stdout).group(1))
+    end, begin = title.split("#")
+    assert end.count("|") == 1 and end.endswith("crl")
+    _, *lines = begin.split("|")
+    assert {re.sub(r"^[\d.]+ +", "", line) for line in lines} in ({"crl at 100", "tmd"}, {"crl", "tmd at 90"}), begin
+
+
 def test_a_full_disk_is_one_sentence(many, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Path, "write_text", lambda *_, **__: os.write(os.open("/dev/full", os.O_WRONLY), b"a"))
     assert script.main([str(many), "--out", str(tmp_path / "a.html")]) == 2

@@ -1,5 +1,6 @@
 """Which run is resumed, and the command line that resumes it."""
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -53,6 +54,10 @@ def test_how_to_go_on_is_a_line_of_the_shell():
     config = read_flags([*toy.TINY, "--exp_name", "a b"])[0]
     line = resuming.command(config, [Path("runs/a b_s0")], "goalax train")
     assert line == "goalax train --resume --run_dir 'runs/a b_s0'"
+    config = read_flags([*toy.TINY, "--exp_name=--x", "--group_name=-g"])[0]
+    line = resuming.command(config, [], "training.py")
+    again = read_flags([*toy.TINY, *shlex.split(line)[2:]])[0]
+    assert (again.exp_name, again.group_name, again.resume) == ("--x", "-g", True)
 
 
 def test_a_run_that_was_stopped_before_its_first_checkpoint_hides_no_other(run):

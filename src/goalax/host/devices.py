@@ -20,6 +20,7 @@ from goalax.words import first_line
 
 HOSTS = ("coordinator_address", "num_processes", "process_id")  # flags that name several processes
 START_SECONDS = 300  # for process 0 to start; it waits as long for the others
+NAME_SECONDS = 60  # for its name and the way to it, which a host that boots does not have from the start
 PIECE_BYTES = 2**28  # of an array that lies on several hosts and is gathered
 
 
@@ -81,13 +82,15 @@ def join(flags: HostFlags) -> None:
 
 def wait_for(host: str, port: int) -> None:
     """Returns when process 0 listens; FlagError if it does not in time, where JAX would abort with a stack trace."""
-    deadline = time.monotonic() + START_SECONDS
+    begin = time.monotonic()
     while True:
         try:
-            socket.create_connection((host, port), timeout=5).close()
+            socket.create_connection((host.strip("[]"), port), timeout=5).close()
             return
         except (OSError, OverflowError) as error:
-            if time.monotonic() > deadline or not isinstance(error, (ConnectionError, TimeoutError)):
+            is_there = isinstance(error, (ConnectionError, TimeoutError))
+            seconds = 0 if isinstance(error, OverflowError) else START_SECONDS if is_there else NAME_SECONDS
+            if time.monotonic() > begin + seconds:
                 raise FlagError(
                     f"--coordinator_address is '{host}:{port}', where no process 0 answers ({error})."
                 ) from None

@@ -1,6 +1,7 @@
 """Whether a run fits into memory: a lower bound of what it needs, known before anything is compiled."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,35 @@ def available() -> int:
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
+        return min([int(lines["MemAvailable"].split()[0]) * 1024, *left_in_groups()])
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # all there is, where the system tells no more
+
+
+def left_in_groups(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
+    """Bytes that are left in each control group of this process that has a limit, as those of containers and Slurm.
+
+    What files have in memory counts as left: the kernel takes it back. Source: the kernel's documentation of cgroup v1
+    (memory.rst) and v2 (cgroup-v2.rst).
+    """
+    lines = own.read_text().splitlines() if own.exists() else []
+    for kinds, path in (line.split(":", 2)[1:] for line in lines):
+        if not kinds:  # version 2
+            top, limit, used, cached = groups, "memory.max", "memory.current", "inactive_file"
+        elif "memory" in kinds.split(","):
+            top, limit, used = groups / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            cached = "total_inactive_file"
+        else:
+            continue
+        inner = top / path.lstrip("/")
+        # In a container, whose groups begin at its own, the path may be that of the host: then only the top is there.
+        for group in {inner, *inner.parents} - {*top.parents}:
+            try:
+                most, taken = (group / limit).read_text().strip(), int((group / used).read_text())
+                stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            except (OSError, ValueError):
+                continue
+            if most != "max":
+                yield int(most) - taken + int(stat.get(cached, 0))
 
 
 def check(run: Run) -> None:

@@ -205,6 +205,11 @@ def check_together(config: Config) -> None:
         value = getattr(config, name)
         if value is not None and (not value.strip(". ") or not value.isprintable() or set(value) & {"/", "\\"}):
             raise FlagError(f"--{name} is {value!r}; it must be a plain name, for it names a folder.")
+    if config.log_wandb and (set(config.project_name) & {*"/\\#?%:"} or len(config.project_name) > 128):
+        raise FlagError(
+            f"--project_name is {config.project_name!r}; Weights & Biases takes 128 characters at most, none of"
+            " / \\ # ? % :."
+        )
     require_one(config)
 
 

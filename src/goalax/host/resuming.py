@@ -10,11 +10,17 @@ from goalax.host.origin import command_line
 def command(config: Config, directories: list[Path], prog: str) -> str:
     """The command line that goes on with these runs; one each where names would not say which, for newer ones have
     them, too."""
-    group = ["--group_name", config.group_name] if config.group_name else []
-    names = ["--exp_name", config.exp_name, *group, "--seed", str(config.seed), "--num_seeds", str(config.num_seeds)]
+    group = given("group_name", config.group_name) if config.group_name else []
+    name = given("exp_name", config.exp_name)
+    names = [*name, *group, "--seed", str(config.seed), "--num_seeds", str(config.num_seeds)]
     whole = not directories or (config.num_seeds > 1 and folders.find_all(config) == directories)
     lines = [names] if whole else [["--run_dir", str(directory)] for directory in directories]
     return " && ".join(command_line([*prog.split(), "--resume", *line]) for line in lines)
+
+
+def given(name: str, value: str) -> list[str]:
+    """A flag and its value, in one word where the value looks like a flag."""
+    return [f"--{name}={value}"] if value.startswith("-") else [f"--{name}", value]
 
 
 def unwritten(error: Exception, config: Config, directories: list[Path], prog: str) -> str:

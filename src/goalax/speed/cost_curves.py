@@ -126,19 +126,19 @@ def draw(rows: Sequence[dict[str, Any]], name: str, title: str, path: Path) -> N
 
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     ran = [row for row in rows if not row["gap"]]
-    at = [row["value"] for row in ran]
+    at = [float(row["value"]) for row in ran]  # NumPy has no integers as large as those that a flag may ask for
     for axes, (column, label) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
         axes.plot(at, [row[column] for row in ran], marker="o")
         if column == "steps_per_second":
             axes.fill_between(at, [row["min"] for row in ran], [row["max"] for row in ran], alpha=0.2, linewidth=0)
         for row in rows:
             if row["gap"]:
-                axes.axvline(row["value"], color="0.6", linestyle=":")
+                axes.axvline(float(row["value"]), color="0.6", linestyle=":")
                 words = row["gap"] if len(row["gap"]) <= 60 else row["gap"][:57] + "..."
                 place = {"transform": axes.get_xaxis_transform(), "rotation": 90, "va": "bottom", "ha": "right"}
-                axes.text(row["value"], 0.02, words, fontsize=6, color="0.4", **place)
+                axes.text(float(row["value"]), 0.02, words, fontsize=6, color="0.4", **place)
         axes.set(xscale="log", xlabel=name, ylabel=label, ylim=(0, None))
-        axes.set_xticks([row["value"] for row in rows], [f"{row['value']:,}" for row in rows])
+        axes.set_xticks([float(row["value"]) for row in rows], [f"{row['value']:,}" for row in rows])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
     figure.suptitle(title, fontsize="medium")

@@ -168,10 +168,20 @@ def read(paths: Iterable[Path]) -> tuple[list[Trained], list[str]]:
     return trained, notes
 
 
-def age(run: Trained) -> tuple[int, float]:
-    """Larger for newer runs: the k of a directory name_sSEED-k, and across folders when its last row was written."""
-    suffix = re.search(r"_s\d+-(\d+)$", run.directory.name)
-    return int(suffix[1]) if suffix else 1, (run.directory / "metrics.csv").stat().st_mtime
+def by_worth(trained: Sequence[Trained]) -> list[Trained]:
+    """Runs of equal flags and seed, the one that counts last: that which came farthest, of such the newest.
+
+    The k of a directory name_sSEED-k tells which is newer, across folders the time of the last row.
+    """
+    one_folder = len({run.directory.parent for run in trained}) == 1
+
+    def worth(run: Trained) -> tuple[float, int, float]:
+        suffix = re.search(r"_s\d+-(\d+)$", run.directory.name)
+        number = int(suffix[1]) if suffix else 1
+        written = (run.directory / "metrics.csv").stat().st_mtime
+        return runs.progress(run.rows[-1]), number if one_folder else 0, written
+
+    return sorted(trained, key=worth)
 
 
 def together(trained: Sequence[Trained]) -> list[tuple[dict[str, Any], list[Trained]]]:
@@ -199,16 +209,16 @@ def key(settings: dict[str, Any]) -> str:
 def group(trained: Sequence[Trained]) -> tuple[list[Group], list[str]]:
     """Groups in the order of their first runs, and one sentence for everything that is left out.
 
-    A repeated seed would count as an independent one: only the newest run of equal flags and seed is taken.
+    A repeated seed would count as an independent one: of runs of equal flags and seed, one is taken (`by_worth`).
     """
     groups, notes = [], []
     found = together(trained)
     for label, (settings, members) in zip(labels([settings for settings, _ in found]), found, strict=True):
         seeds: dict[int, Trained] = {}
-        for run in sorted(members, key=age):
-            if run.seed in seeds:
-                notes.append(f"{seeds[run.seed].directory} is left out: {run.directory} has the same flags and seed.")
-            seeds[run.seed] = run
+        for seed in dict.fromkeys(run.seed for run in members):
+            *others, seeds[seed] = by_worth([run for run in members if run.seed == seed])
+            kept = seeds[seed].directory
+            notes += [f"{run.directory} is left out: {kept} has the same flags and seed." for run in others]
         members = [run for run in members if seeds[run.seed] is run]
         steps = [{runs.progress(row) for row in run.rows} for run in members]
         common = np.array(sorted(set.intersection(*steps)))

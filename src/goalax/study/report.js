@@ -73,18 +73,19 @@ for (const chart of document.querySelectorAll(".chart")) {
     const wanted = x[0] + ((across - box[0]) / (box[2] - box[0])) * (x[1] - x[0]);
     const rows = data.curves
       .filter((curve) => curve.panel === panel && !hidden.has(curve.label))
+      .filter((curve) => covers(curve.x, wanted, x))
       .map((curve) => ({ curve, index: nearest(curve.x, wanted) }))
       .filter(({ curve, index }) => curve.y[0][index] !== null)
+      .map((each) => ({ ...each, at: each.curve.x[each.index] }))
       .sort((a, b) => b.curve.y[0][b.index] - a.curve.y[0][a.index]);
     if (!rows.length) return leave();
-    const at = nearest(rows.map(({ curve, index }) => curve.x[index]), wanted);
-    const place = rows[at].curve.x[rows[at].index];
+    const place = rows[nearest(rows.map((each) => each.at), wanted)].at;
     const line = (box[0] + ((place - x[0]) / (x[1] - x[0])) * (box[2] - box[0])) * width;
     for (const [name, value] of [["x1", line], ["x2", line], ["y1", box[1] * height], ["y2", box[3] * height]]) {
       guide.setAttribute(name, value);
     }
     guide.style.display = "";
-    tip.replaceChildren(entry(`${number(place)} ${along}`), ...rows.map(row));
+    tip.replaceChildren(entry(`${number(place)} ${along}`), ...rows.map((each) => row(each, place)));
     tip.hidden = false;
     const room = chart.getBoundingClientRect();
     const left = event.clientX - room.left;
@@ -92,10 +93,11 @@ for (const chart of document.querySelectorAll(".chart")) {
     tip.style.top = `${event.clientY - room.top + 12}px`;
   }
 
-  function row({ curve, index }) {
+  function row({ curve, index, at }, place) {
     const [value, low, high] = curve.y.map((part) => part[index]);
     const interval = low === null ? "" : ` (${low.toFixed(3)} to ${high.toFixed(3)})`;
-    const line = entry(`${value.toFixed(3)}${interval}  ${data.labels[curve.label]}`);
+    const elsewhere = at === place ? "" : ` at ${number(at)}`;
+    const line = entry(`${value.toFixed(3)}${interval}  ${data.labels[curve.label]}${elsewhere}`);
     const swatch = document.createElement("i");
     swatch.style.background = colour(curve);
     line.prepend(swatch);
@@ -105,6 +107,12 @@ for (const chart of document.querySelectorAll(".chart")) {
   svg.addEventListener("pointermove", show);
   svg.addEventListener("pointerdown", show);
   svg.addEventListener("pointerleave", leave);
+}
+
+/** Whether a curve says something about a place of a panel: not where it has ended, or not begun. */
+function covers(x, wanted, [left, right]) {
+  const near = Math.max((x.at(-1) - x[0]) / Math.max(x.length - 1, 1) / 2, 0.02 * (right - left));
+  return x[0] - near <= wanted && wanted <= x.at(-1) + near;
 }
 
 function entry(text) {
