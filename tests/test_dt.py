@@ -235,6 +235,9 @@ def test_the_rate_rises_along_a_line_and_weights_decay():
     _, first, second = adam(optimizer, {"w": jnp.array([0.1, -0.1])}, params)
     np.testing.assert_allclose(first["w"], [-0.01, 0.01 * (1 - 0.3)], rtol=1e-4)
     np.testing.assert_allclose(second["w"], [-0.02, 0.02 * (1 - 0.3)], rtol=1e-4)
+    late = optax.tree.set(optimizer.init(params), count=jnp.int32(2**31 - 1))  # where Optax stops counting
+    steps, _ = optimizer.update({"w": jnp.array([0.1, -0.1])}, late, params)
+    np.testing.assert_allclose(steps["w"][0], -0.2 * 0.1 / np.sqrt(0.001), rtol=1e-4)  # moments without a correction
 
 
 def test_an_update_is_a_step_of_that_optimizer():

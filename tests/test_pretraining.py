@@ -179,6 +179,8 @@ def test_the_actor_learns_at_its_interval(name):
         moved.append(not equal(after.params["actor"], state.params["actor"]))
         state = after
     assert moved == [True, False, False, True]
+    state, _ = update(state._replace(tuned=jnp.int32(2**31 - 1)), some, jax.random.PRNGKey(0))
+    assert state.tuned >= 0  # however many updates there were: it does not go back to pre-training
 
 
 def test_goals_of_crl_infonce_begin_at_the_state_itself():

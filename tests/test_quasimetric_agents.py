@@ -60,6 +60,12 @@ def test_linex_gradient_is_finite_far_past_the_clip():
     np.testing.assert_allclose(gradient, [-1.0, -0.01, 0.99 * np.exp(2.9) - 1, 1.0, 1.0], rtol=1e-4)
 
 
+def test_linex_has_its_least_value_where_the_discount_is_no_number_any_more():
+    """0.7 to the power of 260 is 0 as a float32: distances beyond are held back, not driven on."""
+    gradient = jax.vmap(jax.grad(lambda d: consistency.linex(d, 0.0, jnp.float32(0.7) ** 260, 3.0)))
+    np.testing.assert_allclose(gradient(jnp.array([60.0, 90.0, 1e3])), [-1.0, 1.0, 1.0], rtol=1e-4)
+
+
 def gradients_of_consistency(terms, **flags):
     """Of its loss, and of what terms(config, metric, d_later, x, s) make of the same, in d_later, x and s."""
     weights = {"zeta": 0.0, "invariance_weight": 0.0, "step_weight": 0.0}

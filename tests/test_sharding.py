@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from goalax.commands import train as training
+from goalax.core import rollout, sharding
 from goalax.core.sharding import make_mesh
 from goalax.host.config import read_flags
 from goalax.host.make import make_run
@@ -72,6 +74,21 @@ def test_the_buffer_stays_where_it_is():
 
 def test_seeds_have_nothing_to_tell_each_other():
     assert moved(num_seeds=2)[0] == []
+
+
+def test_seeds_apart_have_goals_commanded_from_rows_of_their_own():
+    """Each seed has its own row; no mesh takes it as a constant of what a device does alone."""
+    mesh, commands = make_mesh(2, jax.devices()[:2]), rollout.Commands(lambda key, num: jnp.full((num, 2), 9.0), 5)
+    still = rollout.memoryless(lambda state, goal, key: jnp.zeros((len(state), 2)))
+
+    def one(key, row):
+        envs, sizes = rollout.init(toy.Toy(), key, 4), {"length": 5, "episode_length": 2, "action_repeat": 1}
+        return rollout.unroll(toy.Toy(), still, envs, row, key, **sizes, commands=commands)[1].goal
+
+    of_seeds = jax.vmap(sharding.within(mesh, one), spmd_axis_name=sharding.SEED)
+    keys = jnp.stack([jax.random.PRNGKey(seed) for seed in range(2)])
+    goals = jax.jit(of_seeds, in_shardings=sharding.everywhere(mesh))(keys, jnp.array([4, 5], jnp.int32))
+    assert [bool((of_seed[-1] == 9).all()) for of_seed in np.asarray(goals)] == [False, True]
 
 
 def test_seeds_are_spread_first():

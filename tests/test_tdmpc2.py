@@ -49,8 +49,9 @@ def test_an_update_is_one_step_of_adam():
     rate, slower, tau = config.model_lr, config.encoder_lr_scale, config.tau
     state, key = agent_of(num_q=2, dropout=0.0).init(jax.random.PRNGKey(1)), jax.random.PRNGKey(2)
     busy = jax.tree.map(lambda leaf: leaf + 0.1 * normal(leaf.size, *leaf.shape), state.params)
-    state = state._replace(params=busy, target=busy["critic"])
+    state = state._replace(params=busy, target=busy["critic"], updates=jnp.int32(2**31 - 1))
     after, _ = jax.jit(agent_of(num_q=2, dropout=0.0).update)(state, small_batch(), key)
+    assert after.updates == 2**31 - 1  # it counts no further, so that it never seems to have learned nothing yet
     moved = jax.tree.map(lambda new, old: np.abs(np.asarray(new - old)), after.params, state.params)
     largest = {name: max(leaf.max() for leaf in jax.tree.leaves(part)) for name, part in moved.items()}
     for name, size in {"encoder": slower * rate, "dynamics": rate, "reward": rate, "critic": rate}.items():

@@ -11,6 +11,8 @@ from goalax.core.types import Array, Batch, Metrics, Spec
 from goalax.flags import flag
 from goalax.learning.quasimetrics import Quasimetric
 
+TINY = float(jnp.finfo(jnp.float32).tiny)  # gamma to the power of many rows is no less, or the divergence has no least
+
 
 @dataclasses.dataclass(frozen=True)
 class ConsistencyConfig(AgentConfig):
@@ -43,6 +45,7 @@ def linex(distance: Array, target: Array | float, discounting: Array | float, cl
     difference itself stands in for the exponential (as published; the value jumps there, the gradient stays bounded).
     Where the minimum lies past `clip`, it does so from the minimum on, or all of that would be learned as `clip`.
     """
+    discounting = jnp.maximum(discounting, TINY)
     delta, edge = distance - target, linear_from(discounting, clip)
     # The exponent is clamped too: where the linear branch is taken, an overflow would turn the gradient into nan.
     curved = discounting * jnp.exp(jnp.minimum(delta, edge)) - distance
@@ -51,7 +54,7 @@ def linex(distance: Array, target: Array | float, discounting: Array | float, cl
 
 def linear_from(discounting: Array | float, clip: float) -> Array:
     """Where the divergence turns linear."""
-    return jnp.maximum(clip, -jnp.log(discounting))
+    return jnp.maximum(clip, -jnp.log(jnp.maximum(discounting, TINY)))
 
 
 def weighted_mean(matrix: Array, diagonal: float) -> Array:

@@ -60,7 +60,10 @@ class DTConfig(HindsightConfig):
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
-        rate = lambda count: self.policy_lr * jnp.minimum(1.0, (count + 1) / self.warm_up)  # noqa: E731
+        def rate(count: Array) -> Array:
+            begun = jnp.minimum(count, self.warm_up)  # the count stays at the largest int32, which must not overflow
+            return self.policy_lr * jnp.minimum(1.0, (begun + 1) / self.warm_up)
+
         return optax.chain(optax.clip_by_global_norm(MAX_GRADIENT), optax.adamw(rate, weight_decay=WEIGHT_DECAY))
 
 

@@ -108,7 +108,7 @@ def learner(
         rate = jnp.where(due(agent), tau, 0.0) if with_actor else tau
         target = optax.incremental_update(slow_part(params), slow_of(agent.target, params), rate)
         target = target if kept is None else target | kept
-        tuned = agent.tuned + tuning
+        tuned = jnp.where(tuning, (agent.tuned + 1) % config.actor_interval, agent.tuned)
         return PretrainingState(params, target, optimizer_state, agent.latent, tuned), metrics
 
     def slow_of(target: Any, params: dict) -> Any:

@@ -25,6 +25,7 @@ from goalax.learning.two_hot import cross_entropy, decode
 CONSISTENCY_WEIGHT, REWARD_WEIGHT, VALUE_WEIGHT = 20.0, 0.1, 0.1
 MAX_GRADIENT = 20.0  # norm at which gradients are clipped
 POLICY_EPS = 1e-5  # of the policy's Adam
+LAST = 2**31 - 2  # number of updates that is counted on from
 PERCENTILES = (5.0, 95.0)  # whose distance is the scale of values
 
 
@@ -245,7 +246,7 @@ def make(config: TDMPC2Config, spec: Spec) -> Agent:
         steps = {**steps, "encoder": slower}
         params = optax.apply_updates(agent.params, steps)
         slow = optax.incremental_update(params["critic"], agent.target, config.tau)
-        return TDMPC2State(params, slow, scale, optimizer_state, agent.updates + 1), metrics
+        return TDMPC2State(params, slow, scale, optimizer_state, jnp.minimum(agent.updates, LAST) + 1), metrics
 
     def score(agent, state, future_state):
         z = model.encode(agent.params, state, spec.goal_of(future_state))

@@ -120,7 +120,7 @@ def unroll(
     pool_size = num_envs * -(-length // num_envs)
     own = num_envs // num_shards()  # the device's first one takes `own + length - 1` starts, from its number on
 
-    def draw(keys, goals):
+    def draw(keys, goals, row):  # each seed has its own `row`: a mesh of seeds takes it only as an argument
         distinct = min(own + length - 1, pool_size)
         numbers = (shard_index() * own + jnp.arange(distinct)) % pool_size
         drawn = reset_all(env, keys[numbers])
@@ -133,7 +133,7 @@ def unroll(
         return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, t, own), pool)
 
     goals = None if commands is None else commands.goals(jax.random.split(key, 3)[2], pool_size)
-    pool = local(draw, WHOLE, DIVIDED)(jax.random.split(reset_key, pool_size), goals)
+    pool = local(draw, WHOLE, DIVIDED)(jax.random.split(reset_key, pool_size), goals, row)
     blank = policy.start(num_envs)
 
     def step(envs: EnvState, inputs):
